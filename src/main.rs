@@ -1,0 +1,2 @@
+//! Photon.
+fn main() {}
