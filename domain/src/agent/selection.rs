@@ -1,0 +1,231 @@
+//! Which agent gets a step, and why. Pure and deterministic; the choice can always be explained.
+//!
+//! The score is the specification's: 40 % capability, 30 % performance, 20 % availability, 10 % place.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::agent::event::{ReportedMetrics, Status};
+use crate::operation::definition::{Location, Requirements};
+use crate::{AgentId, Timestamp};
+
+/// Candidates that an explanation lists.
+pub const EXPLAINED_MAX: usize = 10;
+
+/// How much each part of the score weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weights {
+    /// Fit of the capabilities.
+    pub capability: f64,
+    /// How well it did so far.
+    pub performance: f64,
+    /// Free slots and freshness.
+    pub availability: f64,
+    /// Where it is.
+    pub location: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { capability: 0.4, performance: 0.3, availability: 0.2, location: 0.1 }
+    }
+}
+
+/// What a step asks of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'n> {
+    /// Exactly this one.
+    pub agent: Option<&'n AgentId>,
+    /// One of these, unless empty.
+    pub among: &'n [AgentId],
+    /// What it must have.
+    pub requires: &'n Requirements,
+    /// From these it is kept for a while.
+    pub held_from: &'n [(AgentId, Timestamp)],
+}
+
+/// An agent as the choice sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    /// Its id.
+    pub id: &'a AgentId,
+    /// Its state.
+    pub agent: &'a Agent,
+    /// Slots that are free now; may be fewer than the state says.
+    pub free_slots: u32,
+    /// 1 just after a heartbeat, 0 at the limit of silence.
+    pub freshness: f64,
+    /// What it last reported.
+    pub reported: ReportedMetrics,
+    /// Whether it waits for work now; an agent that does not is excluded.
+    pub waits: bool,
+}
+
+/// How many agents each filter excluded. An agent counts at the first filter that excludes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Excluded {
+    /// Another agent is asked for, or it is not on the operation's list.
+    pub not_asked: u32,
+    /// Lacks a capability.
+    pub capability: u32,
+    /// Has another model or other labels.
+    pub requirement: u32,
+    /// Is not active.
+    pub status: u32,
+    /// Gave this step back a moment ago.
+    pub held: u32,
+    /// Has no free slot.
+    pub capacity: u32,
+    /// Has not asked for work.
+    pub not_waiting: u32,
+}
+
+/// One agent's parts of the score, each 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// The agent.
+    pub agent: AgentId,
+    /// Weighted sum.
+    pub score: f64,
+    /// Fit of the capabilities.
+    pub capability: f64,
+    /// How well it did so far.
+    pub performance: f64,
+    /// Free slots and freshness.
+    pub availability: f64,
+    /// Where it is.
+    pub location: f64,
+}
+
+/// The explanation of a choice: best first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// The best, at most [`EXPLAINED_MAX`].
+    pub ranked: Vec<Scored>,
+    /// How many each filter excluded.
+    pub excluded: Excluded,
+    /// The weights that were in force.
+    pub weights: Weights,
+}
+
+impl Candidates {
+    /// The chosen agent, if anyone fits.
+    #[must_use]
+    pub fn best(&self) -> Option<&AgentId> {
+        self.ranked.first().map(|scored| &scored.agent)
+    }
+}
+
+/// Ranks the applicants for a need at a moment.
+///
+/// Ties go to the one idle longest, then to the lower id.
+#[must_use]
+pub fn select<'a>(
+    need: &Need<'_>,
+    applicants: impl Iterator<Item = Applicant<'a>>,
+    weights: Weights,
+    now: Timestamp,
+) -> Candidates {
+    let mut excluded = Excluded::default();
+    let mut eligible = Vec::new();
+    for applicant in applicants {
+        match exclusion(need, &applicant, now, &mut excluded) {
+            Some(count) => *count += 1,
+            None => eligible.push(applicant),
+        }
+    }
+    let median_ms = median(eligible.iter().filter_map(|applicant| applicant.agent.response_ms()));
+    let mut ranked: Vec<(Scored, Timestamp)> = eligible
+        .iter()
+        .map(|applicant| (score(need, applicant, median_ms, weights), applicant.agent.idle_since))
+        .collect();
+    ranked.sort_by(|(one, one_idle), (other, other_idle)| {
+        let by_score = other.score.total_cmp(&one.score);
+        by_score.then(one_idle.cmp(other_idle)).then_with(|| one.agent.cmp(&other.agent))
+    });
+    let ranked = ranked.into_iter().take(EXPLAINED_MAX).map(|(scored, _)| scored).collect();
+    Candidates { ranked, excluded, weights }
+}
+
+/// The counter of the first filter that excludes this applicant.
+fn exclusion<'e>(
+    need: &Need<'_>,
+    applicant: &Applicant<'_>,
+    now: Timestamp,
+    excluded: &'e mut Excluded,
+) -> Option<&'e mut u32> {
+    let Applicant { id, agent, .. } = applicant;
+    let requires = need.requires;
+    let profile = &agent.profile;
+    let asked = need.agent.is_none_or(|asked| asked == *id)
+        && (need.among.is_empty() || need.among.contains(id));
+    let labelled =
+        requires.labels.iter().all(|(key, value)| profile.config.labels.get(key) == Some(value));
+    if !asked {
+        Some(&mut excluded.not_asked)
+    } else if !requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed)) {
+        Some(&mut excluded.capability)
+    } else if !labelled || requires.model.as_ref().is_some_and(|model| *model != profile.model) {
+        Some(&mut excluded.requirement)
+    } else if agent.status != Status::Active {
+        Some(&mut excluded.status)
+    } else if need.held_from.iter().any(|(other, until)| other == *id && *until > now) {
+        Some(&mut excluded.held)
+    } else if applicant.free_slots == 0 {
+        Some(&mut excluded.capacity)
+    } else if !applicant.waits {
+        Some(&mut excluded.not_waiting)
+    } else {
+        None
+    }
+}
+
+fn score(need: &Need<'_>, applicant: &Applicant<'_>, median_ms: Option<f64>, weights: Weights) -> Scored {
+    let agent = applicant.agent;
+    let capability = capability(need.requires.capabilities.len(), agent.profile.capabilities.len());
+    let performance = performance(agent, applicant.reported, median_ms);
+    let slots = f64::from(agent.profile.config.max_concurrent_steps.max(1));
+    let free = (f64::from(applicant.free_slots) / slots).clamp(0.0, 1.0);
+    let availability = free * applicant.freshness.clamp(0.0, 1.0);
+    let location = place(need.requires.location, agent.profile.location);
+    let score = weights.capability * capability
+        + weights.performance * performance
+        + weights.availability * availability
+        + weights.location * location;
+    Scored { agent: applicant.id.clone(), score, capability, performance, availability, location }
+}
+
+/// All required ones are there: the fewer others, the better the fit.
+fn capability(required: usize, own: usize) -> f64 {
+    if required == 0 { 1.0 } else { (required as f64 / own.max(1) as f64).min(1.0) }
+}
+
+fn performance(agent: &Agent, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
+    let success = agent.success_rate().unwrap_or(0.5);
+    let speed = match (agent.response_ms(), median_ms) {
+        (Some(own), Some(median)) if median > 0.0 => 1.0 / (1.0 + own / median),
+        _ => 0.5,
+    };
+    let load = [reported.cpu_usage, reported.memory_usage].into_iter().flatten().reduce(f64::max);
+    let ease = load.map_or(0.5, |percent| 1.0 - (percent / 100.0).clamp(0.0, 1.0));
+    0.5 * success + 0.3 * speed + 0.2 * ease
+}
+
+fn place(wanted: Option<Location>, own: Location) -> f64 {
+    use Location::{Cloud, Edge, Local, Remote};
+    match wanted {
+        None => 1.0,
+        Some(wanted) if wanted == own => 1.0,
+        Some(wanted) => match (wanted, own) {
+            (Local, Edge) | (Edge, Local) | (Cloud, Remote) | (Remote, Cloud) => 0.5,
+            _ => 0.0,
+        },
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}

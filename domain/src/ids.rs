@@ -1,0 +1,188 @@
+//! Names of things. Every id is a checked newtype; nothing here makes one up.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use thiserror::Error;
+
+/// Longest agent, platform or action name, in bytes.
+pub const NAME_MAX: usize = 128;
+
+/// Why a text is no such id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what} must match {form}")]
+pub struct IdError {
+    /// Which kind of id was meant.
+    pub what: &'static str,
+    /// The form it must have.
+    pub form: &'static str,
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_operation_id(text: &str) -> bool {
+    text.strip_prefix("op_").is_some_and(|rest| {
+        rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $form:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text of it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(IdError { what: $what, form: $form })
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// An agent, named by its owner.
+    AgentId, "an agent id", "[A-Za-z0-9._-]{1,128}", is_name
+);
+text_id!(
+    /// A platform on which steps are performed.
+    PlatformName, "a platform", "[A-Za-z0-9._-]{1,128}", is_name
+);
+text_id!(
+    /// An action of a platform.
+    ActionName, "an action", "[A-Za-z0-9._-]{1,128}", is_name
+);
+text_id!(
+    /// An operation: `op_` and 32 hexadecimal digits of a UUID.
+    OperationId, "an operation id", "op_ and 32 hexadecimal digits", is_operation_id
+);
+
+/// A lease: which grant of which step of which operation. It routes without an index.
+///
+/// As text: `ls_<32 hexadecimal digits>_<step>_<grant>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId {
+    /// The operation that granted it.
+    pub operation: OperationId,
+    /// The step it is for.
+    pub step: u32,
+    /// Rises with every reservation of the step: the fencing token.
+    pub grant: u64,
+}
+
+const LEASE_FORM: IdError = IdError { what: "a lease id", form: "ls_<operation>_<step>_<grant>" };
+
+impl FromStr for LeaseId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut parts = text.strip_prefix("ls_").ok_or(LEASE_FORM)?.split('_');
+        let (Some(operation), Some(step), Some(grant), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(LEASE_FORM);
+        };
+        let lease = Self {
+            operation: format!("op_{operation}").parse().map_err(|_| LEASE_FORM)?,
+            step: step.parse().map_err(|_| LEASE_FORM)?,
+            grant: grant.parse().map_err(|_| LEASE_FORM)?,
+        };
+        // One lease has one spelling: `+1` and `01` parse as numbers but are not what was given out.
+        if lease.to_string() == text { Ok(lease) } else { Err(LEASE_FORM) }
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ls_{}_{}_{}", &self.operation.as_str()[3..], self.step, self.grant)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for LeaseId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for LeaseId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_id_survives_its_text() {
+        let text = "ls_0123456789abcdef0123456789abcdef_12_3";
+        let lease: LeaseId = text.parse().unwrap();
+        assert_eq!((lease.step, lease.grant, lease.to_string().as_str()), (12, 3, text));
+    }
+
+    #[test]
+    fn a_crooked_lease_id_is_refused() {
+        for text in ["", "ls_", "ls_x_1_1", "ls_0123456789abcdef0123456789abcdef_01_1", "op_1_1"] {
+            assert!(text.parse::<LeaseId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_and_plain() {
+        assert!("a.b-c_9".parse::<AgentId>().is_ok());
+        for text in ["", "a b", "a/b", "é", "a\0", &"x".repeat(129)] {
+            assert!(text.parse::<AgentId>().is_err(), "{text:?}");
+        }
+    }
+}

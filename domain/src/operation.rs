@@ -1,0 +1,263 @@
+//! An operation: a workflow of steps and how far it has come. Owns what happens to steps; knows
+//! agents by name only.
+
+mod command;
+mod decide_step;
+pub mod definition;
+pub mod event;
+pub mod expression;
+pub mod pending;
+pub mod retry;
+mod settle;
+pub mod step;
+pub mod workflow;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use command::{Command, Rejection, StepWish};
+pub use event::Event;
+pub use step::Status;
+
+use crate::operation::definition::Definition;
+use crate::operation::event::{Cancelled, Failed, Patch};
+use crate::operation::pending::Effect;
+use crate::operation::settle::Settlement;
+use crate::operation::step::Run;
+use crate::{Aggregate, Given, Json, OperationId, Timestamp};
+
+/// An operation's state. Its id is the stream's name and is told where it is needed.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// What was asked for, with later updates.
+    pub definition: Arc<Definition>,
+    /// Where every step stands.
+    pub run: Run,
+    /// Results by step number: of completed steps, and the errors of excused ones.
+    pub results: BTreeMap<u32, Json>,
+    /// Sum of the results' sizes, in bytes.
+    pub results_bytes: usize,
+    /// Last checkpoint by step number, until the step is settled.
+    pub checkpoints: BTreeMap<u32, Json>,
+    /// Resolved inputs by step number, of steps that an agent has.
+    pub inputs: BTreeMap<u32, Json>,
+    /// Why it ended without success.
+    pub status_reason: Option<String>,
+    /// One sentence for each failed step.
+    pub errors: Vec<String>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+}
+
+impl Aggregate for Operation {
+    const CATEGORY: &'static str = "operation";
+    type Id = OperationId;
+    type Command = Command;
+    type Event = Event;
+    type Rejection = Rejection;
+    type Effect = Effect;
+
+    fn decide(
+        state: Option<&Self>,
+        id: &OperationId,
+        command: &Command,
+        given: &Given<'_>,
+    ) -> Result<Vec<Event>, Rejection> {
+        let Some(operation) = state else {
+            return match command {
+                Command::Create(definition) => create(id, definition, given),
+                _ => Err(Rejection::Unknown),
+            };
+        };
+        match command {
+            Command::Create(definition) if **definition == *operation.definition => Ok(Vec::new()),
+            Command::Create(_) => Err(Rejection::Taken),
+            Command::Start => operation.start(id),
+            Command::Update(patch) => operation.update(patch),
+            Command::Cancel { by } => operation.cancel(by),
+            Command::ExpireDeadline => operation.expire_deadline(given),
+            Command::Step { step, grant, wish } => operation.decide_step(id, *step, *grant, wish, given),
+        }
+    }
+
+    fn evolve(state: Option<Self>, event: &Event, at: Timestamp) -> Option<Self> {
+        match (state, event) {
+            (None, Event::Created(definition)) => Some(Self::created(definition, at)),
+            (None, _) => None,
+            (Some(mut operation), event) => {
+                operation.fold(event, at);
+                Some(operation)
+            }
+        }
+    }
+
+    fn pending(&self) -> Vec<Effect> {
+        self.run.pending()
+    }
+}
+
+fn create(id: &OperationId, definition: &Definition, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
+    let faults = workflow::faults(definition, given);
+    if !faults.is_empty() {
+        return Err(Rejection::Invalid(faults));
+    }
+    let events = vec![Event::Created(Box::new(definition.clone()))];
+    if !definition.auto_start {
+        return Ok(events);
+    }
+    let operation = Operation::created(definition, given.now);
+    Ok(operation.started(id, events))
+}
+
+impl Operation {
+    fn created(definition: &Definition, at: Timestamp) -> Self {
+        Self {
+            run: Run::of(definition),
+            definition: Arc::new(definition.clone()),
+            results: BTreeMap::new(),
+            results_bytes: 0,
+            checkpoints: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            status_reason: None,
+            errors: Vec::new(),
+            created_at: at,
+            started_at: None,
+            completed_at: None,
+        }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.run.status
+    }
+
+    /// One sentence for each step that failed for good.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let failed = self.run.failed.iter().map(|position| {
+            let (number, run) = (self.run.skeleton.steps[*position].step, &self.run.steps[*position]);
+            match &run.error {
+                Some(error) => format!("step {number}: {}: {}", error.code, error.message),
+                None => format!("step {number} failed"),
+            }
+        });
+        failed.collect()
+    }
+
+    fn start(&self, id: &OperationId) -> Result<Vec<Event>, Rejection> {
+        match self.status() {
+            Status::Pending => Ok(self.started(id, Vec::new())),
+            status => Err(Rejection::NotPending { status: status.name() }),
+        }
+    }
+
+    fn started(&self, id: &OperationId, mut events: Vec<Event>) -> Vec<Event> {
+        events.push(Event::Started);
+        Settlement::new(id, self, events).started()
+    }
+
+    fn update(&self, patch: &Patch) -> Result<Vec<Event>, Rejection> {
+        self.refuse_terminal()?;
+        let changed = self.changes(patch);
+        Ok(if changed.is_empty() { Vec::new() } else { vec![Event::Updated(Box::new(changed))] })
+    }
+
+    /// What of the patch differs from what stands.
+    fn changes(&self, patch: &Patch) -> Patch {
+        let current = &*self.definition;
+        let mut patch = patch.clone();
+        patch.name = patch.name.filter(|name| *name != current.name);
+        patch.description = patch.description.filter(|description| *description != current.description);
+        patch.priority = patch.priority.filter(|priority| *priority != current.priority);
+        patch.deadline = patch.deadline.filter(|deadline| *deadline != current.deadline);
+        patch.metadata = patch.metadata.filter(|metadata| *metadata != current.metadata);
+        patch.agents = patch.agents.filter(|agents| *agents != current.agents);
+        patch
+    }
+
+    fn cancel(&self, by: &str) -> Result<Vec<Event>, Rejection> {
+        if self.status() == Status::Cancelled {
+            return Ok(Vec::new());
+        }
+        self.refuse_terminal()?;
+        let mut events = vec![Event::Cancelled(Cancelled { by: by.to_owned() })];
+        events.extend(settle::end(&self.run, &|_| false));
+        Ok(events)
+    }
+
+    fn expire_deadline(&self, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
+        self.refuse_terminal()?;
+        if self.definition.deadline.is_none_or(|deadline| given.now < deadline) {
+            return Err(Rejection::Early);
+        }
+        let mut events: Vec<Event> = settle::end(&self.run, &|_| false).into_iter().collect();
+        events.push(Event::Failed(Failed { reason: "deadline_exceeded".into(), errors: self.failures() }));
+        Ok(events)
+    }
+
+    fn refuse_terminal(&self) -> Result<(), Rejection> {
+        let status = self.status();
+        if status.is_terminal() { Err(Rejection::Terminal { status: status.name() }) } else { Ok(()) }
+    }
+
+    fn fold(&mut self, event: &Event, at: Timestamp) {
+        self.run.evolve(event, at);
+        match event {
+            Event::Started => self.started_at = Some(at),
+            Event::Updated(patch) => Arc::make_mut(&mut self.definition).apply(patch),
+            Event::Completed => self.completed_at = Some(at),
+            Event::Failed(failed) => {
+                self.completed_at = Some(at);
+                self.status_reason = Some(failed.reason.clone());
+                self.errors.clone_from(&failed.errors);
+            }
+            Event::Cancelled(cancelled) => {
+                self.completed_at = Some(at);
+                self.status_reason = Some(format!("cancelled_by:{}", cancelled.by));
+            }
+            Event::StepReserved(reserved) => _ = self.inputs.insert(reserved.step, reserved.inputs.clone()),
+            Event::StepCheckpointed(kept) => _ = self.checkpoints.insert(kept.step, kept.checkpoint.clone()),
+            Event::StepCompleted(completed) => self.keep_result(completed.step, completed.result.clone()),
+            Event::StepFailed(failed) if failed.is_final => self.keep_failure(failed),
+            _ => {}
+        }
+        if self.status().is_terminal() {
+            self.inputs.clear();
+            self.checkpoints.clear();
+        }
+    }
+
+    fn keep_failure(&mut self, failed: &event::StepFailed) {
+        let position = self.run.skeleton.position(failed.step);
+        if position.is_some_and(|position| self.run.skeleton.steps[position].continue_on_error) {
+            let error = serde_json::json!({"code": failed.error.code, "message": failed.error.message});
+            self.keep_result(failed.step, Json::from(serde_json::json!({ "error": error })));
+        }
+    }
+
+    fn keep_result(&mut self, step: u32, result: Json) {
+        self.results_bytes += result.len();
+        if let Some(before) = self.results.insert(step, result) {
+            self.results_bytes -= before.len();
+        }
+        self.checkpoints.remove(&step);
+        self.inputs.remove(&step);
+    }
+}
+
+impl Definition {
+    /// Takes over what a patch changes.
+    pub fn apply(&mut self, patch: &Patch) {
+        let Patch { name, description, priority, deadline, metadata, agents } = patch.clone();
+        self.name = name.unwrap_or_else(|| std::mem::take(&mut self.name));
+        self.description = description.unwrap_or_else(|| self.description.take());
+        self.priority = priority.unwrap_or(self.priority);
+        self.deadline = deadline.unwrap_or(self.deadline);
+        self.metadata = metadata.unwrap_or_else(|| self.metadata.clone());
+        self.agents = agents.unwrap_or_else(|| std::mem::take(&mut self.agents));
+    }
+}

@@ -1,0 +1,149 @@
+//! Wishes put to an operation, and the ways in which it says no.
+
+use crate::agent::selection::Candidates;
+use crate::operation::definition::Definition;
+use crate::operation::event::{Patch, StepError};
+use crate::operation::workflow::Fault;
+use crate::{AgentId, Json};
+
+/// What can be asked of an operation.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Accept this definition; starts at once unless it says otherwise.
+    Create(Box<Definition>),
+    /// Begin with the first steps.
+    Start,
+    /// Change what may be changed.
+    Update(Box<Patch>),
+    /// End it now.
+    Cancel {
+        /// Who asks.
+        by: String,
+    },
+    /// End it because its deadline has passed.
+    ExpireDeadline,
+    /// Something about one step.
+    Step {
+        /// The step's number.
+        step: u32,
+        /// The grant it is about; for a reservation the one to come.
+        grant: u64,
+        /// What.
+        wish: StepWish,
+    },
+}
+
+/// What can be asked about one step under one grant.
+#[derive(Clone, Debug)]
+pub enum StepWish {
+    /// Offer it to this agent.
+    Reserve {
+        /// To whom.
+        agent: AgentId,
+        /// Why.
+        candidates: Candidates,
+    },
+    /// The offer was not taken in time, or its taker is gone.
+    ExpireOffer {
+        /// See [`crate::operation::event::StepOfferExpired`].
+        reason: String,
+    },
+    /// The agent has it: the attempt begins.
+    Acknowledge,
+    /// How far it is.
+    Progress {
+        /// Whole percent.
+        progress: u8,
+        /// The agent's words.
+        note: Option<String>,
+    },
+    /// Keep this for the next attempt.
+    Checkpoint(Json),
+    /// It is done.
+    Complete {
+        /// What it yielded.
+        result: Json,
+        /// What it cost.
+        usage: Option<Json>,
+    },
+    /// The attempt failed.
+    Fail {
+        /// Why.
+        error: StepError,
+        /// Whether the agent thinks that another attempt may help.
+        retryable: bool,
+        /// Not before so many milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The agent gives it back unperformed.
+    Release {
+        /// Why.
+        reason: String,
+    },
+    /// The lease is over without a report.
+    LoseLease {
+        /// See [`crate::operation::event::StepLeaseLost`].
+        reason: String,
+    },
+    /// The attempt took longer than its timeout.
+    TimeOut,
+}
+
+/// Why an operation refuses a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is no such operation.
+    #[error("there is no such operation")]
+    Unknown,
+    /// Another definition has this id.
+    #[error("an operation with this id exists already")]
+    Taken,
+    /// The definition has faults; each is listed.
+    #[error("the workflow is not valid")]
+    Invalid(Vec<Fault>),
+    /// It has started already, or ended.
+    #[error("the operation is {status}, only a pending one can be started")]
+    NotPending {
+        /// Its status.
+        status: &'static str,
+    },
+    /// It has ended.
+    #[error("the operation is {status} and changes no more")]
+    Terminal {
+        /// Its status.
+        status: &'static str,
+    },
+    /// There is no such step.
+    #[error("the operation has no step {0}")]
+    UnknownStep(u32),
+    /// The step cannot be reserved as it stands.
+    #[error("step {step} is {status} and cannot be reserved now")]
+    NotReady {
+        /// The step.
+        step: u32,
+        /// Its status.
+        status: &'static str,
+    },
+    /// The grant is not the newest, or no longer holds the step.
+    #[error("the lease is over: claim again")]
+    LeaseLost,
+    /// The step was settled otherwise.
+    #[error("the step is {status} already")]
+    AlreadyTerminal {
+        /// Its status.
+        status: &'static str,
+    },
+    /// The time for this has not come.
+    #[error("it is too early for that")]
+    Early,
+    /// A value exceeds its maximum.
+    #[error("{what} has {bytes} bytes, at most {max} are allowed: store it elsewhere and give a reference")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The maximum.
+        max: usize,
+    },
+}

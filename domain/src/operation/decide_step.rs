@@ -1,0 +1,343 @@
+//! What may happen to one step under one grant: offers, reports, losses. Decides, never folds.
+
+use std::collections::BTreeMap;
+
+use crate::agent::selection::Candidates;
+use crate::operation::command::{Rejection, StepWish};
+use crate::operation::event::{
+    Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost,
+    StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled, StepStarted,
+};
+use crate::operation::settle::Settlement;
+use crate::operation::step::{StepRun, StepStatus};
+use crate::operation::{Operation, expression};
+use crate::{AgentId, Given, Json, LeaseId, OperationId};
+
+/// A progress report is recorded when it moved this many percent …
+const PROGRESS_STEP: u8 = 10;
+/// … or when so many milliseconds have passed since the last recorded one.
+const PROGRESS_INTERVAL_MS: u64 = 5_000;
+/// Checkpoints of one step are recorded at most this often.
+const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+
+/// One step in the light of one command.
+struct About<'o> {
+    operation: &'o Operation,
+    id: &'o OperationId,
+    given: &'o Given<'o>,
+    position: usize,
+    step: u32,
+    grant: u64,
+    run: &'o StepRun,
+}
+
+impl Operation {
+    pub(crate) fn decide_step(
+        &self,
+        id: &OperationId,
+        step: u32,
+        grant: u64,
+        wish: &StepWish,
+        given: &Given<'_>,
+    ) -> Result<Vec<Event>, Rejection> {
+        let position = self.run.skeleton.position(step).ok_or(Rejection::UnknownStep(step))?;
+        let run = &self.run.steps[position];
+        let about = About { operation: self, id, given, position, step, grant, run };
+        match wish {
+            StepWish::Reserve { agent, candidates } => about.reserve(agent, candidates),
+            _ if grant != run.grant || grant == 0 => Err(Rejection::LeaseLost),
+            StepWish::ExpireOffer { reason } => about.expire_offer(reason),
+            StepWish::Acknowledge => about.acknowledge(),
+            StepWish::Progress { progress, note } => about.progress(*progress, note.as_deref()),
+            StepWish::Checkpoint(checkpoint) => about.checkpoint(checkpoint),
+            StepWish::Complete { result, usage } => about.complete(result, usage.as_ref()),
+            StepWish::Fail { error, retryable, retry_after_ms } => {
+                about.fail(error, *retryable, retry_after_ms.unwrap_or(0))
+            }
+            StepWish::Release { reason } => about.release(reason),
+            StepWish::LoseLease { reason } => about.lose_lease(reason),
+            StepWish::TimeOut => about.time_out(),
+        }
+    }
+}
+
+impl About<'_> {
+    fn reserve(&self, agent: &AgentId, candidates: &Candidates) -> Result<Vec<Event>, Rejection> {
+        let now = self.given.now;
+        let due = match &self.run.status {
+            StepStatus::Ready => true,
+            StepStatus::BackingOff { at, .. } => *at <= now,
+            _ => false,
+        };
+        let kept = self.run.held_from.iter().any(|(other, until)| other == agent && *until > now);
+        let full = self
+            .operation
+            .definition
+            .max_parallel
+            .is_some_and(|most| self.operation.run.held.len() >= most as usize);
+        if !due || kept || full || self.grant != self.run.grant + 1 {
+            return Err(Rejection::NotReady { step: self.step, status: self.run.status.name() });
+        }
+        let definition = &self.operation.run.skeleton.steps[self.position];
+        let scope = self.operation.scope(self.id, self.position, &BTreeMap::new());
+        let inputs = match expression::render(&definition.inputs.value(), &scope) {
+            Ok(inputs) => Json::from(inputs),
+            Err(message) => return Ok(self.fail_unperformed("template", message)),
+        };
+        let max = self.given.world.limits.max_result_bytes;
+        if inputs.len() > max {
+            let message = format!("the resolved inputs have {} bytes, at most {max} are allowed", inputs.len());
+            return Ok(self.fail_unperformed("too_large", message));
+        }
+        let lease_id = LeaseId { operation: self.id.clone(), step: self.step, grant: self.grant };
+        Ok(vec![Event::StepReserved(Box::new(StepReserved {
+            step: self.step,
+            grant: self.grant,
+            lease_id,
+            agent: agent.clone(),
+            attempt: self.run.attempts + 1,
+            inputs,
+            candidates: candidates.clone(),
+        }))])
+    }
+
+    fn fail_unperformed(&self, code: &str, message: String) -> Vec<Event> {
+        let error = StepError { code: code.into(), message };
+        let failed = self.failed_event(0, error.clone(), true);
+        self.settlement(vec![failed]).failed(self.position, &error)
+    }
+
+    fn expire_offer(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
+        match &self.run.status {
+            StepStatus::Reserved(holder) => Ok(vec![Event::StepOfferExpired(StepOfferExpired {
+                step: self.step,
+                grant: self.grant,
+                agent: holder.agent.clone(),
+                reason: reason.to_owned(),
+            })]),
+            StepStatus::Ready => Ok(Vec::new()),
+            _ => Err(Rejection::LeaseLost),
+        }
+    }
+
+    fn acknowledge(&self) -> Result<Vec<Event>, Rejection> {
+        self.require_held()?;
+        Ok(self.start())
+    }
+
+    /// The event that begins the attempt, unless it has begun.
+    fn start(&self) -> Vec<Event> {
+        match &self.run.status {
+            StepStatus::Reserved(holder) => vec![Event::StepStarted(StepStarted {
+                step: self.step,
+                grant: self.grant,
+                attempt: holder.attempt,
+            })],
+            _ => Vec::new(),
+        }
+    }
+
+    fn progress(&self, progress: u8, note: Option<&str>) -> Result<Vec<Event>, Rejection> {
+        self.require_held()?;
+        let mut events = self.start();
+        let progress = progress.min(100);
+        let moved = progress.abs_diff(self.run.progress) >= PROGRESS_STEP;
+        let due = progress != self.run.progress && self.due(self.run.progressed_at, PROGRESS_INTERVAL_MS);
+        if moved || due {
+            let note = note.map(str::to_owned);
+            let (step, grant) = (self.step, self.grant);
+            events.push(Event::StepProgressed(StepProgressed { step, grant, progress, note }));
+            let run = &self.operation.run;
+            // A report may also fall; the whole then falls with it at the next settlement.
+            let points = u64::from(progress.saturating_sub(self.run.progress));
+            let whole = run.progress_after(points);
+            if whole != run.progress() {
+                events.push(Event::Progressed(Progressed { progress: whole }));
+            }
+        }
+        Ok(events)
+    }
+
+    fn due(&self, last: Option<crate::Timestamp>, interval_ms: u64) -> bool {
+        last.is_none_or(|last| self.given.now.ms_since(last) >= interval_ms)
+    }
+
+    fn checkpoint(&self, checkpoint: &Json) -> Result<Vec<Event>, Rejection> {
+        self.require_held()?;
+        self.require_size("the checkpoint", checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
+        let mut events = self.start();
+        let known = self.operation.checkpoints.get(&self.step) == Some(checkpoint);
+        if !known && self.due(self.run.checkpointed_at, CHECKPOINT_INTERVAL_MS) {
+            let (step, grant, checkpoint) = (self.step, self.grant, checkpoint.clone());
+            events.push(Event::StepCheckpointed(StepCheckpointed { step, grant, checkpoint }));
+        }
+        Ok(events)
+    }
+
+    fn complete(&self, result: &Json, usage: Option<&Json>) -> Result<Vec<Event>, Rejection> {
+        if self.run.status == StepStatus::Completed && self.operation.results.get(&self.step) == Some(result) {
+            return Ok(Vec::new());
+        }
+        self.require_open()?;
+        let limits = &self.given.world.limits;
+        self.require_size("the result", result, limits.max_result_bytes)?;
+        if let Some(usage) = usage {
+            self.require_size("usage", usage, limits.max_checkpoint_bytes)?;
+        }
+        let all = self.operation.results_bytes + result.len();
+        if all > limits.max_results_bytes {
+            let what = "the operation's results together";
+            return Err(Rejection::TooLarge { what, bytes: all, max: limits.max_results_bytes });
+        }
+        let (Some(agent), mut events) = (self.run.agent.clone(), self.start()) else {
+            return Err(Rejection::LeaseLost);
+        };
+        let began = self.run.started_at.unwrap_or(self.given.now);
+        events.push(Event::StepCompleted(StepCompleted {
+            step: self.step,
+            grant: self.grant,
+            attempt: self.attempt(),
+            agent,
+            result: result.clone(),
+            usage: usage.cloned(),
+            duration_ms: if events.is_empty() { self.given.now.ms_since(began) } else { 0 },
+        }));
+        Ok(self.settlement(events).completed(self.position, result))
+    }
+
+    fn fail(&self, error: &StepError, retryable: bool, retry_after_ms: u64) -> Result<Vec<Event>, Rejection> {
+        if self.run.status.holder().is_none() && self.run.error.as_ref() == Some(error) {
+            return Ok(Vec::new());
+        }
+        self.require_held()?;
+        let mut events = self.start();
+        self.end_attempt(&mut events, error, retryable, retry_after_ms);
+        Ok(self.settled_if_final(events, error))
+    }
+
+    fn release(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
+        if self.run.status == StepStatus::Ready {
+            return Ok(Vec::new());
+        }
+        let holder = self.require_held()?;
+        let held_until = self.given.now.plus_ms(self.given.world.limits.release_hold_ms);
+        Ok(vec![Event::StepReleased(StepReleased {
+            step: self.step,
+            grant: self.grant,
+            agent: holder.agent.clone(),
+            reason: reason.to_owned(),
+            held_until,
+        })])
+    }
+
+    /// An offer that is lost spends no attempt; a running attempt does.
+    fn lose_lease(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
+        let holder = match &self.run.status {
+            StepStatus::Reserved(_) => return self.expire_offer(reason),
+            StepStatus::Running(holder) => holder,
+            status if status.is_settled() => return self.already(),
+            _ => return Ok(Vec::new()),
+        };
+        let error = StepError {
+            code: "lease_lost".into(),
+            message: format!("the lease of {} was lost: {reason}", holder.agent),
+        };
+        let mut events = vec![Event::StepLeaseLost(StepLeaseLost {
+            step: self.step,
+            grant: self.grant,
+            attempt: holder.attempt,
+            agent: holder.agent.clone(),
+            reason: reason.to_owned(),
+        })];
+        self.follow_up(&mut events, &error, true, 0);
+        Ok(self.settled_if_final(events, &error))
+    }
+
+    fn time_out(&self) -> Result<Vec<Event>, Rejection> {
+        let StepStatus::Running(holder) = &self.run.status else { return Err(Rejection::LeaseLost) };
+        let timeout_ms = self.operation.run.skeleton.steps[self.position].timeout_ms;
+        if self.given.now.ms_since(holder.since) < timeout_ms {
+            return Err(Rejection::Early);
+        }
+        let message = format!("the attempt took longer than its timeout of {timeout_ms} ms");
+        let error = StepError { code: "timeout".into(), message };
+        let mut events = Vec::new();
+        self.end_attempt(&mut events, &error, true, 0);
+        Ok(self.settled_if_final(events, &error))
+    }
+
+    /// Says that the attempt failed, and what follows by the retry policy.
+    fn end_attempt(&self, events: &mut Vec<Event>, error: &StepError, retryable: bool, after_ms: u64) {
+        let retries = retryable && self.retry_policy().allows(self.attempt(), &error.code);
+        events.push(self.failed_event(self.attempt(), error.clone(), !retries));
+        if retries {
+            self.schedule(events, error, after_ms);
+        }
+    }
+
+    /// The same after a loss, which has said already that the attempt is over.
+    fn follow_up(&self, events: &mut Vec<Event>, error: &StepError, retryable: bool, after_ms: u64) {
+        if retryable && self.retry_policy().allows(self.attempt(), &error.code) {
+            self.schedule(events, error, after_ms);
+        } else {
+            events.push(self.failed_event(self.attempt(), error.clone(), true));
+        }
+    }
+
+    fn schedule(&self, events: &mut Vec<Event>, error: &StepError, after_ms: u64) {
+        let seed = format!("{}/{}", self.id, self.step);
+        let longest = crate::operation::retry::RetryPolicy::DELAY_MAX_MS;
+        let delay_ms = self.retry_policy().delay_ms(self.attempt(), &seed).max(after_ms.min(longest));
+        events.push(Event::StepRetryScheduled(StepRetryScheduled {
+            step: self.step,
+            attempt: self.attempt() + 1,
+            at: self.given.now.plus_ms(delay_ms),
+            delay_ms,
+            reason: error.code.clone(),
+        }));
+    }
+
+    fn settled_if_final(&self, events: Vec<Event>, error: &StepError) -> Vec<Event> {
+        let settled = events.iter().any(|event| matches!(event, Event::StepFailed(failed) if failed.is_final));
+        if settled { self.settlement(events).failed(self.position, error) } else { events }
+    }
+
+    fn failed_event(&self, attempt: u32, error: StepError, is_final: bool) -> Event {
+        Event::StepFailed(StepFailed { step: self.step, grant: self.run.grant, attempt, error, is_final })
+    }
+
+    fn settlement(&self, events: Vec<Event>) -> Settlement<'_> {
+        Settlement::new(self.id, self.operation, events)
+    }
+
+    fn retry_policy(&self) -> &crate::operation::retry::RetryPolicy {
+        &self.operation.run.skeleton.steps[self.position].retry
+    }
+
+    /// The attempt that the newest grant is, or was, for.
+    fn attempt(&self) -> u32 {
+        self.run.status.holder().map_or(self.run.attempts.max(1), |holder| holder.attempt)
+    }
+
+    fn require_held(&self) -> Result<&crate::operation::step::Holder, Rejection> {
+        match self.run.status.holder() {
+            Some(holder) => Ok(holder),
+            None if self.run.status.is_settled() => self.already(),
+            None => Err(Rejection::LeaseLost),
+        }
+    }
+
+    /// A completion is welcome as long as the grant is the newest and the step is not settled.
+    fn require_open(&self) -> Result<(), Rejection> {
+        if self.run.status.is_settled() { self.already() } else { Ok(()) }
+    }
+
+    fn already<T>(&self) -> Result<T, Rejection> {
+        Err(Rejection::AlreadyTerminal { status: self.run.status.name() })
+    }
+
+    fn require_size(&self, what: &'static str, value: &Json, max: usize) -> Result<(), Rejection> {
+        let bytes = value.len();
+        if bytes > max { Err(Rejection::TooLarge { what, bytes, max }) } else { Ok(()) }
+    }
+}

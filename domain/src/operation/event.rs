@@ -1,0 +1,286 @@
+//! Facts of an operation. What is stored is a promise: a changed body gets a new schema number.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::selection::Candidates;
+use crate::operation::definition::{Definition, Priority};
+use crate::{AgentId, Json, LeaseId, Timestamp};
+
+/// What can have happened to an operation. Each variant is one stored event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Event {
+    /// `operation.created`
+    Created(Box<Definition>),
+    /// `operation.started`
+    Started,
+    /// `operation.updated`
+    Updated(Box<Patch>),
+    /// `operation.cancelled`
+    Cancelled(Cancelled),
+    /// `operation.progressed`
+    Progressed(Progressed),
+    /// `operation.completed`
+    Completed,
+    /// `operation.failed`
+    Failed(Failed),
+    /// `step.reserved`
+    StepReserved(Box<StepReserved>),
+    /// `step.offer_expired`
+    StepOfferExpired(StepOfferExpired),
+    /// `step.released`
+    StepReleased(StepReleased),
+    /// `step.started`
+    StepStarted(StepStarted),
+    /// `step.progressed`
+    StepProgressed(StepProgressed),
+    /// `step.checkpointed`
+    StepCheckpointed(StepCheckpointed),
+    /// `step.completed`
+    StepCompleted(StepCompleted),
+    /// `step.failed`
+    StepFailed(StepFailed),
+    /// `step.retry_scheduled`
+    StepRetryScheduled(StepRetryScheduled),
+    /// `step.lease_lost`
+    StepLeaseLost(StepLeaseLost),
+    /// `steps.skipped`
+    StepsSkipped(StepsSkipped),
+    /// `steps.cancelled`
+    StepsCancelled(StepsCancelled),
+}
+
+/// What an update changes; a field that is none stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Patch {
+    /// For people.
+    pub name: Option<String>,
+    /// For people; the inner none removes it.
+    pub description: Option<Option<String>>,
+    /// How urgent it is.
+    pub priority: Option<Priority>,
+    /// When it must have ended; the inner none removes it.
+    pub deadline: Option<Option<Timestamp>>,
+    /// The caller's data, as a whole.
+    pub metadata: Option<Json>,
+    /// Only these agents may be chosen from now on.
+    pub agents: Option<Vec<AgentId>>,
+}
+
+impl Patch {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Body of `operation.cancelled`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Who asked.
+    pub by: String,
+}
+
+/// Body of `operation.progressed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progressed {
+    /// Whole percent of the work.
+    pub progress: u8,
+}
+
+/// Body of `operation.failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// `step_failed` or `deadline_exceeded`.
+    pub reason: String,
+    /// One sentence for each step that failed.
+    pub errors: Vec<String>,
+}
+
+/// Body of `step.reserved`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReserved {
+    /// The step.
+    pub step: u32,
+    /// Fencing token: rises with every reservation of this step.
+    pub grant: u64,
+    /// Names operation, step and grant.
+    pub lease_id: LeaseId,
+    /// Who shall perform it.
+    pub agent: AgentId,
+    /// The attempt that it will be, from 1.
+    pub attempt: u32,
+    /// Inputs with every expression resolved.
+    pub inputs: Json,
+    /// Why this agent.
+    pub candidates: Candidates,
+}
+
+/// Body of `step.offer_expired`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepOfferExpired {
+    /// The step.
+    pub step: u32,
+    /// The grant that was not taken.
+    pub grant: u64,
+    /// Who did not take it.
+    pub agent: AgentId,
+    /// `no_sign_of_life`, `agent_gone` or `new_incarnation`.
+    pub reason: String,
+}
+
+/// Body of `step.released`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReleased {
+    /// The step.
+    pub step: u32,
+    /// The grant that was given back.
+    pub grant: u64,
+    /// Who gave it back.
+    pub agent: AgentId,
+    /// Why, in the agent's words.
+    pub reason: String,
+    /// Until then the step is kept from that agent.
+    pub held_until: Timestamp,
+}
+
+/// Body of `step.started`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepStarted {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it runs.
+    pub grant: u64,
+    /// The attempt that is spent by it.
+    pub attempt: u32,
+}
+
+/// Body of `step.progressed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepProgressed {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it runs.
+    pub grant: u64,
+    /// Whole percent of this step.
+    pub progress: u8,
+    /// The agent's words.
+    pub note: Option<String>,
+}
+
+/// Body of `step.checkpointed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepCheckpointed {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it runs.
+    pub grant: u64,
+    /// What the next attempt is handed.
+    pub checkpoint: Json,
+}
+
+/// Body of `step.completed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepCompleted {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it ran.
+    pub grant: u64,
+    /// The attempt that succeeded.
+    pub attempt: u32,
+    /// Who performed it.
+    pub agent: AgentId,
+    /// What it yielded.
+    pub result: Json,
+    /// What it cost, in the agent's terms.
+    pub usage: Option<Json>,
+    /// From its start to this report.
+    pub duration_ms: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepError {
+    /// A slug, which retry policies name.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Body of `step.failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFailed {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it ran; 0 when it was never granted.
+    pub grant: u64,
+    /// The attempt that failed; 0 when none was made.
+    pub attempt: u32,
+    /// Why.
+    pub error: StepError,
+    /// Whether no further attempt follows.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+}
+
+/// Body of `step.retry_scheduled`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRetryScheduled {
+    /// The step.
+    pub step: u32,
+    /// The attempt to come.
+    pub attempt: u32,
+    /// Not before then.
+    pub at: Timestamp,
+    /// The whole wait; what remains of it after a restart is never more.
+    pub delay_ms: u64,
+    /// Code of the failure before.
+    pub reason: String,
+}
+
+/// Body of `step.lease_lost`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLeaseLost {
+    /// The step.
+    pub step: u32,
+    /// The grant that is over.
+    pub grant: u64,
+    /// The attempt that was lost.
+    pub attempt: u32,
+    /// Who held it.
+    pub agent: AgentId,
+    /// `lease_expired`, `agent_timeout`, `agent_unregistered`, `new_incarnation` or `revoked`.
+    pub reason: String,
+}
+
+/// Why a step was not performed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its condition was false; dependents go on.
+    Condition,
+    /// A step before it failed; dependents are skipped too.
+    UpstreamFailed,
+}
+
+/// Body of `steps.skipped`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsSkipped {
+    /// The steps.
+    pub steps: Vec<u32>,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Body of `steps.cancelled`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepsCancelled {
+    /// The steps.
+    pub steps: Vec<u32>,
+}

@@ -1,0 +1,423 @@
+//! Where every step of an operation stands, without payloads. Folded by the aggregate and by the
+//! operation board alike, so that scheduling and deciding can never disagree.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::operation::definition::{Definition, StepDefinition};
+use crate::operation::event::{Event, SkipReason, StepError};
+use crate::{AgentId, Timestamp};
+
+/// Whether an operation runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Not started.
+    Pending,
+    /// Under way.
+    InProgress,
+    /// Every step is settled, none failed for good.
+    Completed,
+    /// Ended without success.
+    Failed,
+    /// Ended by a wish.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::InProgress, Self::Completed, Self::Failed, Self::Cancelled];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it never changes again.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Who has a step, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The agent.
+    pub agent: AgentId,
+    /// The attempt it is, or will be.
+    pub attempt: u32,
+    /// When it was offered (reserved) or begun (running).
+    pub since: Timestamp,
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepStatus {
+    /// Waits for other steps, or for the operation to start.
+    Pending,
+    /// Waits for an agent.
+    Ready,
+    /// Offered; waits for a sign of life.
+    Reserved(Holder),
+    /// Performed.
+    Running(Holder),
+    /// Waits for its next attempt.
+    BackingOff {
+        /// Not before then.
+        at: Timestamp,
+        /// The whole wait.
+        delay_ms: u64,
+    },
+    /// Done.
+    Completed,
+    /// Failed for good.
+    Failed,
+    /// Not performed.
+    Skipped(SkipReason),
+    /// Ended with its operation.
+    Cancelled,
+}
+
+impl StepStatus {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Reserved(_) => "reserved",
+            Self::Running(_) => "running",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Skipped(_) => "skipped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it never changes again.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Skipped(_) | Self::Cancelled)
+    }
+
+    /// Who has it now.
+    #[must_use]
+    pub const fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Reserved(holder) | Self::Running(holder) => Some(holder),
+            _ => None,
+        }
+    }
+}
+
+/// One step's run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepRun {
+    /// Where it stands.
+    pub status: StepStatus,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// The newest grant; 0 before the first.
+    pub grant: u64,
+    /// Dependencies that are not satisfied yet.
+    pub unsatisfied: usize,
+    /// Whole percent reported under the newest grant.
+    pub progress: u8,
+    /// When that was last recorded.
+    pub progressed_at: Option<Timestamp>,
+    /// When a checkpoint was last recorded.
+    pub checkpointed_at: Option<Timestamp>,
+    /// Who had the newest grant.
+    pub agent: Option<AgentId>,
+    /// The last failure.
+    pub error: Option<StepError>,
+    /// When the newest attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When it was settled.
+    pub completed_at: Option<Timestamp>,
+    /// Agents that gave it back, and until when it is kept from them.
+    pub held_from: Vec<(AgentId, Timestamp)>,
+}
+
+/// The unchanging part of a workflow as the run needs it: positions instead of numbers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Skeleton {
+    /// The steps as they were asked for.
+    pub steps: Vec<StepDefinition>,
+    /// Per step: positions of those it depends on.
+    pub dependencies: Vec<Vec<usize>>,
+    /// Per step: positions of those that depend on it.
+    pub dependents: Vec<Vec<usize>>,
+    index: HashMap<u32, usize>,
+}
+
+impl Skeleton {
+    /// Links a validated workflow; unknown numbers in an unchecked one are left out.
+    #[must_use]
+    pub fn of(steps: &[StepDefinition]) -> Self {
+        let index: HashMap<u32, usize> =
+            steps.iter().enumerate().map(|(at, step)| (step.step, at)).collect();
+        let mut dependencies = vec![Vec::new(); steps.len()];
+        let mut dependents = vec![Vec::new(); steps.len()];
+        for (at, step) in steps.iter().enumerate() {
+            let mut known: Vec<usize> =
+                step.dependencies.iter().filter_map(|number| index.get(number)).copied().collect();
+            known.sort_unstable();
+            known.dedup();
+            for other in &known {
+                dependents[*other].push(at);
+            }
+            dependencies[at] = known;
+        }
+        Self { steps: steps.to_vec(), dependencies, dependents, index }
+    }
+
+    /// Position of the step with this number.
+    #[must_use]
+    pub fn position(&self, number: u32) -> Option<usize> {
+        self.index.get(&number).copied()
+    }
+}
+
+/// All steps' runs, and the sets that scheduling asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whether the operation runs.
+    pub status: Status,
+    /// What does not change.
+    pub skeleton: Arc<Skeleton>,
+    /// By position.
+    pub steps: Vec<StepRun>,
+    /// Positions that wait for an agent.
+    pub ready: BTreeSet<usize>,
+    /// Positions that wait for their next attempt.
+    pub backing_off: BTreeSet<usize>,
+    /// Positions that an agent has.
+    pub held: BTreeSet<usize>,
+    /// How many are settled.
+    pub settled: usize,
+    /// Positions that failed for good and were not excused.
+    pub failed: BTreeSet<usize>,
+    progress_points: u64,
+}
+
+impl Run {
+    /// Before the first step.
+    #[must_use]
+    pub fn of(definition: &Definition) -> Self {
+        let skeleton = Skeleton::of(&definition.workflow);
+        let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
+            status: StepStatus::Pending,
+            attempts: 0,
+            grant: 0,
+            unsatisfied: dependencies.len(),
+            progress: 0,
+            progressed_at: None,
+            checkpointed_at: None,
+            agent: None,
+            error: None,
+            started_at: None,
+            completed_at: None,
+            held_from: Vec::new(),
+        });
+        Self {
+            status: Status::Pending,
+            steps: runs.collect(),
+            skeleton: Arc::new(skeleton),
+            ready: BTreeSet::new(),
+            backing_off: BTreeSet::new(),
+            held: BTreeSet::new(),
+            settled: 0,
+            failed: BTreeSet::new(),
+            progress_points: 0,
+        }
+    }
+
+    /// Whole percent of the work: settled steps count fully, running ones by what they reported.
+    #[must_use]
+    pub fn progress(&self) -> u8 {
+        let total = self.steps.len().max(1) as u64;
+        u8::try_from(self.progress_points / total).unwrap_or(100).min(100)
+    }
+
+    /// The same after `points` more hundredths of a step.
+    #[must_use]
+    pub fn progress_after(&self, points: u64) -> u8 {
+        let total = self.steps.len().max(1) as u64;
+        u8::try_from((self.progress_points + points) / total).unwrap_or(100).min(100)
+    }
+
+    /// Hundredths of a step that settling it would add.
+    #[must_use]
+    pub fn points_left(&self, position: usize) -> u64 {
+        u64::from(100 - self.steps[position].progress.min(100))
+    }
+
+    /// Folds one fact.
+    pub fn evolve(&mut self, event: &Event, at: Timestamp) {
+        match event {
+            Event::Started => self.start(),
+            Event::Completed => self.status = Status::Completed,
+            Event::Failed(_) => self.status = Status::Failed,
+            Event::Cancelled(_) => self.status = Status::Cancelled,
+            Event::StepsSkipped(skipped) => {
+                self.settle_all(&skipped.steps, &StepStatus::Skipped(skipped.reason), at);
+            }
+            Event::StepsCancelled(cancelled) => self.settle_all(&cancelled.steps, &StepStatus::Cancelled, at),
+            Event::Created(_) | Event::Updated(_) | Event::Progressed(_) => {}
+            _ => self.evolve_step(event, at),
+        }
+    }
+
+    fn evolve_step(&mut self, event: &Event, at: Timestamp) {
+        let Some(position) = event.step().and_then(|number| self.skeleton.position(number)) else { return };
+        let step = &mut self.steps[position];
+        match event {
+            Event::StepReserved(reserved) => {
+                let agent = reserved.agent.clone();
+                step.grant = reserved.grant;
+                step.agent = Some(agent.clone());
+                let holder = Holder { agent, attempt: reserved.attempt, since: at };
+                self.progress_points -= u64::from(step.progress);
+                (step.progress, step.progressed_at) = (0, None);
+                self.stand(position, StepStatus::Reserved(holder));
+            }
+            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready),
+            Event::StepReleased(released) => {
+                step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
+                step.held_from.push((released.agent.clone(), released.held_until));
+                self.stand(position, StepStatus::Ready);
+            }
+            Event::StepStarted(started) => {
+                step.attempts = started.attempt;
+                step.started_at = Some(at);
+                if let Some(agent) = step.agent.clone() {
+                    let holder = Holder { agent, attempt: started.attempt, since: at };
+                    self.stand(position, StepStatus::Running(holder));
+                }
+            }
+            Event::StepProgressed(progressed) => {
+                self.progress_points -= u64::from(step.progress);
+                step.progress = progressed.progress.min(100);
+                step.progressed_at = Some(at);
+                self.progress_points += u64::from(step.progress);
+            }
+            Event::StepCheckpointed(_) => step.checkpointed_at = Some(at),
+            Event::StepCompleted(completed) => {
+                step.attempts = step.attempts.max(completed.attempt);
+                step.error = None;
+                self.settle(position, StepStatus::Completed, at);
+            }
+            Event::StepFailed(failed) => {
+                step.error = Some(failed.error.clone());
+                if failed.is_final {
+                    self.settle(position, StepStatus::Failed, at);
+                }
+            }
+            Event::StepRetryScheduled(retry) => {
+                let status = StepStatus::BackingOff { at: retry.at, delay_ms: retry.delay_ms };
+                self.stand(position, status);
+            }
+            // What follows a loss is said by the next event of the same append.
+            Event::StepLeaseLost(lost) => {
+                let message = format!("the lease of {} was lost", lost.agent);
+                step.error = Some(StepError { code: lost.reason.clone(), message });
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self) {
+        self.status = Status::InProgress;
+        for position in 0..self.steps.len() {
+            if self.steps[position].unsatisfied == 0 && self.steps[position].status == StepStatus::Pending {
+                self.stand(position, StepStatus::Ready);
+            }
+        }
+    }
+
+    /// Moves a step to where it stands now, in the status and in the sets.
+    fn stand(&mut self, position: usize, status: StepStatus) {
+        self.ready.remove(&position);
+        self.backing_off.remove(&position);
+        self.held.remove(&position);
+        match status {
+            StepStatus::Ready => _ = self.ready.insert(position),
+            StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
+            StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
+            _ => {}
+        }
+        self.steps[position].status = status;
+    }
+
+    fn settle_all(&mut self, numbers: &[u32], status: &StepStatus, at: Timestamp) {
+        for number in numbers {
+            if let Some(position) = self.skeleton.position(*number) {
+                self.settle(position, status.clone(), at);
+            }
+        }
+    }
+
+    fn settle(&mut self, position: usize, status: StepStatus, at: Timestamp) {
+        if self.steps[position].status.is_settled() {
+            return;
+        }
+        let excused = self.skeleton.steps[position].continue_on_error;
+        let satisfies = match &status {
+            StepStatus::Completed | StepStatus::Skipped(SkipReason::Condition) => true,
+            StepStatus::Failed => excused,
+            _ => false,
+        };
+        if status == StepStatus::Failed && !excused {
+            self.failed.insert(position);
+        }
+        self.settled += 1;
+        self.progress_points += self.points_left(position);
+        self.steps[position].progress = 100;
+        self.steps[position].completed_at = Some(at);
+        self.stand(position, status);
+        if satisfies {
+            self.satisfy_dependents(position);
+        }
+    }
+
+    fn satisfy_dependents(&mut self, position: usize) {
+        let skeleton = Arc::clone(&self.skeleton);
+        for dependent in &skeleton.dependents[position] {
+            let step = &mut self.steps[*dependent];
+            step.unsatisfied = step.unsatisfied.saturating_sub(1);
+            if step.unsatisfied == 0 && step.status == StepStatus::Pending {
+                self.stand(*dependent, StepStatus::Ready);
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The one step that the event is about, if it is about one.
+    #[must_use]
+    pub fn step(&self) -> Option<u32> {
+        Some(match self {
+            Self::StepReserved(event) => event.step,
+            Self::StepOfferExpired(event) => event.step,
+            Self::StepReleased(event) => event.step,
+            Self::StepStarted(event) => event.step,
+            Self::StepProgressed(event) => event.step,
+            Self::StepCheckpointed(event) => event.step,
+            Self::StepCompleted(event) => event.step,
+            Self::StepFailed(event) => event.step,
+            Self::StepRetryScheduled(event) => event.step,
+            Self::StepLeaseLost(event) => event.step,
+            _ => return None,
+        })
+    }
+}
