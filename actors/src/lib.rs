@@ -1,1 +1,21 @@
-//! See README.
+//! The shell around the domain: actors, timers, views, and the one door through which commands go.
+//! The only crate that knows actix and the domain both. It knows neither HTTP nor how bytes are kept.
+
+pub mod aggregate_actor;
+pub mod clock;
+pub mod codec;
+pub mod core;
+pub mod directory;
+pub mod dispatcher;
+pub mod effects;
+pub mod gateway;
+pub mod keys;
+pub mod matching;
+pub mod presence;
+pub mod projections;
+pub mod reader;
+pub mod recovery;
+pub mod supervisor;
+pub mod timers;
+
+pub use core::{CatchUpError, Core, CoreOptions};

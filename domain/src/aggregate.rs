@@ -14,13 +14,13 @@ pub struct Given<'a> {
 /// A consistency boundary: one stream of events, one state, one place where commands are decided.
 ///
 /// `None` is the state before the first event.
-pub trait Aggregate: Sized + Send + Sync + 'static {
+pub trait Aggregate: Clone + Send + Sync + Unpin + 'static {
     /// First part of the stream's name, and what the stored events' names belong to.
     const CATEGORY: &'static str;
     /// Names one aggregate of this kind.
-    type Id: Clone + Eq + std::hash::Hash + std::fmt::Display + Send + Sync + 'static;
+    type Id: Clone + Eq + std::hash::Hash + std::fmt::Display + Send + Sync + Unpin + 'static;
     /// A wish, imperative.
-    type Command: Send + 'static;
+    type Command: Send + Unpin + 'static;
     /// A fact, past tense.
     type Event: Send + Sync + 'static;
     /// The domain says no, and why.

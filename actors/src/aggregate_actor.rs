@@ -1,0 +1,374 @@
+//! One generic actor for every aggregate: decide → append → answer. Contains no domain noun.
+//!
+//! While an append is in flight, commands wait; when it is answered, all that wait are decided one
+//! after the other and appended as one. Decisions are made on a state that runs ahead of the log, and
+//! every answer of the batch waits for the append: no reader ever sees what a crash can take back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use domain::{Given, World};
+use events::{Append, AppendError, EventId, EventLog, Expected, Head, NewEvent, Position, StreamId, Version};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::codec::{Metadata, Stored};
+use crate::recovery::{Recovered, RecoveryError, recover};
+
+/// Commands that one aggregate lets wait.
+pub const WAITING_MAX: usize = 1_024;
+/// Commands that are decided as one.
+const BATCH_COMMANDS_MAX: usize = 256;
+/// Events that are appended as one, unless a single command yields more.
+const BATCH_EVENTS_MAX: usize = 256;
+/// Bytes of bodies after which no further command joins the batch.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A conflict means that somebody else wrote to the stream; so often it is decided again.
+const CONFLICTS_MAX: u32 = 3;
+
+/// What an actor shares with all others.
+pub struct Surroundings {
+    /// Where facts go.
+    pub log: Arc<dyn EventLog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What decisions may know.
+    pub world: World,
+}
+
+/// The answer to an accepted command.
+#[derive(Debug)]
+pub struct Receipt<A: Stored> {
+    /// Version of the stream after the command.
+    pub version: Version,
+    /// Position of its last event; none when the command changed nothing.
+    pub position: Option<Position>,
+    /// What the command led to.
+    pub events: Vec<Arc<A::Event>>,
+    /// The state right after it, when it was asked for.
+    pub state: Option<Arc<A>>,
+}
+
+/// Why a command was not carried out, named by what the caller may do next.
+#[derive(Debug)]
+pub enum DispatchError<A: Stored> {
+    /// The domain says no.
+    Rejected(A::Rejection),
+    /// The stream is not at the version that the caller named.
+    OtherVersion {
+        /// Where it is.
+        actual: Version,
+    },
+    /// Too many commands wait. Certainly not carried out.
+    Overloaded,
+    /// The events exceed what the log takes. Certainly not carried out.
+    TooLarge,
+    /// The disk is full. Certainly not carried out.
+    StorageFull,
+    /// The log takes no more appends.
+    Closed,
+    /// Perhaps carried out.
+    OutcomeUnknown,
+    /// The stream cannot be read; the aggregate is out of service.
+    Unreadable(RecoveryError),
+    /// The aggregate failed too often and is out of service.
+    Quarantined,
+    /// The aggregate failed while it worked on this. Perhaps carried out.
+    Crashed,
+}
+
+/// Asks an actor to carry out a command.
+pub struct Execute<A: Stored> {
+    /// The wish.
+    pub command: A::Command,
+    /// Who and why; stored with every event.
+    pub metadata: Metadata,
+    /// Refuse unless the stream is at this version.
+    pub if_version: Option<Version>,
+    /// Whether the receipt shall hold the state.
+    pub wants_state: bool,
+    /// Where the answer goes.
+    pub reply: Reply<A>,
+}
+
+/// Where an answer goes.
+pub type Reply<A> = oneshot::Sender<Result<Receipt<A>, DispatchError<A>>>;
+
+impl<A: Stored> Message for Execute<A> {
+    type Result = ();
+}
+
+/// Ends an actor that has nothing to do.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Retire;
+
+/// Makes an actor panic; only for tests of what happens then.
+#[cfg(feature = "testing")]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Sabotage;
+
+/// Told when an actor ends without having been asked to.
+pub type OnDeath = Box<dyn FnOnce() + Send>;
+
+enum Phase {
+    /// The stream is being read.
+    Loading,
+    /// Commands are decided.
+    Running,
+    /// The stream cannot be read.
+    Unreadable(RecoveryError),
+}
+
+struct Batch<A: Stored> {
+    commands: Vec<Execute<A>>,
+    events: Vec<NewEvent>,
+    answers: Vec<Result<Receipt<A>, DispatchError<A>>>,
+    before: Version,
+}
+
+/// The actor.
+pub struct AggregateActor<A: Stored> {
+    id: A::Id,
+    stream: StreamId,
+    around: Arc<Surroundings>,
+    phase: Phase,
+    state: Option<A>,
+    version: Version,
+    waiting: VecDeque<Execute<A>>,
+    in_flight: bool,
+    conflicts: u32,
+    /// A predecessor's append may still be queued: wait for it before reading.
+    barrier: bool,
+    on_death: Option<OnDeath>,
+}
+
+impl<A: Stored> AggregateActor<A> {
+    /// An actor that will read its stream first, unless the stream is known to be `new`.
+    pub fn new(
+        id: A::Id,
+        stream: StreamId,
+        around: Arc<Surroundings>,
+        new: bool,
+        barrier: bool,
+        on_death: OnDeath,
+    ) -> Self {
+        Self {
+            id,
+            stream,
+            around,
+            phase: if new { Phase::Running } else { Phase::Loading },
+            state: None,
+            version: Version::NONE,
+            waiting: VecDeque::new(),
+            in_flight: false,
+            conflicts: 0,
+            barrier,
+            on_death: Some(on_death),
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        self.phase = Phase::Loading;
+        let (around, stream, barrier) = (Arc::clone(&self.around), self.stream.clone(), self.barrier);
+        let reading = async move {
+            if barrier {
+                around.log.head().await?;
+            }
+            recover::<A>(&*around.log, &stream, Recovered::default(), None).await
+        };
+        ctx.spawn(reading.into_actor(self).map(|outcome, actor, ctx| actor.loaded(outcome, ctx)));
+    }
+
+    fn loaded(&mut self, outcome: Result<Recovered<A>, RecoveryError>, ctx: &mut Context<Self>) {
+        match outcome {
+            Ok(recovered) => {
+                (self.state, self.version) = (recovered.state, recovered.version);
+                self.phase = Phase::Running;
+                self.pump(ctx);
+            }
+            Err(fault) => {
+                tracing::error!(stream = %self.stream, fault = %fault, "stream cannot be read");
+                for waiting in self.waiting.drain(..) {
+                    let _ = waiting.reply.send(Err(DispatchError::Unreadable(fault.clone())));
+                }
+                self.phase = Phase::Unreadable(fault);
+            }
+        }
+    }
+
+    /// Decides everything that waits, unless an append is in flight.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        while matches!(self.phase, Phase::Running) && !self.in_flight && !self.waiting.is_empty() {
+            let batch = self.decide_waiting();
+            if batch.events.is_empty() {
+                answer(batch.commands, batch.answers);
+            } else {
+                self.append(batch, ctx);
+            }
+        }
+    }
+
+    fn decide_waiting(&mut self) -> Batch<A> {
+        let before = self.version;
+        let mut batch = Batch { commands: Vec::new(), events: Vec::new(), answers: Vec::new(), before };
+        let mut bytes = 0;
+        while batch.commands.len() < BATCH_COMMANDS_MAX
+            && batch.events.len() < BATCH_EVENTS_MAX
+            && bytes < BATCH_BYTES_MAX
+            && let Some(execute) = self.waiting.pop_front()
+        {
+            let decided = batch.events.len();
+            let answer = self.decide(&execute, &mut batch.events);
+            bytes += batch.events[decided..].iter().map(|event| event.body.len()).sum::<usize>();
+            batch.commands.push(execute);
+            batch.answers.push(answer);
+        }
+        batch
+    }
+
+    /// Decides one command and folds what follows, ahead of the log.
+    fn decide(&mut self, execute: &Execute<A>, events: &mut Vec<NewEvent>) -> Result<Receipt<A>, DispatchError<A>> {
+        if execute.if_version.is_some_and(|version| version != self.version) {
+            return Err(DispatchError::OtherVersion { actual: self.version });
+        }
+        let now = self.around.clock.now();
+        let given = Given { now, world: &self.around.world };
+        let decided = A::decide(self.state.as_ref(), &self.id, &execute.command, &given);
+        let decided = decided.map_err(DispatchError::Rejected)?;
+        let mut encoded = Vec::with_capacity(decided.len());
+        let metadata = if decided.is_empty() { bytes::Bytes::new() } else { execute.metadata.encode() };
+        for event in &decided {
+            let event = A::encode(event).map_err(|_| DispatchError::TooLarge)?;
+            encoded.push(NewEvent {
+                id: EventId::new(Uuid::now_v7()),
+                name: event.name.into(),
+                schema: event.schema,
+                time_us: now.as_micros(),
+                metadata: metadata.clone(),
+                body: event.body,
+            });
+        }
+        events.append(&mut encoded);
+        for event in &decided {
+            self.state = A::evolve(self.state.take(), event, now);
+            self.version = self.version.next();
+        }
+        let state = if execute.wants_state { self.state.clone().map(Arc::new) } else { None };
+        let events = decided.into_iter().map(Arc::new).collect();
+        Ok(Receipt { version: self.version, position: None, events, state })
+    }
+
+    fn append(&mut self, mut batch: Batch<A>, ctx: &mut Context<Self>) {
+        self.in_flight = true;
+        let events = std::mem::take(&mut batch.events);
+        let append = Append { stream: self.stream.clone(), expected: Expected::Exact(batch.before), events };
+        let around = Arc::clone(&self.around);
+        let appending = async move { around.log.append(append).await };
+        ctx.spawn(appending.into_actor(self).map(|outcome, actor, ctx| actor.appended(outcome, batch, ctx)));
+    }
+
+    fn appended(&mut self, outcome: Result<Head, AppendError>, mut batch: Batch<A>, ctx: &mut Context<Self>) {
+        self.in_flight = false;
+        match outcome {
+            Ok(head) => {
+                self.conflicts = 0;
+                for receipt in batch.answers.iter_mut().flatten() {
+                    receipt.position = Some(head.position);
+                }
+                answer(batch.commands, batch.answers);
+                self.pump(ctx);
+            }
+            Err(AppendError::Conflict { actual }) if self.conflicts < CONFLICTS_MAX => {
+                self.conflicts += 1;
+                tracing::warn!(stream = %self.stream, %actual, "conflict, deciding again");
+                for execute in batch.commands.into_iter().rev() {
+                    self.waiting.push_front(execute);
+                }
+                self.load(ctx);
+            }
+            Err(fault) => {
+                for execute in batch.commands {
+                    let _ = execute.reply.send(Err(dispatch_error(&fault)));
+                }
+                // What was folded ahead of the log is discarded: the log is asked what happened.
+                self.conflicts = 0;
+                self.barrier = true;
+                self.load(ctx);
+            }
+        }
+    }
+}
+
+fn answer<A: Stored>(commands: Vec<Execute<A>>, answers: Vec<Result<Receipt<A>, DispatchError<A>>>) {
+    for (execute, answer) in commands.into_iter().zip(answers) {
+        // Whoever asked may be gone; what was done stays done.
+        let _ = execute.reply.send(answer);
+    }
+}
+
+fn dispatch_error<A: Stored>(fault: &AppendError) -> DispatchError<A> {
+    match fault {
+        AppendError::Overloaded | AppendError::Conflict { .. } => DispatchError::Overloaded,
+        AppendError::Refused { reason: events::Refusal::StorageFull } => DispatchError::StorageFull,
+        AppendError::Refused { .. } => DispatchError::TooLarge,
+        AppendError::OutcomeUnknown => DispatchError::OutcomeUnknown,
+        AppendError::Closed => DispatchError::Closed,
+    }
+}
+
+impl<A: Stored> Actor for AggregateActor<A> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(WAITING_MAX);
+        if matches!(self.phase, Phase::Loading) {
+            self.load(ctx);
+        }
+    }
+}
+
+impl<A: Stored> Handler<Execute<A>> for AggregateActor<A> {
+    type Result = ();
+
+    fn handle(&mut self, execute: Execute<A>, ctx: &mut Context<Self>) {
+        if let Phase::Unreadable(fault) = &self.phase {
+            let _ = execute.reply.send(Err(DispatchError::Unreadable(fault.clone())));
+        } else if self.waiting.len() >= WAITING_MAX {
+            let _ = execute.reply.send(Err(DispatchError::Overloaded));
+        } else {
+            self.waiting.push_back(execute);
+            self.pump(ctx);
+        }
+    }
+}
+
+impl<A: Stored> Handler<Retire> for AggregateActor<A> {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Context<Self>) {
+        self.on_death = None;
+        ctx.stop();
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<A: Stored> Handler<Sabotage> for AggregateActor<A> {
+    type Result = ();
+
+    #[allow(clippy::panic, reason = "this is what the message is for")]
+    fn handle(&mut self, _: Sabotage, _: &mut Context<Self>) {
+        panic!("sabotage");
+    }
+}
+
+impl<A: Stored> Drop for AggregateActor<A> {
+    fn drop(&mut self) {
+        if let Some(on_death) = self.on_death.take() {
+            on_death();
+        }
+    }
+}

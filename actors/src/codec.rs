@@ -1,0 +1,225 @@
+//! Domain events as stored bytes and back. Written names and schema numbers are promises: they are
+//! spelled out here, never derived, and old ones are read for ever.
+
+use bincode::Options;
+use bytes::Bytes;
+use domain::{Aggregate, agent::Agent, operation::Operation};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// No stored body is larger; checked when written, so that nothing is stored that cannot be read.
+pub const BODY_MAX_BYTES: u64 = 8 << 20;
+
+/// Why a stored event cannot be understood.
+#[derive(Debug, Clone, Error)]
+pub enum CodecError {
+    /// This version of Photon does not know such an event.
+    #[error("unknown event {name} with schema {schema}")]
+    Unknown {
+        /// Its written name.
+        name: String,
+        /// Its schema number.
+        schema: u16,
+    },
+    /// The bytes are not of the form that the name and schema promise.
+    #[error("event {name} with schema {schema} does not decode: {reason}")]
+    Undecodable {
+        /// Its written name.
+        name: String,
+        /// Its schema number.
+        schema: u16,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The body exceeds [`BODY_MAX_BYTES`].
+    #[error("event {name} is too large to be stored: {reason}")]
+    TooLarge {
+        /// Its written name.
+        name: &'static str,
+        /// What the encoder said.
+        reason: String,
+    },
+}
+
+/// An event ready to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Its written name.
+    pub name: &'static str,
+    /// Its schema number.
+    pub schema: u16,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// An aggregate whose events can be stored.
+pub trait Stored: Aggregate {
+    /// Every (name, schema) that is written today.
+    const WRITTEN: &'static [(&'static str, u16)];
+
+    /// Turns an event into bytes.
+    ///
+    /// # Errors
+    /// When the body is too large to be read again.
+    fn encode(event: &Self::Event) -> Result<Encoded, CodecError>;
+
+    /// Turns bytes into an event of today, whatever schema they were written with.
+    ///
+    /// # Errors
+    /// When the name or schema is unknown, or the bytes are not of its form.
+    fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Event, CodecError>;
+
+    /// The body of an event as JSON.
+    fn json(event: &Self::Event) -> serde_json::Value;
+
+    /// The written name of an event.
+    fn name(event: &Self::Event) -> &'static str;
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_limit(BODY_MAX_BYTES).reject_trailing_bytes()
+}
+
+fn to_bytes<T: Serialize>(name: &'static str, body: &T) -> Result<Bytes, CodecError> {
+    let bytes = options().serialize(body);
+    bytes.map(Bytes::from).map_err(|fault| CodecError::TooLarge { name, reason: fault.to_string() })
+}
+
+fn from_bytes<T: DeserializeOwned>(name: &str, schema: u16, body: &[u8]) -> Result<T, CodecError> {
+    options().deserialize(body).map_err(|fault| CodecError::Undecodable {
+        name: name.to_owned(),
+        schema,
+        reason: fault.to_string(),
+    })
+}
+
+/// Lists the stored events of an aggregate: variant, whether it has a body, written name, schema.
+macro_rules! stored {
+    ($aggregate:ty, $event:path {
+        $($variant:ident => $name:literal, $schema:literal;)*
+        ; without body: $($bare:ident => $bare_name:literal, $bare_schema:literal;)*
+    }) => {
+        impl Stored for $aggregate {
+            const WRITTEN: &'static [(&'static str, u16)] =
+                &[$(($name, $schema),)* $(($bare_name, $bare_schema),)*];
+
+            fn encode(event: &Self::Event) -> Result<Encoded, CodecError> {
+                use $event as Event;
+                Ok(match event {
+                    $(Event::$variant(body) => {
+                        Encoded { name: $name, schema: $schema, body: to_bytes($name, body)? }
+                    })*
+                    $(Event::$bare => {
+                        Encoded { name: $bare_name, schema: $bare_schema, body: Bytes::new() }
+                    })*
+                })
+            }
+
+            fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Event, CodecError> {
+                use $event as Event;
+                match (name, schema) {
+                    $(($name, $schema) => from_bytes(name, schema, body).map(Event::$variant),)*
+                    $(($bare_name, $bare_schema) => Ok(Event::$bare),)*
+                    _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
+                }
+            }
+
+            fn json(event: &Self::Event) -> serde_json::Value {
+                use $event as Event;
+                let body = match event {
+                    $(Event::$variant(body) => serde_json::to_value(body),)*
+                    $(Event::$bare => Ok(serde_json::Value::Object(serde_json::Map::new())),)*
+                };
+                body.unwrap_or_default()
+            }
+
+            fn name(event: &Self::Event) -> &'static str {
+                use $event as Event;
+                match event {
+                    $(Event::$variant(_) => $name,)*
+                    $(Event::$bare => $bare_name,)*
+                }
+            }
+        }
+    };
+}
+
+stored!(Operation, domain::operation::Event {
+    Created => "operation.created", 1;
+    Updated => "operation.updated", 1;
+    Cancelled => "operation.cancelled", 1;
+    Progressed => "operation.progressed", 1;
+    Failed => "operation.failed", 1;
+    StepReserved => "step.reserved", 1;
+    StepOfferExpired => "step.offer_expired", 1;
+    StepReleased => "step.released", 1;
+    StepStarted => "step.started", 1;
+    StepProgressed => "step.progressed", 1;
+    StepCheckpointed => "step.checkpointed", 1;
+    StepCompleted => "step.completed", 1;
+    StepFailed => "step.failed", 1;
+    StepRetryScheduled => "step.retry_scheduled", 1;
+    StepLeaseLost => "step.lease_lost", 1;
+    StepsSkipped => "steps.skipped", 1;
+    StepsCancelled => "steps.cancelled", 1;
+    ; without body:
+    Started => "operation.started", 1;
+    Completed => "operation.completed", 1;
+});
+
+stored!(Agent, domain::agent::Event {
+    Registered => "agent.registered", 1;
+    Reregistered => "agent.reregistered", 1;
+    Updated => "agent.updated", 1;
+    StatusChanged => "agent.status_changed", 1;
+    Assigned => "agent.assigned", 1;
+    Released => "agent.released", 1;
+    TimedOut => "agent.timeout", 1;
+    Seen => "agent.seen", 1;
+    ; without body:
+    Unregistered => "agent.unregistered", 1;
+});
+
+/// A key by which a caller may repeat a request: hashes, since the key itself is the caller's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// Of caller, path and key.
+    pub key: [u8; 16],
+    /// Of the request's body.
+    pub body: [u8; 16],
+}
+
+/// What is stored beside an event: who, why, and on whose behalf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Who asked, such as `anonymous` or `photon`.
+    pub actor: String,
+    /// The request that this belongs to.
+    pub correlation_id: Option<String>,
+    /// What caused it.
+    pub causation_id: Option<String>,
+    /// W3C trace context of the request.
+    pub traceparent: Option<String>,
+    /// The key by which the request may be repeated.
+    pub key: Option<KeyUse>,
+}
+
+impl Metadata {
+    /// Of something that Photon does by itself.
+    #[must_use]
+    pub fn of_photon() -> Self {
+        Self { actor: "photon".into(), ..Self::default() }
+    }
+
+    /// The stored form. Empty when it cannot be stored, since it must never lose the event.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        to_bytes("metadata", self).unwrap_or_default()
+    }
+
+    /// Reads the stored form; a form that is not understood reads as empty.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        from_bytes("metadata", 1, bytes).unwrap_or_default()
+    }
+}

@@ -1,0 +1,151 @@
+//! Photon's core as one value: what routes and tests talk to. Builds the shell around a log, and says
+//! when it has caught up with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::{Actor, Addr, Arbiter, ArbiterHandle};
+use domain::agent::selection::Weights;
+use domain::{Limits, PlatformName, PlatformRule, World};
+use events::{EventLog, Position, ReadError};
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::aggregate_actor::Surroundings;
+use crate::clock::Clock;
+use crate::dispatcher::{Desk, Dispatcher, Drain};
+use crate::effects::Periods;
+use crate::gateway::Gateway;
+use crate::presence::Presence;
+use crate::projections::{Projected, Projections};
+use crate::reader::Reader;
+use crate::supervisor::Supervisor;
+
+/// What a core is built from.
+pub struct CoreOptions {
+    /// Where facts go.
+    pub log: Arc<dyn EventLog>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Maxima.
+    pub limits: Limits,
+    /// Platforms that are available.
+    pub platforms: BTreeMap<PlatformName, PlatformRule>,
+    /// Durations.
+    pub periods: Periods,
+    /// Weights of the selection.
+    pub weights: Weights,
+}
+
+/// Why a core does not come up.
+#[derive(Debug, Error)]
+pub enum CatchUpError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The views cannot follow the log.
+    #[error("the views cannot follow the log: {0}")]
+    Views(String),
+}
+
+/// The core.
+pub struct Core {
+    /// The door to the aggregates.
+    pub gateway: Arc<Gateway>,
+    /// The views.
+    pub projected: Arc<Projected>,
+    /// Who was seen when.
+    pub presence: Arc<Presence>,
+    /// Operations as they stood.
+    pub reader: Reader,
+    /// The log, the clock, the world.
+    pub around: Arc<Surroundings>,
+    /// Deaths and quarantine.
+    pub supervisor: Arc<Supervisor>,
+    /// Durations.
+    pub periods: Periods,
+    weights: Weights,
+    house: ArbiterHandle,
+    arbiters: Mutex<Vec<Arbiter>>,
+    dispatcher: Mutex<Option<Addr<Dispatcher>>>,
+}
+
+impl Core {
+    /// Builds the shell and begins to follow the log. Needs a running actix system.
+    #[must_use]
+    pub fn start(options: CoreOptions) -> Arc<Self> {
+        let CoreOptions { log, clock, limits, platforms, periods, weights } = options;
+        let projected = Arc::new(Projected::default());
+        let agents: Arc<dyn domain::AgentRoll> = projected.clone();
+        let world = World { limits, platforms: Arc::new(platforms), agents };
+        let around = Arc::new(Surroundings { log: log.clone(), clock: clock.clone(), world });
+        let supervisor = Arc::new(Supervisor::new(Arc::clone(&around)));
+        // One thread for the aggregates, one for what watches them.
+        let (aggregates, house) = (Arbiter::new(), Arbiter::new());
+        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &[aggregates.handle()]);
+        let projections = Projections::new(log.clone(), clock, Arc::clone(&projected));
+        let _ = Projections::start_in_arbiter(&house.handle(), |_| projections);
+        Arc::new(Self {
+            gateway: Arc::new(gateway),
+            projected,
+            presence: Arc::default(),
+            reader: Reader::new(log),
+            around,
+            supervisor,
+            periods,
+            weights,
+            house: house.handle(),
+            arbiters: Mutex::new(vec![aggregates, house]),
+            dispatcher: Mutex::new(None),
+        })
+    }
+
+    /// Waits until the views show the whole log, then lets work be given out.
+    ///
+    /// # Errors
+    /// When the log cannot be followed.
+    pub async fn catch_up(&self) -> Result<Position, CatchUpError> {
+        let head = self.around.log.head().await?;
+        let fault = self.projected.fault();
+        while !self.projected.reached(head, Duration::from_millis(200)).await {
+            if let Some(fault) = fault.borrow().clone() {
+                return Err(CatchUpError::Views(fault));
+            }
+        }
+        let desk = Desk {
+            around: Arc::clone(&self.around),
+            gateway: Arc::clone(&self.gateway),
+            projected: Arc::clone(&self.projected),
+            presence: Arc::clone(&self.presence),
+            periods: self.periods,
+            weights: self.weights,
+        };
+        let dispatcher = Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(desk));
+        *self.dispatcher.lock() = Some(dispatcher);
+        Ok(head)
+    }
+
+    /// Where claims go; none before the core has caught up.
+    #[must_use]
+    pub fn dispatcher(&self) -> Option<Addr<Dispatcher>> {
+        self.dispatcher.lock().clone()
+    }
+
+    /// Gives out no more work.
+    pub async fn drain(&self) {
+        if let Some(dispatcher) = self.dispatcher() {
+            let _ = dispatcher.send(Drain).await;
+        }
+    }
+
+    /// Ends every actor. What was answered is in the log already.
+    pub fn stop(&self) {
+        self.supervisor.stop();
+        *self.dispatcher.lock() = None;
+        for arbiter in self.arbiters.lock().drain(..) {
+            arbiter.stop();
+            let _ = arbiter.join();
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! Brings ready steps and waiting agents together, and wakes what is due. Holds nothing that cannot be
+//! rebuilt from the views; decides nothing that an aggregate could refuse.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
+use domain::agent::Agent;
+use domain::agent::selection::Weights;
+use domain::operation::Operation;
+use domain::operation::event::StepReserved;
+use domain::operation::{Command, Event, StepWish};
+use domain::{ActionName, AgentId, Json, LeaseId, OperationId, Timestamp, agent};
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use crate::aggregate_actor::{DispatchError, Surroundings};
+use crate::codec::Metadata;
+use crate::effects::{self, Due, Owed, Periods, Wake};
+use crate::gateway::{Gateway, Order};
+use crate::matching::{Appetite, Floor, Pick, Turns};
+use crate::presence::Presence;
+use crate::projections::{Changes, Projected};
+use crate::timers::Timers;
+
+/// How long a command that was not taken waits before it is sent again.
+const AGAIN_MS: u64 = 1_000;
+/// A wake that comes so late means that the server itself stood still; nobody is blamed for that.
+const STALL_MS: u64 = 1_000;
+/// How long a claim rests after everything it was matched with was refused.
+const REFUSED_MS: u64 = 100;
+/// Longest sleep, so that idle actors are sent to rest.
+const SLEEP_MAX_MS: u64 = 1_000;
+
+/// A step that an agent was given.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// What was recorded of it.
+    pub reserved: Box<StepReserved>,
+    /// What is performed.
+    pub action: ActionName,
+    /// Hard stop of the attempt, in milliseconds from its start.
+    pub timeout_ms: u64,
+    /// What an earlier attempt left.
+    pub checkpoint: Option<Json>,
+}
+
+/// An agent asks for work.
+pub struct Claim {
+    /// Who.
+    pub agent: AgentId,
+    /// How much, and of what kind.
+    pub appetite: Appetite,
+    /// How long it waits, in milliseconds.
+    pub wait_ms: u64,
+    /// Who asked, and with which key.
+    pub metadata: Metadata,
+    /// Where the answer goes; an empty one when nothing was found.
+    pub reply: oneshot::Sender<Vec<Granted>>,
+}
+
+impl Message for Claim {
+    type Result = ();
+}
+
+/// What the dispatcher works with.
+#[derive(Clone)]
+pub struct Desk {
+    /// The log, the clock, the world.
+    pub around: Arc<Surroundings>,
+    /// The door to the aggregates.
+    pub gateway: Arc<Gateway>,
+    /// The views.
+    pub projected: Arc<Projected>,
+    /// Who was seen when.
+    pub presence: Arc<Presence>,
+    /// Durations.
+    pub periods: Periods,
+    /// Weights of the score.
+    pub weights: Weights,
+}
+
+/// The actor.
+pub struct Dispatcher {
+    desk: Desk,
+    turns: Turns,
+    claims: HashMap<AgentId, Claim>,
+    timers: Timers<Wake>,
+    /// Wakes that an operation's last look led to, so that those no longer owed can be cleared.
+    armed: HashMap<OperationId, HashSet<Wake>>,
+    /// Leases that are being granted, and to whom.
+    in_flight: HashMap<LeaseId, AgentId>,
+    /// Commands that were sent and not answered; one of a kind is enough.
+    sent: HashSet<LeaseId>,
+    sleeping: Option<(Timestamp, SpawnHandle)>,
+    draining: bool,
+}
+
+/// Answers every claim with nothing and takes no more: the server is about to stop.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+impl Dispatcher {
+    /// One that will find its work in the views.
+    #[must_use]
+    pub fn new(desk: Desk) -> Self {
+        Self {
+            desk,
+            turns: Turns::default(),
+            claims: HashMap::new(),
+            timers: Timers::default(),
+            armed: HashMap::new(),
+            in_flight: HashMap::new(),
+            sent: HashSet::new(),
+            sleeping: None,
+            draining: false,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.desk.around.clock.now()
+    }
+
+    /// Everything that is owed after a restart is found as after any other change.
+    fn look_at_everything(&mut self, ctx: &mut Context<Self>) {
+        let views = self.desk.projected.views.read();
+        let changes = Changes {
+            operations: views.operations.open().clone(),
+            agents: views.agents.all().map(|(id, _)| id.clone()).collect(),
+        };
+        drop(views);
+        self.look_at(&changes, ctx);
+    }
+
+    fn await_changes(&self, ctx: &mut Context<Self>) {
+        let projected = Arc::clone(&self.desk.projected);
+        let waiting = async move { projected.take_changes().await };
+        ctx.spawn(waiting.into_actor(self).map(|changes, dispatcher, ctx| {
+            dispatcher.look_at(&changes, ctx);
+            dispatcher.await_changes(ctx);
+        }));
+    }
+
+    fn look_at(&mut self, changes: &Changes, ctx: &mut Context<Self>) {
+        let desk = self.desk.clone();
+        let views = desk.projected.views.read();
+        let now = self.now();
+        let mut owed = Vec::new();
+        for id in &changes.operations {
+            self.arm(id, effects::wakes_of_operation(&views, id, &desk.periods, now), now);
+            let row = views.operations.get(id);
+            match row.and_then(|row| row.run.as_ref().map(|run| (row.priority, run))) {
+                Some((priority, run)) if !(run.ready.is_empty() && run.backing_off.is_empty()) => {
+                    self.turns.enter(id, priority);
+                }
+                _ => self.turns.leave(id),
+            }
+            let (wakes, mut more) = effects::of_workers(&views, id, &desk.periods);
+            self.set(wakes, now);
+            owed.append(&mut more);
+        }
+        for id in &changes.agents {
+            let (wakes, mut more) = effects::of_agent(&views, id, &desk.periods);
+            self.set(wakes, now);
+            owed.append(&mut more);
+        }
+        drop(views);
+        owed.into_iter().for_each(|owed| self.send(owed, ctx));
+        self.match_waiting(ctx);
+        self.sleep(ctx);
+    }
+
+    /// Sets the wakes of one operation and clears those that it is no longer owed.
+    fn arm(&mut self, id: &OperationId, wakes: Vec<(Wake, Due)>, now: Timestamp) {
+        let before = self.armed.remove(id).unwrap_or_default();
+        let after: HashSet<Wake> = wakes.iter().map(|(wake, _)| wake.clone()).collect();
+        for wake in before.difference(&after) {
+            self.timers.clear(wake);
+            if let Wake::Lease(lease) = wake {
+                self.desk.presence.forget_lease(lease);
+            }
+        }
+        if !after.is_empty() {
+            self.armed.insert(id.clone(), after);
+        }
+        self.set(wakes, now);
+    }
+
+    fn set(&mut self, wakes: Vec<(Wake, Due)>, now: Timestamp) {
+        for (wake, due) in wakes {
+            match due {
+                Due::At(at) => self.timers.set(wake, at),
+                Due::In(ms) => self.timers.set_if_absent(wake, now.plus_ms(ms)),
+            }
+        }
+    }
+
+    fn send(&mut self, owed: Owed, ctx: &mut Context<Self>) {
+        let (Owed::Release(_, lease, _) | Owed::Lose(lease, _)) = &owed;
+        let lease = lease.clone();
+        // What is being granted is not yet known to its operation; what was sent needs no second time.
+        if self.in_flight.contains_key(&lease) || !self.sent.insert(lease.clone()) {
+            return;
+        }
+        let gateway = Arc::clone(&self.desk.gateway);
+        let sending = async move {
+            match owed {
+                Owed::Release(agent, lease, outcome) => {
+                    let command = agent::Command::Release { lease, outcome };
+                    settled(&gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await)
+                }
+                Owed::Lose(lease, reason) => {
+                    let wish = StepWish::LoseLease { reason: reason.into() };
+                    settled(&execute_step(&gateway, &lease, wish, Metadata::of_photon()).await)
+                }
+            }
+        };
+        ctx.spawn(sending.into_actor(self).map(move |settled, dispatcher, ctx| {
+            dispatcher.sent.remove(&lease);
+            if settled {
+                dispatcher.look_at_lease(&lease, ctx);
+            } else {
+                let again = async { tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await };
+                ctx.spawn(again.into_actor(dispatcher).map(move |(), dispatcher, ctx| {
+                    dispatcher.look_at_lease(&lease, ctx);
+                }));
+            }
+        }));
+    }
+
+    /// After a loss the slot is to be freed, and after a refused reservation too.
+    fn look_at_lease(&mut self, lease: &LeaseId, ctx: &mut Context<Self>) {
+        let views = self.desk.projected.views.read();
+        let holders = views.agents.working_for(&lease.operation).filter(|(_, held)| held == lease);
+        let agents = holders.map(|(agent, _)| agent.clone()).collect();
+        drop(views);
+        self.look_at(&Changes { operations: std::iter::once(lease.operation.clone()).collect(), agents }, ctx);
+    }
+
+    fn match_waiting(&mut self, ctx: &mut Context<Self>) {
+        if self.claims.is_empty() || self.turns.is_empty() || self.draining {
+            return;
+        }
+        let desk = self.desk.clone();
+        let views = desk.projected.views.read();
+        let waiting = self.claims.iter().map(|(agent, claim)| (agent, claim.appetite.clone())).collect();
+        let floor = Floor {
+            views: &views,
+            presence: &desk.presence,
+            waiting,
+            in_flight: &self.in_flight,
+            weights: desk.weights,
+            now: desk.around.clock.now(),
+        };
+        let picks = floor.pass(&mut self.turns);
+        drop(views);
+        for (agent, picks) in picks {
+            self.grant(agent, picks, ctx);
+        }
+    }
+
+    fn grant(&mut self, agent: AgentId, picks: Vec<Pick>, ctx: &mut Context<Self>) {
+        let Some(claim) = self.claims.remove(&agent) else { return };
+        self.timers.clear(&Wake::Claim(agent.clone()));
+        for pick in &picks {
+            self.in_flight.insert(pick.lease.clone(), agent.clone());
+        }
+        let leases: Vec<LeaseId> = picks.iter().map(|pick| pick.lease.clone()).collect();
+        let (desk, metadata) = (self.desk.clone(), claim.metadata.clone());
+        let granting = async move {
+            let granting = picks.into_iter().map(|pick| grant(&desk, &agent, pick, &metadata));
+            join_all(granting).await.into_iter().flatten().collect::<Vec<Granted>>()
+        };
+        ctx.spawn(granting.into_actor(self).map(move |granted, dispatcher, ctx| {
+            for lease in &leases {
+                dispatcher.in_flight.remove(lease);
+            }
+            if granted.is_empty() {
+                // Not at once: whoever refused would only be asked the same again.
+                let later = Duration::from_millis(REFUSED_MS);
+                ctx.run_later(later, |dispatcher, ctx| dispatcher.open(claim, ctx));
+            } else {
+                // An answer into a dead connection costs the offer's time, no more.
+                let _ = claim.reply.send(granted);
+            }
+            for lease in &leases {
+                dispatcher.look_at_lease(lease, ctx);
+            }
+        }));
+    }
+
+    /// Lets a claim wait, and sends an older one of the same agent away.
+    fn open(&mut self, claim: Claim, ctx: &mut Context<Self>) {
+        if claim.reply.is_closed() || self.draining {
+            let _ = claim.reply.send(Vec::new());
+            return;
+        }
+        let now = self.now();
+        let agent = claim.agent.clone();
+        self.timers.set(Wake::Claim(agent.clone()), now.plus_ms(claim.wait_ms));
+        if let Some(older) = self.claims.insert(agent, claim) {
+            let _ = older.reply.send(Vec::new());
+        }
+        self.sleep(ctx);
+    }
+
+    /// Sleeps until the next wake is due.
+    fn sleep(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        let until = self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));
+        if let Some((before, handle)) = self.sleeping.take() {
+            if before <= until && before > now {
+                self.sleeping = Some((before, handle));
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let micros = u64::try_from(until.as_micros() - now.as_micros()).unwrap_or(0);
+        let handle = ctx.run_later(Duration::from_micros(micros), |dispatcher, ctx| {
+            dispatcher.sleeping = None;
+            dispatcher.wake(ctx);
+        });
+        self.sleeping = Some((until, handle));
+    }
+
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
+        let late_ms = self.timers.next().map_or(0, |next| now.ms_since(next));
+        while let Some(wake) = self.timers.take_due(now) {
+            if late_ms > STALL_MS && self.forgive(&wake, now) {
+                continue;
+            }
+            self.carry_out(&wake, now, ctx);
+        }
+        self.match_waiting(ctx);
+        self.sleep(ctx);
+    }
+
+    /// After a standstill of the server everybody gets one full period again.
+    fn forgive(&mut self, wake: &Wake, now: Timestamp) -> bool {
+        let periods = &self.desk.periods;
+        let ms = match wake {
+            Wake::Offer(_) => periods.offer_ms,
+            Wake::Lease(_) => periods.lease_ms,
+            Wake::Silence(agent) => match self.silence_limit(agent) {
+                Some(limit) => limit,
+                None => return false,
+            },
+            _ => return false,
+        };
+        self.timers.set(wake.clone(), now.plus_ms(ms));
+        true
+    }
+
+    fn silence_limit(&self, agent: &AgentId) -> Option<u64> {
+        let views = self.desk.projected.views.read();
+        views.agents.get(agent).and_then(|row| effects::silence_limit(&row.agent))
+    }
+
+    fn carry_out(&mut self, wake: &Wake, now: Timestamp, ctx: &mut Context<Self>) {
+        match wake {
+            Wake::Retry(..) => {}
+            Wake::Claim(agent) => {
+                if let Some(claim) = self.claims.remove(agent) {
+                    let _ = claim.reply.send(Vec::new());
+                }
+            }
+            Wake::Grace(agent, lease) => {
+                let outcome = agent::event::Outcome::Cancelled;
+                self.send(Owed::Release(agent.clone(), lease.clone(), outcome), ctx);
+            }
+            Wake::Silence(id) => self.notice_silence(wake, id, now, ctx),
+            Wake::Deadline(id) => self.command(wake.clone(), id.clone(), Command::ExpireDeadline, ctx),
+            Wake::Offer(lease) => {
+                let wish = StepWish::ExpireOffer { reason: "no_sign_of_life".into() };
+                self.step(wake, lease, wish, ctx);
+            }
+            Wake::Timeout(lease) => self.step(wake, lease, StepWish::TimeOut, ctx),
+            Wake::Lease(lease) => {
+                let renewed = self.desk.presence.renewed(lease).map(|at| at.plus_ms(self.desk.periods.lease_ms));
+                match renewed {
+                    Some(until) if until > now => self.timers.set(wake.clone(), until),
+                    _ => self.step(wake, lease, StepWish::LoseLease { reason: "lease_expired".into() }, ctx),
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, wake: &Wake, lease: &LeaseId, wish: StepWish, ctx: &mut Context<Self>) {
+        let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+        self.command(wake.clone(), lease.operation.clone(), command, ctx);
+    }
+
+    /// Sends a command to an operation; wakes again soon when it could not be taken.
+    fn command(&mut self, wake: Wake, id: OperationId, command: Command, ctx: &mut Context<Self>) {
+        let gateway = Arc::clone(&self.desk.gateway);
+        let sending =
+            async move { settled(&gateway.execute::<Operation>(&id, Order::of(command, Metadata::of_photon())).await) };
+        ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
+            if !settled {
+                let at = dispatcher.now().plus_ms(AGAIN_MS);
+                dispatcher.timers.set_if_absent(wake, at);
+                dispatcher.sleep(ctx);
+            }
+        }));
+    }
+
+    fn notice_silence(&mut self, wake: &Wake, id: &AgentId, now: Timestamp, ctx: &mut Context<Self>) {
+        let Some(limit) = self.silence_limit(id) else { return };
+        let heard = self.desk.presence.seen(id).map(|seen| seen.at);
+        let until = heard.map_or(now, |at| at.plus_ms(limit));
+        // An agent that waits for an answer of ours is not silent.
+        if self.claims.contains_key(id) {
+            self.timers.set(wake.clone(), now.plus_ms(limit));
+        } else if until > now {
+            self.timers.set(wake.clone(), until);
+        } else {
+            let silent_ms = heard.map_or(limit, |at| now.ms_since(at));
+            let (gateway, id, wake) = (Arc::clone(&self.desk.gateway), id.clone(), wake.clone());
+            let command = agent::Command::TimeOut { silent_ms };
+            let sending =
+                async move { settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await) };
+            ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, _| {
+                if !settled {
+                    dispatcher.timers.set_if_absent(wake, dispatcher.now().plus_ms(AGAIN_MS));
+                }
+            }));
+        }
+    }
+}
+
+/// Whether a command needs no second time: carried out, or refused by the domain.
+fn settled<A: crate::codec::Stored, T>(outcome: &Result<T, DispatchError<A>>) -> bool {
+    matches!(outcome, Ok(_) | Err(DispatchError::Rejected(_)))
+}
+
+/// Puts a wish about one step to its operation.
+///
+/// # Errors
+/// Why it was not, or perhaps not, carried out.
+pub async fn execute_step(
+    gateway: &Gateway,
+    lease: &LeaseId,
+    wish: StepWish,
+    metadata: Metadata,
+) -> Result<crate::aggregate_actor::Receipt<Operation>, DispatchError<Operation>> {
+    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+    gateway.execute(&lease.operation, Order::of(command, metadata)).await
+}
+
+/// Reserves at the agent, then at the operation. What stays behind of a half is owed and found again.
+async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Option<Granted> {
+    let Pick { lease, candidates } = pick;
+    let reserve = agent::Command::Reserve { lease: lease.clone() };
+    let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, metadata.clone())).await;
+    if reserved.is_err() {
+        return None;
+    }
+    let wish = StepWish::Reserve { agent: agent.clone(), candidates };
+    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+    let metadata = Metadata { key: None, ..metadata.clone() };
+    let order = Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..Order::of(command, metadata) };
+    let receipt = desk.gateway.execute(&lease.operation, order).await.ok()?;
+    let reserved = receipt.events.iter().find_map(|event| match &**event {
+        Event::StepReserved(reserved) => Some(reserved.clone()),
+        _ => None,
+    })?;
+    let views = desk.projected.views.read();
+    let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+    let definition = &run.skeleton.steps[run.skeleton.position(lease.step)?];
+    let state = receipt.state.as_ref();
+    Some(Granted {
+        reserved,
+        action: definition.action.clone(),
+        timeout_ms: definition.timeout_ms,
+        checkpoint: state.and_then(|operation| operation.checkpoints.get(&lease.step).cloned()),
+    })
+}
+
+fn has_checkpoint(desk: &Desk, lease: &LeaseId) -> bool {
+    let views = desk.projected.views.read();
+    let run = views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
+    let step = run.and_then(|run| run.skeleton.position(lease.step).map(|position| &run.steps[position]));
+    step.is_some_and(|step| step.checkpointed_at.is_some())
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_everything(ctx);
+        self.await_changes(ctx);
+    }
+}
+
+impl Handler<Claim> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, claim: Claim, ctx: &mut Context<Self>) {
+        // A report that was just answered may have freed this agent's slot or readied a step.
+        let changes = self.desk.projected.changes_now();
+        self.open(claim, ctx);
+        self.look_at(&changes, ctx);
+    }
+}
+
+impl Handler<Drain> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
+        self.draining = true;
+        for (_, claim) in self.claims.drain() {
+            let _ = claim.reply.send(Vec::new());
+        }
+    }
+}

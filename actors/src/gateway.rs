@@ -1,0 +1,196 @@
+//! The only door to the aggregates: bounded, with a deadline, and back only when the views have seen
+//! what was done, so that a read after an answer sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::ArbiterHandle;
+use domain::agent::Agent;
+use domain::operation::Operation;
+use domain::Timestamp;
+use events::{StreamId, Version};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::aggregate_actor::{DispatchError, Execute, Receipt, Surroundings};
+use crate::codec::{Metadata, Stored};
+use crate::directory::Directory;
+use crate::projections::Projected;
+use crate::supervisor::{Birth, Supervisor};
+
+/// Commands under way at once, all aggregates together.
+pub const UNDER_WAY_MAX: usize = 8_192;
+/// Longest wait for an answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A command on its way to an aggregate.
+pub struct Order<A: Stored> {
+    /// The wish.
+    pub command: A::Command,
+    /// Who and why.
+    pub metadata: Metadata,
+    /// Refuse unless the stream is at this version.
+    pub if_version: Option<Version>,
+    /// Whether the receipt shall hold the state.
+    pub wants_state: bool,
+    /// The id was made for this command: its stream does not exist.
+    pub new: bool,
+}
+
+impl<A: Stored> Order<A> {
+    /// The plain order.
+    #[must_use]
+    pub fn of(command: A::Command, metadata: Metadata) -> Self {
+        Self { command, metadata, if_version: None, wants_state: false, new: false }
+    }
+
+    /// The receipt shall hold the state.
+    #[must_use]
+    pub fn with_state(mut self) -> Self {
+        self.wants_state = true;
+        self
+    }
+}
+
+/// An aggregate that has a directory here.
+pub trait Housed: Stored {
+    /// The directory of its kind.
+    fn directory(gateway: &Gateway) -> &Directory<Self>;
+}
+
+impl Housed for Operation {
+    fn directory(gateway: &Gateway) -> &Directory<Self> {
+        &gateway.operations
+    }
+}
+
+impl Housed for Agent {
+    fn directory(gateway: &Gateway) -> &Directory<Self> {
+        &gateway.agents
+    }
+}
+
+/// The door.
+pub struct Gateway {
+    operations: Directory<Operation>,
+    agents: Directory<Agent>,
+    supervisor: Arc<Supervisor>,
+    projected: Arc<Projected>,
+    permits: Semaphore,
+}
+
+impl Gateway {
+    /// Opens the door; actors will live on these arbiters.
+    #[must_use]
+    pub fn new(
+        around: &Arc<Surroundings>,
+        supervisor: &Arc<Supervisor>,
+        projected: Arc<Projected>,
+        arbiters: &[ArbiterHandle],
+    ) -> Self {
+        let (around, supervisor) = (Arc::clone(around), Arc::clone(supervisor));
+        let arbiters = arbiters.to_vec();
+        Self {
+            operations: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiters.clone()),
+            agents: Directory::new(around, Arc::clone(&supervisor), arbiters),
+            supervisor,
+            projected,
+            permits: Semaphore::new(UNDER_WAY_MAX),
+        }
+    }
+
+    /// Actors that live now.
+    #[must_use]
+    pub fn actors(&self) -> usize {
+        self.operations.len() + self.agents.len()
+    }
+
+    /// Commands under way now.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        UNDER_WAY_MAX - self.permits.available_permits()
+    }
+
+    /// Sends actors to rest that were not used for `idle_ms`.
+    pub fn rest_idle(&self, now: Timestamp, idle_ms: u64) {
+        self.operations.rest_idle(now, idle_ms);
+        self.agents.rest_idle(now, idle_ms);
+    }
+
+    /// Has a command carried out, and waits until the views show it.
+    ///
+    /// # Errors
+    /// Why it was not, or perhaps not, carried out.
+    pub async fn execute<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Result<Receipt<A>, DispatchError<A>> {
+        let receipt = self.execute_unseen(id, order).await?;
+        if let Some(position) = receipt.position {
+            // Late views do not make a durable fact undone.
+            self.projected.reached(position, DEADLINE).await;
+        }
+        Ok(receipt)
+    }
+
+    /// The same without waiting for the views.
+    ///
+    /// # Errors
+    /// Why it was not, or perhaps not, carried out.
+    pub async fn execute_unseen<A: Housed>(
+        &self,
+        id: &A::Id,
+        order: Order<A>,
+    ) -> Result<Receipt<A>, DispatchError<A>> {
+        let Ok(_permit) = self.permits.try_acquire() else { return Err(DispatchError::Overloaded) };
+        let deadline = Instant::now() + DEADLINE;
+        let stream = stream_of::<A>(id);
+        let again = self.wait_for_birth(&stream, deadline).await?;
+        let visit = A::directory(self).visit(id, &stream, order.new, again);
+        let (reply, answer) = oneshot::channel();
+        let Order { command, metadata, if_version, wants_state, .. } = order;
+        let execute = Execute { command, metadata, if_version, wants_state, reply };
+        visit.address().try_send(execute).map_err(|_| DispatchError::Overloaded)?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            // The actor ended with the command in its hands.
+            Ok(Err(_)) => Err(DispatchError::Crashed),
+            Err(_) => Err(DispatchError::OutcomeUnknown),
+        }
+    }
+
+    /// Waits until the supervisor lets the actor be born. True when an earlier one died.
+    async fn wait_for_birth<A: Stored>(
+        &self,
+        stream: &StreamId,
+        deadline: Instant,
+    ) -> Result<bool, DispatchError<A>> {
+        loop {
+            match self.supervisor.birth(stream) {
+                Birth::Free => return Ok(false),
+                Birth::Again => return Ok(true),
+                Birth::Never => return Err(DispatchError::Quarantined),
+                Birth::After(wait_ms) => {
+                    let until = Instant::now() + Duration::from_millis(wait_ms);
+                    if until > deadline {
+                        return Err(DispatchError::Overloaded);
+                    }
+                    sleep_until(until).await;
+                }
+            }
+        }
+    }
+
+    /// Makes the actor of one operation panic; only for tests of what happens then.
+    #[cfg(feature = "testing")]
+    pub fn sabotage(&self, operation: &domain::OperationId) {
+        self.operations.sabotage(operation);
+    }
+}
+
+/// The stream of an aggregate. Every id of the domain is a valid part of a stream's name.
+///
+/// # Panics
+/// Never: ids are checked when they are made.
+#[must_use]
+#[allow(clippy::expect_used, reason = "ids are narrower than stream names, which a test shows")]
+pub fn stream_of<A: Stored>(id: &A::Id) -> StreamId {
+    StreamId::new(A::CATEGORY, &id.to_string()).expect("an id is a valid part of a stream's name")
+}

@@ -1,0 +1,262 @@
+//! The views, folded from the log as it grows. One actor writes them; everybody reads them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
+use domain::agent::{Agent, Event as AgentEvent};
+use domain::operation::{Event as OperationEvent, Operation};
+use domain::views::Views;
+use domain::{Aggregate, AgentId, AgentRoll, OperationId, Timestamp};
+use events::{EventLog, Position, ReadError, Recorded};
+use futures_util::StreamExt;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use crate::codec::{CodecError, Metadata, Stored};
+use crate::keys::Keys;
+
+/// Events folded under one lock.
+const CHUNK: usize = 256;
+
+/// What changed since the dispatcher last looked. Bounded by the number of aggregates.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Operations with new facts.
+    pub operations: BTreeSet<OperationId>,
+    /// Agents with new facts.
+    pub agents: BTreeSet<AgentId>,
+}
+
+/// The views and who waits for them.
+pub struct Projected {
+    /// What lists and the dispatcher look at.
+    pub views: RwLock<Views>,
+    /// Idempotency keys.
+    pub keys: Mutex<Keys>,
+    position: watch::Sender<Position>,
+    fault: watch::Sender<Option<String>>,
+    changes: Mutex<Changes>,
+    changed: Notify,
+    watchers: Mutex<HashMap<OperationId, Arc<Notify>>>,
+}
+
+impl Default for Projected {
+    fn default() -> Self {
+        Self {
+            views: RwLock::default(),
+            keys: Mutex::default(),
+            position: watch::Sender::new(Position::START),
+            fault: watch::Sender::new(None),
+            changes: Mutex::default(),
+            changed: Notify::new(),
+            watchers: Mutex::default(),
+        }
+    }
+}
+
+impl Projected {
+    /// Where the views stand.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        *self.position.borrow()
+    }
+
+    /// Waits until the views have reached a position. False when they have not within the deadline.
+    pub async fn reached(&self, position: Position, deadline: Duration) -> bool {
+        if self.position() >= position {
+            return true;
+        }
+        let mut receiver = self.position.subscribe();
+        let reached = receiver.wait_for(|reached| *reached >= position);
+        matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// Why the views follow the log no more, once that has happened.
+    #[must_use]
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.fault.subscribe()
+    }
+
+    /// Waits until something has changed, and takes what.
+    pub async fn take_changes(&self) -> Changes {
+        loop {
+            let changes = self.changes_now();
+            if !changes.operations.is_empty() || !changes.agents.is_empty() {
+                return changes;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Takes what has changed, without waiting.
+    #[must_use]
+    pub fn changes_now(&self) -> Changes {
+        std::mem::take(&mut *self.changes.lock())
+    }
+
+    /// Is notified of every later change of an operation. Drop it to stop watching.
+    #[must_use]
+    pub fn watch(self: &Arc<Self>, operation: &OperationId) -> Watch {
+        let notify = Arc::clone(self.watchers.lock().entry(operation.clone()).or_default());
+        Watch { projected: Arc::clone(self), operation: operation.clone(), notify }
+    }
+
+    fn fold(&self, chunk: &[Arc<Recorded>]) {
+        let mut touched = Changes::default();
+        let mut views = self.views.write();
+        for recorded in chunk {
+            if let Err(fault) = self.fold_one(&mut views, recorded, &mut touched) {
+                let (stream, position) = (&recorded.stream, recorded.position.get());
+                tracing::error!(%stream, position, %fault, "an event is not understood and not shown");
+            }
+        }
+        drop(views);
+        if let Some(last) = chunk.last() {
+            self.position.send_replace(last.position);
+        }
+        self.tell(touched);
+    }
+
+    fn fold_one(
+        &self,
+        views: &mut Views,
+        recorded: &Recorded,
+        touched: &mut Changes,
+    ) -> Result<(), CodecError> {
+        let at = Timestamp::from_micros(recorded.time_us);
+        let (name, schema, body) = (&recorded.name, recorded.schema, &recorded.body);
+        let revision = recorded.version.get();
+        let mut lease = None;
+        match recorded.stream.category() {
+            Operation::CATEGORY => {
+                let Ok(id) = recorded.stream.id().parse::<OperationId>() else { return Ok(()) };
+                let event = Operation::decode(name, schema, body)?;
+                views.apply_operation(&id, &event, revision, at);
+                touched.operations.insert(id);
+                if matches!(event, OperationEvent::Created(_)) {
+                    // A creation's key is found by the operation's id, not in the index.
+                    return Ok(());
+                }
+            }
+            Agent::CATEGORY => {
+                let Ok(id) = recorded.stream.id().parse::<AgentId>() else { return Ok(()) };
+                let event = Agent::decode(name, schema, body)?;
+                views.apply_agent(&id, &event, revision, at);
+                if let AgentEvent::Assigned(assigned) = &event {
+                    lease = Some(assigned.lease_id.clone());
+                }
+                touched.agents.insert(id);
+            }
+            _ => return Ok(()),
+        }
+        if let Some(key) = Metadata::decode(&recorded.metadata).key {
+            self.keys.lock().add(key, &recorded.stream, revision, lease, at);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, touched: Changes) {
+        let watchers = self.watchers.lock();
+        for id in &touched.operations {
+            if let Some(notify) = watchers.get(id) {
+                notify.notify_waiters();
+            }
+        }
+        drop(watchers);
+        let mut changes = self.changes.lock();
+        changes.operations.extend(touched.operations);
+        changes.agents.extend(touched.agents);
+        drop(changes);
+        self.changed.notify_one();
+    }
+}
+
+impl AgentRoll for Projected {
+    fn is_registered(&self, agent: &AgentId) -> bool {
+        self.views.read().agents.get(agent).is_some()
+    }
+}
+
+/// A watch over one operation.
+pub struct Watch {
+    projected: Arc<Projected>,
+    operation: OperationId,
+    notify: Arc<Notify>,
+}
+
+impl Watch {
+    /// Completes at the next change after this call.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
+        let mut notified = Box::pin(self.notify.notified());
+        // Enabled at once, so that a change between this call and the first poll is not missed.
+        notified.as_mut().enable();
+        notified
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watchers = self.projected.watchers.lock();
+        // Two are left when nobody else watches: this one and the map's.
+        if Arc::strong_count(&self.notify) <= 2 {
+            watchers.remove(&self.operation);
+        }
+    }
+}
+
+/// The actor that folds the log into the views.
+pub struct Projections {
+    log: Arc<dyn EventLog>,
+    clock: Arc<dyn Clock>,
+    projected: Arc<Projected>,
+}
+
+impl Projections {
+    /// One that has not begun.
+    #[must_use]
+    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>, projected: Arc<Projected>) -> Self {
+        Self { log, clock, projected }
+    }
+}
+
+impl Actor for Projections {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let tail = self.log.tail(self.projected.position());
+        ctx.add_stream(tail.ready_chunks(CHUNK));
+    }
+}
+
+impl StreamHandler<Vec<Result<Arc<Recorded>, ReadError>>> for Projections {
+    fn handle(&mut self, chunk: Vec<Result<Arc<Recorded>, ReadError>>, ctx: &mut Context<Self>) {
+        let mut recorded = Vec::with_capacity(chunk.len());
+        let mut fault = None;
+        for item in chunk {
+            match item {
+                Ok(event) => recorded.push(event),
+                Err(error) => fault = Some(error),
+            }
+        }
+        if let Some(last) = recorded.last() {
+            self.clock.raise_to(Timestamp::from_micros(last.time_us));
+            self.projected.fold(&recorded);
+        }
+        match fault {
+            None => {}
+            Some(ReadError::Closed) => ctx.stop(),
+            Some(fault) => {
+                tracing::error!(%fault, "the views follow the log no more");
+                self.projected.fault.send_replace(Some(fault.to_string()));
+                ctx.stop();
+            }
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}

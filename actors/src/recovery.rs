@@ -1,0 +1,72 @@
+//! A state from its stream. Running and recovering are the same fold; this is the only place that
+//! reads a stream in order to decide on it.
+
+use domain::{Aggregate, Timestamp};
+use events::{EventLog, ReadError, StreamId, Version};
+use futures_util::StreamExt;
+use thiserror::Error;
+
+use crate::codec::{CodecError, Stored};
+
+/// Why a stream cannot be turned into a state. Its actor is quarantined; others are not affected.
+#[derive(Debug, Clone, Error)]
+pub enum RecoveryError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An event is not understood.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A version is missing.
+    #[error("version {found} of {stream} follows version {after}")]
+    Hole {
+        /// The stream.
+        stream: StreamId,
+        /// The last version before the hole.
+        after: u64,
+        /// The version after it.
+        found: u64,
+    },
+}
+
+/// A state and where its stream stands.
+#[derive(Debug, Clone)]
+pub struct Recovered<A> {
+    /// The state; none before the first event.
+    pub state: Option<A>,
+    /// How many events it was folded from.
+    pub version: Version,
+}
+
+impl<A> Default for Recovered<A> {
+    fn default() -> Self {
+        Self { state: None, version: Version::NONE }
+    }
+}
+
+/// Folds the events after `from`, up to and including version `to` if one is given.
+///
+/// # Errors
+/// When the stream cannot be read whole.
+pub async fn recover<A: Stored>(
+    log: &dyn EventLog,
+    stream: &StreamId,
+    from: Recovered<A>,
+    to: Option<u64>,
+) -> Result<Recovered<A>, RecoveryError> {
+    let Recovered { mut state, mut version } = from;
+    let mut history = log.read(stream, version);
+    while to.is_none_or(|to| version.get() < to)
+        && let Some(recorded) = history.next().await
+    {
+        let recorded = recorded?;
+        if recorded.version != version.next() {
+            let (after, found) = (version.get(), recorded.version.get());
+            return Err(RecoveryError::Hole { stream: stream.clone(), after, found });
+        }
+        let event = A::decode(&recorded.name, recorded.schema, &recorded.body)?;
+        state = <A as Aggregate>::evolve(state, &event, Timestamp::from_micros(recorded.time_us));
+        version = recorded.version;
+    }
+    Ok(Recovered { state, version })
+}

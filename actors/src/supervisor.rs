@@ -1,0 +1,149 @@
+//! Deaths of actors and what follows: wait longer each time, then quarantine. Ending because idle is
+//! no death. Never touches a state: a new actor is always built from the log.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use domain::Timestamp;
+use events::{Append, EventId, Expected, NewEvent, StreamId};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::aggregate_actor::Surroundings;
+use crate::codec::Metadata;
+
+/// So many deaths within the window end in quarantine.
+pub const DEATHS_MAX: usize = 5;
+/// The window, in milliseconds.
+pub const WINDOW_MS: u64 = 60_000;
+const BACKOFF_FIRST_MS: u64 = 50;
+const BACKOFF_MAX_MS: u64 = 5_000;
+/// Streams whose deaths are remembered; older records are dropped first when there are more.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Whether a stream's actor may be born now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// It never died lately.
+    Free,
+    /// It died: its predecessor's append may still be queued.
+    Again,
+    /// It died: wait so many milliseconds.
+    After(u64),
+    /// It died too often.
+    Never,
+}
+
+#[derive(Debug, Default)]
+struct Deaths {
+    times: Vec<Timestamp>,
+    not_before: Timestamp,
+    quarantined: bool,
+}
+
+/// Keeps the record of deaths.
+pub struct Supervisor {
+    around: Arc<Surroundings>,
+    records: Mutex<HashMap<StreamId, Deaths>>,
+    stopping: AtomicBool,
+    deaths: AtomicU64,
+}
+
+impl Supervisor {
+    /// Without any record.
+    #[must_use]
+    pub fn new(around: Arc<Surroundings>) -> Self {
+        Self {
+            around,
+            records: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            deaths: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on the end of an actor is no death: the process stops.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Deaths since the start.
+    #[must_use]
+    pub fn deaths(&self) -> u64 {
+        self.deaths.load(Ordering::Relaxed)
+    }
+
+    /// Streams that are out of service.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<StreamId> {
+        let records = self.records.lock();
+        let out = records.iter().filter(|(_, record)| record.quarantined);
+        out.map(|(stream, _)| stream.clone()).collect()
+    }
+
+    /// Whether this stream's actor may be born.
+    #[must_use]
+    pub fn birth(&self, stream: &StreamId) -> Birth {
+        let records = self.records.lock();
+        let Some(record) = records.get(stream) else { return Birth::Free };
+        let now = self.around.clock.now();
+        if record.quarantined {
+            Birth::Never
+        } else if now < record.not_before {
+            Birth::After(record.not_before.ms_since(now) + 1)
+        } else {
+            Birth::Again
+        }
+    }
+
+    /// Records the death of an actor.
+    pub fn died(&self, stream: &StreamId) {
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        self.deaths.fetch_add(1, Ordering::Relaxed);
+        let now = self.around.clock.now();
+        let mut records = self.records.lock();
+        forget_old(&mut records, now);
+        let record = records.entry(stream.clone()).or_default();
+        record.times.retain(|time| now.ms_since(*time) < WINDOW_MS);
+        record.times.push(now);
+        let doublings = u32::try_from(record.times.len() - 1).unwrap_or(u32::MAX);
+        let wait_ms = BACKOFF_FIRST_MS.saturating_mul(2_u64.saturating_pow(doublings)).min(BACKOFF_MAX_MS);
+        record.not_before = now.plus_ms(wait_ms);
+        record.quarantined = record.times.len() >= DEATHS_MAX;
+        tracing::error!(%stream, deaths = record.times.len(), wait_ms, "an actor died");
+        if record.quarantined {
+            self.record_quarantine(stream);
+        }
+    }
+
+    /// Says so in the `system` stream. Best effort: the quarantine itself does not depend on it.
+    fn record_quarantine(&self, stream: &StreamId) {
+        let Ok(system) = StreamId::new("system", "system") else { return };
+        let event = NewEvent {
+            id: EventId::new(Uuid::now_v7()),
+            name: "stream.quarantined".into(),
+            schema: 1,
+            time_us: self.around.clock.now().as_micros(),
+            metadata: Metadata::of_photon().encode(),
+            body: bytes::Bytes::copy_from_slice(stream.as_str().as_bytes()),
+        };
+        let append = Append { stream: system, expected: Expected::Any, events: vec![event] };
+        let around = Arc::clone(&self.around);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(fault) = around.log.append(append).await {
+                    tracing::error!(%fault, "the quarantine was not recorded");
+                }
+            });
+        }
+    }
+}
+
+fn forget_old(records: &mut HashMap<StreamId, Deaths>, now: Timestamp) {
+    if records.len() >= REMEMBERED_MAX {
+        let recent = |record: &Deaths| record.times.iter().any(|time| now.ms_since(*time) < WINDOW_MS);
+        records.retain(|_, record| record.quarantined || recent(record));
+    }
+}

@@ -1,0 +1,82 @@
+//! Moments to wake at. A plain queue: it knows neither what a key means nor what time it is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use domain::Timestamp;
+
+/// At most one moment per key.
+#[derive(Debug)]
+pub struct Timers<K> {
+    by_time: BTreeSet<(Timestamp, K)>,
+    by_key: HashMap<K, Timestamp>,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), by_key: HashMap::new() }
+    }
+}
+
+impl<K: Clone + Ord + Hash> Timers<K> {
+    /// Wakes `key` at this moment instead of any other.
+    pub fn set(&mut self, key: K, at: Timestamp) {
+        if let Some(before) = self.by_key.insert(key.clone(), at) {
+            self.by_time.remove(&(before, key.clone()));
+        }
+        self.by_time.insert((at, key));
+    }
+
+    /// Wakes `key` at this moment unless it is to be woken already.
+    pub fn set_if_absent(&mut self, key: K, at: Timestamp) {
+        if !self.by_key.contains_key(&key) {
+            self.set(key, at);
+        }
+    }
+
+    /// Does not wake `key`.
+    pub fn clear(&mut self, key: &K) {
+        if let Some(at) = self.by_key.remove(key) {
+            self.by_time.remove(&(at, key.clone()));
+        }
+    }
+
+    /// The next moment.
+    #[must_use]
+    pub fn next(&self) -> Option<Timestamp> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// Takes a key whose moment has come.
+    pub fn take_due(&mut self, now: Timestamp) -> Option<K> {
+        let (at, _) = self.by_time.first()?;
+        if *at > now {
+            return None;
+        }
+        let (_, key) = self.by_time.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_wake_in_the_order_of_their_moments_and_once() {
+        let at = Timestamp::from_micros;
+        let mut timers = Timers::default();
+        timers.set("a", at(30));
+        timers.set("b", at(20));
+        timers.set("a", at(10));
+        timers.set_if_absent("b", at(1));
+        timers.set("c", at(5));
+        timers.clear(&"c");
+        assert_eq!(timers.next(), Some(at(10)));
+        assert_eq!(timers.take_due(at(9)), None);
+        assert_eq!(timers.take_due(at(25)), Some("a"));
+        assert_eq!(timers.take_due(at(25)), Some("b"));
+        assert_eq!(timers.take_due(at(25)), None);
+    }
+}
