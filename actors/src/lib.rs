@@ -13,6 +13,7 @@ pub mod keys;
 pub mod matching;
 pub mod presence;
 pub mod projections;
+pub mod protocol;
 pub mod reader;
 pub mod recovery;
 pub mod supervisor;

@@ -1,0 +1,372 @@
+//! The agent protocol: claim, heartbeat, report. Joins presence, which is memory, with the aggregates,
+//! which are history. Knows neither HTTP nor JSON bodies.
+
+use std::sync::Arc;
+
+use domain::agent::event::{Outcome, ReportedMetrics, Status};
+use domain::agent::{self, Agent};
+use domain::operation::event::StepReserved;
+use domain::operation::step::StepStatus;
+use domain::operation::{Operation, Rejection, StepWish};
+use domain::views::operation_board::LeaseState;
+use domain::{ActionName, AgentId, Json, LeaseId, Timestamp};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::aggregate_actor::{DispatchError, Receipt};
+use crate::codec::Metadata;
+use crate::core::Core;
+use crate::dispatcher::{Claim, Granted, execute_step};
+use crate::gateway::Order;
+use crate::matching::Appetite;
+
+/// Why a claim or a heartbeat was refused.
+#[derive(Debug, Error)]
+pub enum ProtocolError {
+    /// Register first.
+    #[error("agent {0} is not registered: register it again")]
+    UnknownAgent(AgentId),
+    /// A newer incarnation has taken over.
+    #[error("incarnation {given} is over, the current one is {current}")]
+    StaleIncarnation {
+        /// The caller's.
+        given: u64,
+        /// The newest.
+        current: u64,
+    },
+    /// No work is given out now.
+    #[error("no work is given out now")]
+    Draining,
+}
+
+/// What an agent says in a heartbeat.
+#[derive(Clone, Debug, Default)]
+pub struct Beat {
+    /// Which incarnation speaks.
+    pub incarnation: Option<u64>,
+    /// The status it wants.
+    pub status: Option<Status>,
+    /// What it reports about itself.
+    pub metrics: Option<ReportedMetrics>,
+    /// Leases that it works on.
+    pub leases: Vec<LeaseBeat>,
+}
+
+/// What an agent says about one lease.
+#[derive(Clone, Debug)]
+pub struct LeaseBeat {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Whole percent.
+    pub progress: Option<u8>,
+    /// For people.
+    pub note: Option<String>,
+    /// To be kept for the next attempt.
+    pub checkpoint: Option<Json>,
+}
+
+/// What an agent is told to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// Stop working on this lease: its operation has ended.
+    Cancel(LeaseId),
+    /// This lease is somebody else's, or over.
+    Lost(LeaseId),
+    /// Finish what you have and ask for no more.
+    Drain,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    /// Leases that were renewed, with milliseconds that remain.
+    pub renewed: Vec<(LeaseId, u64)>,
+    /// What to do.
+    pub directives: Vec<Directive>,
+    /// When to speak again, in milliseconds.
+    pub next_ms: u64,
+}
+
+/// A lease as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct LeaseInfo {
+    /// Its id.
+    pub lease: LeaseId,
+    /// Who holds it.
+    pub agent: AgentId,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// Whether the attempt has begun.
+    pub started: bool,
+    /// Since when it is offered, or runs.
+    pub since: Timestamp,
+    /// Milliseconds until it is lost unless it is renewed.
+    pub remaining_ms: u64,
+}
+
+impl Core {
+    fn now(&self) -> Timestamp {
+        self.around.clock.now()
+    }
+
+    /// Milliseconds that a lease has left, by its last sign of life.
+    #[must_use]
+    pub fn remaining_ms(&self, lease: &LeaseId, since: Timestamp, started: bool) -> u64 {
+        let full = if started { self.periods.lease_ms } else { self.periods.offer_ms };
+        let renewed = self.presence.renewed(lease).unwrap_or(since).max(since);
+        full.saturating_sub(self.now().ms_since(renewed))
+    }
+
+    /// Every lease of this moment.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseInfo> {
+        let views = self.projected.views.read();
+        let mut leases = Vec::new();
+        for id in views.operations.open() {
+            let Some(run) = views.operations.get(id).and_then(|row| row.run.as_ref()) else { continue };
+            for position in &run.held {
+                let (step, number) = (&run.steps[*position], run.skeleton.steps[*position].step);
+                let Some(holder) = step.status.holder() else { continue };
+                let lease = LeaseId { operation: id.clone(), step: number, grant: step.grant };
+                let started = matches!(step.status, StepStatus::Running(_));
+                leases.push(LeaseInfo {
+                    remaining_ms: self.remaining_ms(&lease, holder.since, started),
+                    agent: holder.agent.clone(),
+                    attempt: holder.attempt,
+                    since: holder.since,
+                    started,
+                    lease,
+                });
+            }
+        }
+        leases
+    }
+
+    /// Waits for work. Empty when none came in time.
+    ///
+    /// # Errors
+    /// When the agent is not registered, or no work is given out.
+    pub async fn claim(
+        &self,
+        agent: &AgentId,
+        appetite: Appetite,
+        wait_ms: u64,
+        metadata: Metadata,
+    ) -> Result<Vec<Granted>, ProtocolError> {
+        self.hear(agent, None, None, &metadata).await?;
+        if let Some(granted) = self.granted_before(&metadata).await {
+            return Ok(granted);
+        }
+        let dispatcher = self.dispatcher().ok_or(ProtocolError::Draining)?;
+        let (reply, answer) = oneshot::channel();
+        let claim = Claim { agent: agent.clone(), appetite, wait_ms, metadata, reply };
+        dispatcher.send(claim).await.map_err(|_| ProtocolError::Draining)?;
+        Ok(answer.await.unwrap_or_default())
+    }
+
+    /// The leases that the same key was given before, as far as they live.
+    async fn granted_before(&self, metadata: &Metadata) -> Option<Vec<Granted>> {
+        let key = metadata.key?;
+        let leases = self.projected.keys.lock().get(&key.key).map(|used| used.leases.clone())?;
+        let mut granted = Vec::new();
+        for lease in leases {
+            granted.extend(self.granted(&lease).await);
+        }
+        (!granted.is_empty()).then_some(granted)
+    }
+
+    /// A live lease as it was granted.
+    async fn granted(&self, lease: &LeaseId) -> Option<Granted> {
+        let revision = {
+            let views = self.projected.views.read();
+            let held = views.operations.lease(lease) == LeaseState::Held;
+            held.then(|| views.operations.get(&lease.operation).map(|row| row.revision)).flatten()?
+        };
+        let operation = self.reader.at(&lease.operation, revision).await.ok()??;
+        let position = operation.run.skeleton.position(lease.step)?;
+        let definition = &operation.run.skeleton.steps[position];
+        let holder = operation.run.steps[position].status.holder()?;
+        let reserved = StepReserved {
+            step: lease.step,
+            grant: lease.grant,
+            lease_id: lease.clone(),
+            agent: holder.agent.clone(),
+            attempt: holder.attempt,
+            inputs: operation.inputs.get(&lease.step).cloned().unwrap_or_else(Json::object),
+            candidates: domain::agent::selection::Candidates::default(),
+        };
+        Some(Granted {
+            reserved: Box::new(reserved),
+            action: definition.action.clone(),
+            timeout_ms: definition.timeout_ms,
+            checkpoint: operation.checkpoints.get(&lease.step).cloned(),
+        })
+    }
+
+    /// An agent was heard: it is present, and active again if only its silence had ended that.
+    async fn hear(
+        &self,
+        id: &AgentId,
+        incarnation: Option<u64>,
+        metrics: Option<ReportedMetrics>,
+        metadata: &Metadata,
+    ) -> Result<Agent, ProtocolError> {
+        let known = self.projected.views.read().agents.get(id).map(|row| row.agent.clone());
+        let agent = known.ok_or_else(|| ProtocolError::UnknownAgent(id.clone()))?;
+        if let Some(given) = incarnation.filter(|given| *given < agent.incarnation) {
+            return Err(ProtocolError::StaleIncarnation { given, current: agent.incarnation });
+        }
+        let sample_due = self.presence.heard(id, metrics, self.now(), self.periods.sample_ms);
+        // Presence must not fail a call: what cannot be recorded now is recorded at the next sign of life.
+        if agent.status == Status::Inactive && agent.status_reason == agent::TIMED_OUT {
+            let (status, reason) = (Status::Active, "heard again".to_owned());
+            let command = agent::Command::SetStatus { status, reason };
+            let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
+        } else if sample_due {
+            let metrics = metrics.unwrap_or(agent.reported);
+            let command = agent::Command::RecordSeen { metrics };
+            let _ = self.gateway.execute_unseen::<Agent>(id, Order::of(command, plain(metadata))).await;
+        }
+        Ok(agent)
+    }
+
+    /// Takes a heartbeat and says what to do.
+    ///
+    /// # Errors
+    /// When the agent is not registered, or a newer incarnation has taken over.
+    pub async fn heartbeat(&self, id: &AgentId, beat: Beat, metadata: &Metadata) -> Result<Pulse, ProtocolError> {
+        let agent = self.hear(id, beat.incarnation, beat.metrics, metadata).await?;
+        if let Some(status) = beat.status.filter(|status| *status != agent.status) {
+            let command = agent::Command::SetStatus { status, reason: "heartbeat".into() };
+            let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
+        }
+        let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
+        for lease in beat.leases {
+            let name = lease.lease.clone();
+            match self.renew(id, lease, metadata).await {
+                Some(remaining_ms) => pulse.renewed.push((name, remaining_ms)),
+                None if self.is_cut(&name) => pulse.directives.push(Directive::Cancel(name)),
+                None => pulse.directives.push(Directive::Lost(name)),
+            }
+        }
+        self.add_cut(&agent, &mut pulse);
+        if beat.status.unwrap_or(agent.status) == Status::Inactive && agent.status_reason != agent::TIMED_OUT {
+            pulse.directives.push(Directive::Drain);
+        }
+        Ok(pulse)
+    }
+
+    /// Names every lease of the agent whose operation has ended, whether the agent spoke of it or not.
+    fn add_cut(&self, agent: &Agent, pulse: &mut Pulse) {
+        for lease in agent.assignments.keys() {
+            let directive = Directive::Cancel(lease.clone());
+            if self.is_cut(lease) && !pulse.directives.contains(&directive) {
+                pulse.directives.push(directive);
+            }
+        }
+    }
+
+    fn is_cut(&self, lease: &LeaseId) -> bool {
+        matches!(self.projected.views.read().operations.lease(lease), LeaseState::Cut(_))
+    }
+
+    /// Renews one lease of this agent; none when it is not its lease any more.
+    async fn renew(&self, agent: &AgentId, beat: LeaseBeat, metadata: &Metadata) -> Option<u64> {
+        let (holder, started) = self.holder(&beat.lease)?;
+        if holder != *agent {
+            return None;
+        }
+        self.presence.renew(&beat.lease, self.now());
+        let mut wishes = Vec::new();
+        match beat.progress {
+            Some(progress) => wishes.push(StepWish::Progress { progress, note: beat.note }),
+            None if !started => wishes.push(StepWish::Acknowledge),
+            None => {}
+        }
+        wishes.extend(beat.checkpoint.map(StepWish::Checkpoint));
+        for wish in wishes {
+            let outcome = execute_step(&self.gateway, &beat.lease, wish, plain(metadata)).await;
+            if matches!(outcome, Err(DispatchError::Rejected(_))) {
+                return None;
+            }
+        }
+        Some(self.periods.lease_ms)
+    }
+
+    /// Who holds a lease now, and whether the attempt has begun.
+    #[must_use]
+    pub fn holder(&self, lease: &LeaseId) -> Option<(AgentId, bool)> {
+        let views = self.projected.views.read();
+        let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+        let step = &run.steps[run.skeleton.position(lease.step)?];
+        let holder = step.status.holder().filter(|_| step.grant == lease.grant)?;
+        Some((holder.agent.clone(), matches!(step.status, StepStatus::Running(_))))
+    }
+
+    /// Puts an agent's report about a lease to its operation; any report is a sign of life.
+    ///
+    /// # Errors
+    /// Why it was not, or perhaps not, taken.
+    pub async fn report(
+        &self,
+        lease: &LeaseId,
+        wish: StepWish,
+        metadata: Metadata,
+    ) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+        if let Some((agent, _)) = self.holder(lease) {
+            let now = self.now();
+            self.presence.renew(lease, now);
+            self.presence.heard(&agent, None, now, u64::MAX);
+        }
+        let ends = matches!(wish, StepWish::Complete { .. } | StepWish::Fail { .. } | StepWish::Release { .. });
+        let outcome = execute_step(&self.gateway, lease, wish, metadata).await;
+        if ends && matches!(outcome, Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. }))) {
+            self.free_cut_slot(lease).await;
+        }
+        outcome
+    }
+
+    /// The agent has reported on work whose operation had ended: it needs no further grace.
+    async fn free_cut_slot(&self, lease: &LeaseId) {
+        if !self.is_cut(lease) {
+            return;
+        }
+        let agent = {
+            let views = self.projected.views.read();
+            let mut working = views.agents.working_for(&lease.operation);
+            working.find(|(_, held)| held == lease).map(|(agent, _)| agent.clone())
+        };
+        if let Some(agent) = agent {
+            let command = agent::Command::Release { lease: lease.clone(), outcome: Outcome::Cancelled };
+            // If it is not taken now, the end of grace does the same.
+            let _ = self.gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await;
+        }
+    }
+
+    /// The operation of a lease as it stands now.
+    ///
+    /// # Errors
+    /// When its stream cannot be read.
+    pub async fn operation(
+        &self,
+        id: &domain::OperationId,
+    ) -> Result<Option<(u64, Arc<Operation>)>, crate::recovery::RecoveryError> {
+        let Some(revision) = self.projected.views.read().operations.get(id).map(|row| row.revision) else {
+            return Ok(None);
+        };
+        Ok(self.reader.at(id, revision).await?.map(|operation| (revision, operation)))
+    }
+}
+
+/// Metadata without the key, for what is only a by-product of the request.
+fn plain(metadata: &Metadata) -> Metadata {
+    Metadata { key: None, ..metadata.clone() }
+}
+
+impl Appetite {
+    /// For so many steps of any action.
+    #[must_use]
+    pub fn of(max: u32, actions: Option<Vec<ActionName>>) -> Self {
+        Self { max, actions }
+    }
+}
