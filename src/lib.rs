@@ -1,1 +1,7 @@
-//! Photon.
+//! Photon: coordinates AI agents over a durable event log. The outer ring: HTTP, command line, settings.
+
+pub mod app;
+pub mod http;
+pub mod review;
+pub mod settings;
+pub mod telemetry;

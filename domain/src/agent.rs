@@ -3,17 +3,17 @@
 
 pub mod event;
 pub mod health;
+pub mod profile;
 pub mod selection;
 
 use std::collections::BTreeMap;
 
-pub use event::Event;
+pub use event::{Event, Profile};
 
 use crate::agent::event::{
-    Assigned, Outcome, Patch, Profile, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged,
-    TimedOut,
+    Assigned, Outcome, Patch, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged, TimedOut,
 };
-use crate::{Aggregate, AgentId, Given, LeaseId, OperationId, Timestamp};
+use crate::{AgentId, Aggregate, Given, LeaseId, OperationId, Timestamp};
 
 /// Weight of the newest sample in a running average.
 const NEWEST: f64 = 0.2;
@@ -338,11 +338,13 @@ impl Agent {
     }
 
     fn time_out(&self, silent_ms: u64) -> Vec<Event> {
-        let mut events = self.set_status(Status::Inactive, TIMED_OUT);
-        if !events.is_empty() {
-            events.insert(0, Event::TimedOut(TimedOut { silent_ms }));
+        // One that was drained takes no work, but what it still has is lost with it.
+        let drained = self.status == Status::Inactive;
+        if drained && (self.status_reason == TIMED_OUT || self.assignments.is_empty()) {
+            return Vec::new();
         }
-        events
+        let changed = StatusChanged { from: self.status, to: Status::Inactive, reason: TIMED_OUT.into() };
+        vec![Event::TimedOut(TimedOut { silent_ms }), Event::StatusChanged(changed)]
     }
 
     fn fold(&mut self, event: &Event, at: Timestamp) {
@@ -399,7 +401,8 @@ impl Agent {
         } else {
             self.failed += 1;
         }
-        self.success = averaged(if first { 0.5 } else { self.success }, f64::from(u8::from(succeeded)), false);
+        self.success =
+            averaged(if first { 0.5 } else { self.success }, f64::from(u8::from(succeeded)), false);
     }
 }
 

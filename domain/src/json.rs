@@ -1,6 +1,7 @@
 //! Free JSON as text. It exists because the binary codec cannot decode a `serde_json::Value`.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
@@ -63,6 +64,29 @@ impl From<Value> for Json {
     }
 }
 
+/// Bytes that a value takes as JSON; none when they are more than `max` or it cannot be written so.
+pub(crate) fn size_within(value: &impl Serialize, max: usize) -> Option<usize> {
+    let mut count = Count { left: max };
+    serde_json::to_writer(&mut count, value).ok()?;
+    Some(max - count.left)
+}
+
+/// Keeps nothing of what is written; stops when it is too much.
+struct Count {
+    left: usize,
+}
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -102,5 +126,12 @@ mod tests {
         assert_eq!(serde_json::to_string(&json).unwrap(), json.as_str());
         let bytes = bincode::serialize(&json).unwrap();
         assert_eq!(bincode::deserialize::<Json>(&bytes).unwrap(), json);
+    }
+
+    #[test]
+    fn a_size_is_counted_without_writing_and_stops_at_its_maximum() {
+        let json: Json = serde_json::from_str(r#"{"a":[1,"x"]}"#).unwrap();
+        assert_eq!(size_within(&json, 13), Some(json.len()));
+        assert_eq!(size_within(&json, 12), None);
     }
 }

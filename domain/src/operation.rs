@@ -9,6 +9,7 @@ pub mod expression;
 pub mod pending;
 pub mod retry;
 mod settle;
+mod sight;
 pub mod step;
 pub mod workflow;
 
@@ -31,6 +32,8 @@ use crate::{Aggregate, Given, Json, OperationId, Timestamp};
 pub struct Operation {
     /// What was asked for, with later updates.
     pub definition: Arc<Definition>,
+    /// What was asked for, without later updates: the same wish again changes nothing.
+    pub asked: Arc<Definition>,
     /// Where every step stands.
     pub run: Run,
     /// Results by step number: of completed steps, and the errors of excused ones.
@@ -74,10 +77,10 @@ impl Aggregate for Operation {
             };
         };
         match command {
-            Command::Create(definition) if **definition == *operation.definition => Ok(Vec::new()),
+            Command::Create(definition) if **definition == *operation.asked => Ok(Vec::new()),
             Command::Create(_) => Err(Rejection::Taken),
             Command::Start => operation.start(id),
-            Command::Update(patch) => operation.update(patch),
+            Command::Update(patch) => operation.update(patch, given),
             Command::Cancel { by } => operation.cancel(by),
             Command::ExpireDeadline => operation.expire_deadline(given),
             Command::Step { step, grant, wish } => operation.decide_step(id, *step, *grant, wish, given),
@@ -115,9 +118,11 @@ fn create(id: &OperationId, definition: &Definition, given: &Given<'_>) -> Resul
 
 impl Operation {
     fn created(definition: &Definition, at: Timestamp) -> Self {
+        let definition = Arc::new(definition.clone());
         Self {
-            run: Run::of(definition),
-            definition: Arc::new(definition.clone()),
+            run: Run::of(&definition),
+            asked: Arc::clone(&definition),
+            definition,
             results: BTreeMap::new(),
             results_bytes: 0,
             checkpoints: BTreeMap::new(),
@@ -141,7 +146,7 @@ impl Operation {
         let failed = self.run.failed.iter().map(|position| {
             let (number, run) = (self.run.skeleton.steps[*position].step, &self.run.steps[*position]);
             match &run.error {
-                Some(error) => format!("step {number}: {}: {}", error.code, error.message),
+                Some(error) => error.sentence(number),
                 None => format!("step {number} failed"),
             }
         });
@@ -160,9 +165,13 @@ impl Operation {
         Settlement::new(id, self, events).started()
     }
 
-    fn update(&self, patch: &Patch) -> Result<Vec<Event>, Rejection> {
+    fn update(&self, patch: &Patch, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
         self.refuse_terminal()?;
         let changed = self.changes(patch);
+        let faults = workflow::patch_faults(&changed, &self.definition, given);
+        if !faults.is_empty() {
+            return Err(Rejection::Invalid(faults));
+        }
         Ok(if changed.is_empty() { Vec::new() } else { vec![Event::Updated(Box::new(changed))] })
     }
 
@@ -195,7 +204,10 @@ impl Operation {
             return Err(Rejection::Early);
         }
         let mut events: Vec<Event> = settle::end(&self.run, &|_| false).into_iter().collect();
-        events.push(Event::Failed(Failed { reason: "deadline_exceeded".into(), errors: self.failures() }));
+        events.push(Event::Failed(Failed {
+            reason: "deadline_exceeded".into(),
+            errors: settle::shortened(self.failures()),
+        }));
         Ok(events)
     }
 
@@ -223,6 +235,10 @@ impl Operation {
             Event::StepCheckpointed(kept) => _ = self.checkpoints.insert(kept.step, kept.checkpoint.clone()),
             Event::StepCompleted(completed) => self.keep_result(completed.step, completed.result.clone()),
             Event::StepFailed(failed) if failed.is_final => self.keep_failure(failed),
+            Event::StepOfferExpired(_)
+            | Event::StepReleased(_)
+            | Event::StepRetryScheduled(_)
+            | Event::StepLeaseLost(_) => _ = event.step().and_then(|step| self.inputs.remove(&step)),
             _ => {}
         }
         if self.status().is_terminal() {
@@ -232,10 +248,11 @@ impl Operation {
     }
 
     fn keep_failure(&mut self, failed: &event::StepFailed) {
+        self.checkpoints.remove(&failed.step);
+        self.inputs.remove(&failed.step);
         let position = self.run.skeleton.position(failed.step);
         if position.is_some_and(|position| self.run.skeleton.steps[position].continue_on_error) {
-            let error = serde_json::json!({"code": failed.error.code, "message": failed.error.message});
-            self.keep_result(failed.step, Json::from(serde_json::json!({ "error": error })));
+            self.keep_result(failed.step, failed.error.as_result());
         }
     }
 

@@ -23,7 +23,13 @@ pub struct Views {
 
 impl Views {
     /// Folds one fact of one operation.
-    pub fn apply_operation(&mut self, id: &OperationId, event: &operation::Event, revision: u64, at: Timestamp) {
+    pub fn apply_operation(
+        &mut self,
+        id: &OperationId,
+        event: &operation::Event,
+        revision: u64,
+        at: Timestamp,
+    ) {
         self.operations.apply(id, event, revision, at);
         self.measure(id, event, at);
         self.forget_run(id);

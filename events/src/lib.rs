@@ -1,1 +1,32 @@
-//! See README.
+//! The event log: bytes in streams, in one order, kept for ever. It knows no domain type.
+//!
+//! [`EventLog`] is the boundary and its twelve clauses the contract. [`SledLog`] keeps it
+//! on disk, [`MemoryLog`] is the reference, and with the feature `testing` come the suite that every log
+//! passes (`conformance`) and a log that lies, delays and forgets (`faulty_log`).
+
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite fails by panicking")]
+pub mod conformance;
+mod faults;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty_log;
+mod journal;
+mod live;
+mod log;
+mod memory_log;
+mod options;
+mod record;
+mod sled_log;
+mod stream;
+
+#[cfg(any(test, feature = "testing"))]
+pub use faults::Faults;
+pub use log::{
+    APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Head,
+    NAME_MAX_LEN, ReadError, Refusal,
+};
+pub use memory_log::MemoryLog;
+pub use options::Options;
+pub use record::{EventId, NewEvent, Recorded};
+pub use sled_log::{OpenError, SledLog};
+pub use stream::{CATEGORY_MAX_LEN, ID_MAX_LEN, InvalidStreamId, Position, StreamId, Version};

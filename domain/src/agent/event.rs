@@ -201,4 +201,3 @@ pub struct Seen {
     /// What it last reported.
     pub metrics: ReportedMetrics,
 }
-

@@ -158,10 +158,9 @@ fn exclusion<'e>(
     let Applicant { id, agent, .. } = applicant;
     let requires = need.requires;
     let profile = &agent.profile;
-    let asked = need.agent.is_none_or(|asked| asked == *id)
-        && (need.among.is_empty() || need.among.contains(id));
-    let labelled =
-        requires.labels.iter().all(|(key, value)| profile.config.labels.get(key) == Some(value));
+    let asked =
+        need.agent.is_none_or(|asked| asked == *id) && (need.among.is_empty() || need.among.contains(id));
+    let labelled = requires.labels.iter().all(|(key, value)| profile.config.labels.get(key) == Some(value));
     if !asked {
         Some(&mut excluded.not_asked)
     } else if !requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed)) {

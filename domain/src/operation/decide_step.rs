@@ -1,17 +1,17 @@
 //! What may happen to one step under one grant: offers, reports, losses. Decides, never folds.
 
-use std::collections::BTreeMap;
-
 use crate::agent::selection::Candidates;
+use crate::operation::Operation;
 use crate::operation::command::{Rejection, StepWish};
 use crate::operation::event::{
     Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost,
     StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled, StepStarted,
 };
+use crate::operation::expression::{self, Fault};
 use crate::operation::settle::Settlement;
+use crate::operation::sight::Sight;
 use crate::operation::step::{StepRun, StepStatus};
-use crate::operation::{Operation, expression};
-use crate::{AgentId, Given, Json, LeaseId, OperationId};
+use crate::{AgentId, Given, Json, LeaseId, OperationId, bounds};
 
 /// A progress report is recorded when it moved this many percent …
 const PROGRESS_STEP: u8 = 10;
@@ -19,6 +19,8 @@ const PROGRESS_STEP: u8 = 10;
 const PROGRESS_INTERVAL_MS: u64 = 5_000;
 /// Checkpoints of one step are recorded at most this often.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// Bytes that are kept of an agent's words about progress, or about why it gives a step back.
+const NOTE_MAX: usize = 1_024;
 
 /// One step in the light of one command.
 struct About<'o> {
@@ -64,6 +66,11 @@ impl Operation {
 impl About<'_> {
     fn reserve(&self, agent: &AgentId, candidates: &Candidates) -> Result<Vec<Event>, Rejection> {
         let now = self.given.now;
+        // A reservation may be repeated by who did not hear the answer.
+        let held = self.run.status.holder().is_some_and(|holder| holder.agent == *agent);
+        if held && self.grant == self.run.grant && self.grant != 0 {
+            return Ok(Vec::new());
+        }
         let due = match &self.run.status {
             StepStatus::Ready => true,
             StepStatus::BackingOff { at, .. } => *at <= now,
@@ -79,16 +86,10 @@ impl About<'_> {
             return Err(Rejection::NotReady { step: self.step, status: self.run.status.name() });
         }
         let definition = &self.operation.run.skeleton.steps[self.position];
-        let scope = self.operation.scope(self.id, self.position, &BTreeMap::new());
-        let inputs = match expression::render(&definition.inputs.value(), &scope) {
-            Ok(inputs) => Json::from(inputs),
-            Err(message) => return Ok(self.fail_unperformed("template", message)),
+        let inputs = match self.inputs(&definition.inputs) {
+            Ok(inputs) => inputs,
+            Err(fault) => return Ok(self.fail_unperformed(fault)),
         };
-        let max = self.given.world.limits.max_result_bytes;
-        if inputs.len() > max {
-            let message = format!("the resolved inputs have {} bytes, at most {max} are allowed", inputs.len());
-            return Ok(self.fail_unperformed("too_large", message));
-        }
         let lease_id = LeaseId { operation: self.id.clone(), step: self.step, grant: self.grant };
         Ok(vec![Event::StepReserved(Box::new(StepReserved {
             step: self.step,
@@ -101,9 +102,27 @@ impl About<'_> {
         }))])
     }
 
-    fn fail_unperformed(&self, code: &str, message: String) -> Vec<Event> {
-        let error = StepError { code: code.into(), message };
-        let failed = self.failed_event(0, error.clone(), true);
+    /// The inputs with every expression resolved.
+    fn inputs(&self, asked: &Json) -> Result<Json, Fault> {
+        let inputs = if asked.as_str().contains("{{") {
+            let asked = asked.value();
+            let read = expression::references(&asked)?;
+            let scope = Sight::new(self.id, self.operation).scope(&read);
+            Json::from(expression::render(&asked, &scope)?)
+        } else {
+            asked.clone()
+        };
+        let (bytes, max) = (inputs.len(), self.given.world.limits.max_result_bytes);
+        if bytes > max {
+            let message = format!("the resolved inputs have {bytes} bytes, at most {max} are allowed");
+            return Err(Fault { code: "too_large", message });
+        }
+        Ok(inputs)
+    }
+
+    fn fail_unperformed(&self, fault: Fault) -> Vec<Event> {
+        let error = StepError { code: fault.code.into(), message: fault.message };
+        let failed = self.failed_event(self.run.attempts, error.clone(), true);
         self.settlement(vec![failed]).failed(self.position, &error)
     }
 
@@ -144,13 +163,12 @@ impl About<'_> {
         let moved = progress.abs_diff(self.run.progress) >= PROGRESS_STEP;
         let due = progress != self.run.progress && self.due(self.run.progressed_at, PROGRESS_INTERVAL_MS);
         if moved || due {
-            let note = note.map(str::to_owned);
+            let note = note.map(|note| bounds::cut(note, NOTE_MAX).to_owned());
             let (step, grant) = (self.step, self.grant);
             events.push(Event::StepProgressed(StepProgressed { step, grant, progress, note }));
             let run = &self.operation.run;
-            // A report may also fall; the whole then falls with it at the next settlement.
-            let points = u64::from(progress.saturating_sub(self.run.progress));
-            let whole = run.progress_after(points);
+            // A report may also fall; the whole then falls with it.
+            let whole = run.progress_with(i64::from(progress) - i64::from(self.run.progress));
             if whole != run.progress() {
                 events.push(Event::Progressed(Progressed { progress: whole }));
             }
@@ -166,16 +184,21 @@ impl About<'_> {
         self.require_held()?;
         self.require_size("the checkpoint", checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
         let mut events = self.start();
-        let known = self.operation.checkpoints.get(&self.step) == Some(checkpoint);
-        if !known && self.due(self.run.checkpointed_at, CHECKPOINT_INTERVAL_MS) {
-            let (step, grant, checkpoint) = (self.step, self.grant, checkpoint.clone());
-            events.push(Event::StepCheckpointed(StepCheckpointed { step, grant, checkpoint }));
+        if self.operation.checkpoints.get(&self.step) == Some(checkpoint) {
+            return Ok(events);
         }
+        // Success means that it is kept, so what is not kept cannot be called a success.
+        if !self.due(self.run.checkpointed_at, CHECKPOINT_INTERVAL_MS) {
+            return Err(Rejection::Early);
+        }
+        let (step, grant, checkpoint) = (self.step, self.grant, checkpoint.clone());
+        events.push(Event::StepCheckpointed(StepCheckpointed { step, grant, checkpoint }));
         Ok(events)
     }
 
     fn complete(&self, result: &Json, usage: Option<&Json>) -> Result<Vec<Event>, Rejection> {
-        if self.run.status == StepStatus::Completed && self.operation.results.get(&self.step) == Some(result) {
+        if self.run.status == StepStatus::Completed && self.operation.results.get(&self.step) == Some(result)
+        {
             return Ok(Vec::new());
         }
         self.require_open()?;
@@ -206,6 +229,7 @@ impl About<'_> {
     }
 
     fn fail(&self, error: &StepError, retryable: bool, retry_after_ms: u64) -> Result<Vec<Event>, Rejection> {
+        let error = &error.kept();
         if self.run.status.holder().is_none() && self.run.error.as_ref() == Some(error) {
             return Ok(Vec::new());
         }
@@ -225,7 +249,7 @@ impl About<'_> {
             step: self.step,
             grant: self.grant,
             agent: holder.agent.clone(),
-            reason: reason.to_owned(),
+            reason: bounds::cut(reason, NOTE_MAX).to_owned(),
             held_until,
         })])
     }
@@ -238,17 +262,15 @@ impl About<'_> {
             status if status.is_settled() => return self.already(),
             _ => return Ok(Vec::new()),
         };
-        let error = StepError {
-            code: "lease_lost".into(),
-            message: format!("the lease of {} was lost: {reason}", holder.agent),
-        };
-        let mut events = vec![Event::StepLeaseLost(StepLeaseLost {
+        let lost = StepLeaseLost {
             step: self.step,
             grant: self.grant,
             attempt: holder.attempt,
             agent: holder.agent.clone(),
             reason: reason.to_owned(),
-        })];
+        };
+        let error = lost.error();
+        let mut events = vec![Event::StepLeaseLost(lost)];
         self.follow_up(&mut events, &error, true, 0);
         Ok(self.settled_if_final(events, &error))
     }
@@ -298,7 +320,8 @@ impl About<'_> {
     }
 
     fn settled_if_final(&self, events: Vec<Event>, error: &StepError) -> Vec<Event> {
-        let settled = events.iter().any(|event| matches!(event, Event::StepFailed(failed) if failed.is_final));
+        let settled =
+            events.iter().any(|event| matches!(event, Event::StepFailed(failed) if failed.is_final));
         if settled { self.settlement(events).failed(self.position, error) } else { events }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::selection::Candidates;
 use crate::operation::definition::{Definition, Priority};
-use crate::{AgentId, Json, LeaseId, Timestamp};
+use crate::{AgentId, Json, LeaseId, Timestamp, bounds};
 
 /// What can have happened to an operation. Each variant is one stored event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -212,6 +212,32 @@ pub struct StepError {
     pub message: String,
 }
 
+impl StepError {
+    /// Longest code that is kept, in bytes.
+    pub const CODE_MAX: usize = 128;
+    /// Longest sentence that is kept, in bytes.
+    pub const MESSAGE_MAX: usize = 4_096;
+
+    /// The same, cut to what is kept of it.
+    #[must_use]
+    pub(crate) fn kept(&self) -> Self {
+        let code = bounds::cut(&self.code, Self::CODE_MAX).to_owned();
+        Self { code, message: bounds::cut(&self.message, Self::MESSAGE_MAX).to_owned() }
+    }
+
+    /// What dependents of an excused step see as its result.
+    #[must_use]
+    pub(crate) fn as_result(&self) -> Json {
+        Json::from(serde_json::json!({"error": {"code": self.code, "message": self.message}}))
+    }
+
+    /// One sentence for the operation's errors.
+    #[must_use]
+    pub(crate) fn sentence(&self, step: u32) -> String {
+        format!("step {step}: {}: {}", self.code, bounds::cut(&self.message, 512))
+    }
+}
+
 /// Body of `step.failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFailed {
@@ -257,6 +283,18 @@ pub struct StepLeaseLost {
     pub agent: AgentId,
     /// `lease_expired`, `agent_timeout`, `agent_unregistered`, `new_incarnation` or `revoked`.
     pub reason: String,
+}
+
+impl StepLeaseLost {
+    /// The code of every lost lease.
+    pub const CODE: &'static str = "lease_lost";
+
+    /// The failure that it is.
+    #[must_use]
+    pub fn error(&self) -> StepError {
+        let message = format!("the lease of {} was lost: {}", self.agent, self.reason);
+        StepError { code: Self::CODE.into(), message }
+    }
 }
 
 /// Why a step was not performed.

@@ -122,8 +122,7 @@ mod tests {
 
     #[test]
     fn the_last_attempt_and_a_final_code_end_it() {
-        let policy =
-            RetryPolicy { non_retryable_errors: vec!["bad_input".into()], ..RetryPolicy::default() };
+        let policy = RetryPolicy { non_retryable_errors: vec!["bad_input".into()], ..RetryPolicy::default() };
         assert!(policy.allows(2, "flaky"));
         assert!(!policy.allows(3, "flaky"));
         assert!(!policy.allows(1, "bad_input"));

@@ -1,28 +1,32 @@
 //! What follows when a step is settled: conditions of its dependents, skips, the operation's end.
 //! Works on the run as it is plus what this very decision settles; changes neither.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use serde_json::{Value, json};
-
-use crate::{Json, OperationId};
 use crate::operation::definition::FailurePolicy;
 use crate::operation::event::{
     Event, Failed, Progressed, SkipReason, StepError, StepFailed, StepsCancelled, StepsSkipped,
 };
-use crate::operation::expression::{self, Scope};
+use crate::operation::expression::{self, Fault};
+use crate::operation::sight::{Now, Sight};
 use crate::operation::step::StepStatus;
 use crate::operation::{Operation, step::Run};
+use crate::{Json, OperationId};
+
+/// Failed steps that the end of an operation names; more would only hide the first ones.
+const ERRORS_MAX: usize = 100;
 
 /// Collects the consequences of one decision.
 pub(crate) struct Settlement<'o> {
-    id: &'o OperationId,
     operation: &'o Operation,
     events: Vec<Event>,
-    /// Settled by this decision: position, and the result that dependents see.
-    settled: BTreeMap<usize, Value>,
+    sight: Sight<'o>,
     /// Satisfied dependencies that this decision adds, by dependent.
     satisfied: BTreeMap<usize, usize>,
+    /// Steps whose dependencies are all satisfied by now and whose conditions are to be looked at.
+    due: VecDeque<usize>,
+    /// Steps skipped by their conditions and not yet said to be.
+    skipped: Vec<u32>,
     /// Sentences of steps that fail for good in this decision.
     errors: Vec<String>,
     abort: bool,
@@ -31,11 +35,12 @@ pub(crate) struct Settlement<'o> {
 impl<'o> Settlement<'o> {
     pub(crate) fn new(id: &'o OperationId, operation: &'o Operation, events: Vec<Event>) -> Self {
         Self {
-            id,
             operation,
             events,
-            settled: BTreeMap::new(),
+            sight: Sight::new(id, operation),
             satisfied: BTreeMap::new(),
+            due: VecDeque::new(),
+            skipped: Vec::new(),
             errors: Vec::new(),
             abort: false,
         }
@@ -47,7 +52,7 @@ impl<'o> Settlement<'o> {
 
     /// The step at `position` completes with `result`; the event for it stands already.
     pub(crate) fn completed(mut self, position: usize, result: &Json) -> Vec<Event> {
-        self.satisfy_from(position, result.value());
+        self.satisfy(position, Now { status: "completed", result: Some(result.clone()), error: None });
         self.finish()
     }
 
@@ -59,20 +64,17 @@ impl<'o> Settlement<'o> {
 
     /// The operation starts: conditions of its first steps are due.
     pub(crate) fn started(mut self) -> Vec<Event> {
-        let roots = (0..self.run().steps.len()).filter(|at| self.run().steps[*at].unsatisfied == 0);
-        for position in roots.collect::<Vec<_>>() {
-            self.consider(position);
-        }
+        self.due = (0..self.run().steps.len()).filter(|at| self.run().steps[*at].unsatisfied == 0).collect();
         self.finish()
     }
 
-    fn satisfy_from(&mut self, position: usize, result: Value) {
-        self.settled.insert(position, result);
+    fn satisfy(&mut self, position: usize, now: Now) {
+        self.sight.settle(position, now);
         for dependent in &self.run().skeleton.dependents[position] {
             let added = self.satisfied.entry(*dependent).or_default();
             *added += 1;
             if *added == self.run().steps[*dependent].unsatisfied {
-                self.consider(*dependent);
+                self.due.push_back(*dependent);
             }
         }
     }
@@ -81,18 +83,18 @@ impl<'o> Settlement<'o> {
     fn consider(&mut self, position: usize) {
         let definition = &self.run().skeleton.steps[position];
         let Some(condition) = &definition.when else { return };
-        if self.settled.contains_key(&position) || self.run().steps[position].status != StepStatus::Pending {
+        if self.sight.settles(position) || self.run().steps[position].status != StepStatus::Pending {
             return;
         }
-        match expression::holds(condition, &self.operation.scope(self.id, position, &self.settled)) {
+        match self.holds(condition) {
             Ok(true) => {}
             Ok(false) => {
-                let steps = vec![definition.step];
-                self.events.push(Event::StepsSkipped(StepsSkipped { steps, reason: SkipReason::Condition }));
-                self.satisfy_from(position, Value::Null);
+                self.skipped.push(definition.step);
+                self.satisfy(position, Now { status: "skipped", result: None, error: None });
             }
-            Err(message) => {
-                let error = StepError { code: "template".into(), message };
+            Err(fault) => {
+                self.say_skipped();
+                let error = StepError { code: fault.code.into(), message: fault.message };
                 self.events.push(Event::StepFailed(StepFailed {
                     step: definition.step,
                     grant: 0,
@@ -105,14 +107,28 @@ impl<'o> Settlement<'o> {
         }
     }
 
+    fn holds(&mut self, condition: &str) -> Result<bool, Fault> {
+        let read = expression::condition_references(condition)?;
+        expression::holds(condition, &self.sight.scope(&read))
+    }
+
+    fn say_skipped(&mut self) {
+        if !self.skipped.is_empty() {
+            let (steps, reason) = (std::mem::take(&mut self.skipped), SkipReason::Condition);
+            self.events.push(Event::StepsSkipped(StepsSkipped { steps, reason }));
+        }
+    }
+
     fn fail(&mut self, position: usize, error: &StepError) {
         let definition = &self.run().skeleton.steps[position];
+        let mut now = Now { status: "failed", result: None, error: Some(error.clone()) };
         if definition.continue_on_error {
-            self.satisfy_from(position, json!({"error": {"code": error.code, "message": error.message}}));
+            now.result = Some(error.as_result());
+            self.satisfy(position, now);
             return;
         }
-        self.settled.insert(position, Value::Null);
-        self.errors.push(format!("step {}: {}: {}", definition.step, error.code, error.message));
+        self.sight.settle(position, now);
+        self.errors.push(error.sentence(definition.step));
         match self.operation.definition.failure_policy {
             FailurePolicy::FailFast => self.abort = true,
             FailurePolicy::Continue => self.skip_after(position),
@@ -125,7 +141,8 @@ impl<'o> Settlement<'o> {
         while let Some(at) = waiting.pop() {
             for dependent in &self.run().skeleton.dependents[at] {
                 let open = !self.run().steps[*dependent].status.is_settled();
-                if open && self.settled.insert(*dependent, Value::Null).is_none() {
+                if open && !self.sight.settles(*dependent) {
+                    self.sight.settle(*dependent, Now { status: "skipped", result: None, error: None });
                     skipped.push(self.run().skeleton.steps[*dependent].step);
                     waiting.push(*dependent);
                 }
@@ -139,18 +156,23 @@ impl<'o> Settlement<'o> {
     }
 
     fn finish(mut self) -> Vec<Event> {
+        // A queue, not a recursion: a workflow may be one chain of skipped steps.
+        while let Some(position) = self.due.pop_front().filter(|_| !self.abort) {
+            self.consider(position);
+        }
+        self.say_skipped();
         let run = self.run();
         if self.abort {
-            self.events.extend(end(run, &|position| self.settled.contains_key(&position)));
+            self.events.extend(end(run, &|position| self.sight.settles(position)));
             self.fail_operation();
             return self.events;
         }
-        let points = self.settled.keys().map(|position| run.points_left(*position)).sum();
-        let progress = run.progress_after(points);
+        let points = self.sight.settled().map(|position| run.points_left(position)).sum();
+        let progress = run.progress_with(points);
         if progress != run.progress() {
             self.events.push(Event::Progressed(Progressed { progress }));
         }
-        if run.settled + self.settled.len() == run.steps.len() {
+        if run.settled + self.sight.settled().len() == run.steps.len() {
             if run.failed.is_empty() && self.errors.is_empty() {
                 self.events.push(Event::Completed);
             } else {
@@ -163,8 +185,18 @@ impl<'o> Settlement<'o> {
     fn fail_operation(&mut self) {
         let mut errors = self.operation.failures();
         errors.append(&mut self.errors);
-        self.events.push(Event::Failed(Failed { reason: "step_failed".into(), errors }));
+        self.events.push(Event::Failed(Failed { reason: "step_failed".into(), errors: shortened(errors) }));
     }
+}
+
+/// At most [`ERRORS_MAX`] sentences, the last of which may say how many are left out.
+pub(crate) fn shortened(mut errors: Vec<String>) -> Vec<String> {
+    if errors.len() > ERRORS_MAX {
+        let more = errors.len() - (ERRORS_MAX - 1);
+        errors.truncate(ERRORS_MAX - 1);
+        errors.push(format!("and {more} more steps failed"));
+    }
+    errors
 }
 
 /// Cancels every step that is not settled, apart from those that `also` says are.
@@ -172,38 +204,4 @@ pub(crate) fn end(run: &Run, also: &dyn Fn(usize) -> bool) -> Option<Event> {
     let open = (0..run.steps.len()).filter(|at| !run.steps[*at].status.is_settled() && !also(*at));
     let steps: Vec<u32> = open.map(|position| run.skeleton.steps[position].step).collect();
     (!steps.is_empty()).then_some(Event::StepsCancelled(StepsCancelled { steps }))
-}
-
-impl Operation {
-    /// What the expressions of the step at `position` can see; `now` holds results of this decision.
-    pub(crate) fn scope(&self, id: &OperationId, position: usize, now: &BTreeMap<usize, Value>) -> Scope {
-        let skeleton = &self.run.skeleton;
-        let definition = &skeleton.steps[position];
-        let mut read = expression::references(&definition.inputs.value()).unwrap_or_default();
-        if let Some(condition) = &definition.when {
-            read.append(&mut expression::condition_references(condition).unwrap_or_default());
-        }
-        let mut scope = Scope { operation: self.shown_to_expressions(id), ..Scope::default() };
-        for number in read {
-            let Some(other) = skeleton.position(number) else { continue };
-            let run = &self.run.steps[other];
-            let result = now.get(&other).cloned().or_else(|| self.results.get(&number).map(Json::value));
-            let error = run.error.as_ref().map(|error| json!({"code": error.code, "message": error.message}));
-            let shown = json!({
-                "result": result,
-                "status": run.status.name(),
-                "error": error,
-            });
-            scope.steps.insert(number, shown);
-        }
-        scope
-    }
-
-    fn shown_to_expressions(&self, id: &OperationId) -> Value {
-        json!({
-            "id": id.as_str(),
-            "name": self.definition.name,
-            "metadata": self.definition.metadata.value(),
-        })
-    }
 }

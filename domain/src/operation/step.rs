@@ -164,8 +164,7 @@ impl Skeleton {
     /// Links a validated workflow; unknown numbers in an unchecked one are left out.
     #[must_use]
     pub fn of(steps: &[StepDefinition]) -> Self {
-        let index: HashMap<u32, usize> =
-            steps.iter().enumerate().map(|(at, step)| (step.step, at)).collect();
+        let index: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (step.step, at)).collect();
         let mut dependencies = vec![Vec::new(); steps.len()];
         let mut dependents = vec![Vec::new(); steps.len()];
         for (at, step) in steps.iter().enumerate() {
@@ -245,21 +244,21 @@ impl Run {
     /// Whole percent of the work: settled steps count fully, running ones by what they reported.
     #[must_use]
     pub fn progress(&self) -> u8 {
-        let total = self.steps.len().max(1) as u64;
-        u8::try_from(self.progress_points / total).unwrap_or(100).min(100)
+        self.progress_with(0)
     }
 
-    /// The same after `points` more hundredths of a step.
+    /// The same after `points` more hundredths of a step, or fewer.
     #[must_use]
-    pub fn progress_after(&self, points: u64) -> u8 {
+    pub fn progress_with(&self, points: i64) -> u8 {
         let total = self.steps.len().max(1) as u64;
-        u8::try_from((self.progress_points + points) / total).unwrap_or(100).min(100)
+        let points = self.progress_points.saturating_add_signed(points);
+        u8::try_from(points / total).unwrap_or(100).min(100)
     }
 
     /// Hundredths of a step that settling it would add.
     #[must_use]
-    pub fn points_left(&self, position: usize) -> u64 {
-        u64::from(100 - self.steps[position].progress.min(100))
+    pub fn points_left(&self, position: usize) -> i64 {
+        i64::from(100 - self.steps[position].progress.min(100))
     }
 
     /// Folds one fact.
@@ -295,6 +294,10 @@ impl Run {
             Event::StepReleased(released) => {
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
+                // What is given back unperformed spends no attempt.
+                if let StepStatus::Running(holder) = &step.status {
+                    step.attempts = holder.attempt.saturating_sub(1);
+                }
                 self.stand(position, StepStatus::Ready);
             }
             Event::StepStarted(started) => {
@@ -329,8 +332,7 @@ impl Run {
             }
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
-                let message = format!("the lease of {} was lost", lost.agent);
-                step.error = Some(StepError { code: lost.reason.clone(), message });
+                step.error = Some(lost.error());
             }
             _ => {}
         }
@@ -381,7 +383,7 @@ impl Run {
             self.failed.insert(position);
         }
         self.settled += 1;
-        self.progress_points += self.points_left(position);
+        self.progress_points = self.progress_points.saturating_add_signed(self.points_left(position));
         self.steps[position].progress = 100;
         self.steps[position].completed_at = Some(at);
         self.stand(position, status);

@@ -1,15 +1,16 @@
 //! Checks a workflow before it is accepted: every fault at once, each with its step and place.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod fields;
+mod graph;
 
-use petgraph::Direction;
-use petgraph::algo::tarjan_scc;
-use petgraph::graph::{DiGraph, NodeIndex};
+use std::collections::BTreeSet;
 
 use crate::operation::definition::{Definition, StepDefinition};
+use crate::operation::event::Patch;
 use crate::operation::expression;
 use crate::world::PlatformRule;
-use crate::{Given, PlatformName};
+use crate::{AgentId, Given, PlatformName};
+use graph::{Ancestors, Graph};
 
 /// Faults that are listed; more would only hide the first ones.
 const FAULTS_MAX: usize = 100;
@@ -17,6 +18,8 @@ const FAULTS_MAX: usize = 100;
 const TIMEOUT_MIN_MS: u64 = 100;
 /// Longest timeout of a step: seven days.
 const TIMEOUT_MAX_MS: u64 = 604_800_000;
+/// Steps of a cycle that its fault names.
+const CYCLE_SHOWN_MAX: usize = 32;
 
 /// One thing that is wrong with a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +40,40 @@ pub fn faults(definition: &Definition, given: &Given<'_>) -> Vec<Fault> {
     let mut check = Check { definition, given, faults: Vec::new() };
     check.sizes();
     if check.faults.is_empty() {
+        check.faults = fields::of_definition(definition);
         check.agents_and_platforms();
         check.steps();
         check.graph();
     }
     check.faults.truncate(FAULTS_MAX);
     check.faults
+}
+
+/// Lists everything that is wrong with a change of an operation that is under way.
+#[must_use]
+pub(crate) fn patch_faults(patch: &Patch, definition: &Definition, given: &Given<'_>) -> Vec<Fault> {
+    let mut faults = fields::of_patch(patch);
+    let Some(agents) = &patch.agents else { return faults };
+    faults.extend(unknown_agents(agents, given));
+    // A step that asks for an agent outside of the list could never be given to anybody.
+    let asked = definition.workflow.iter().filter_map(|step| Some((step.step, step.agent.as_ref()?)));
+    for (step, agent) in asked.filter(|(_, agent)| !agents.is_empty() && !agents.contains(agent)) {
+        let detail = format!("step {step} asks for agent {agent}, which is not in these agents");
+        faults.push(Fault { pointer: "/agents".into(), step: Some(step), code: "agent_not_listed", detail });
+    }
+    faults.truncate(FAULTS_MAX);
+    faults
+}
+
+fn unknown_agents(agents: &[AgentId], given: &Given<'_>) -> Vec<Fault> {
+    let unknown = agents.iter().enumerate().filter(|(_, agent)| !given.world.agents.is_registered(agent));
+    let faults = unknown.map(|(index, agent)| Fault {
+        pointer: format!("/agents/{index}"),
+        step: None,
+        code: "unknown_agent",
+        detail: format!("agent {agent} is not registered: register it first or leave it out"),
+    });
+    faults.collect()
 }
 
 struct Check<'c> {
@@ -69,29 +100,26 @@ impl Check<'_> {
             self.fault("/workflow".into(), "empty", "a workflow needs at least one step".into());
         }
         if steps.len() > limits.max_steps {
-            let detail = format!("a workflow has at most {} steps, this one {}", limits.max_steps, steps.len());
+            let detail =
+                format!("a workflow has at most {} steps, this one {}", limits.max_steps, steps.len());
             self.fault("/workflow".into(), "too_many_steps", detail);
         }
         let edges: usize = steps.iter().map(|step| step.dependencies.len()).sum();
         if edges > limits.max_edges {
-            let detail = format!("a workflow has at most {} dependencies, this one {edges}", limits.max_edges);
+            let detail =
+                format!("a workflow has at most {} dependencies, this one {edges}", limits.max_edges);
             self.fault("/workflow".into(), "too_many_dependencies", detail);
         }
-        let bytes = steps.iter().map(|step| step.inputs.len()).sum::<usize>() + self.definition.metadata.len();
-        if bytes > limits.max_definition_bytes {
-            let max = limits.max_definition_bytes;
-            let detail = format!("inputs and metadata have at most {max} bytes in all, these have {bytes}");
+        let max = limits.max_definition_bytes;
+        let bytes = fields::bytes(self.definition);
+        if bytes > max {
+            let detail = format!("the texts of a definition have at most {max} bytes in all, these {bytes}");
             self.fault("/workflow".into(), "too_large", detail);
         }
     }
 
     fn agents_and_platforms(&mut self) {
-        for (index, agent) in self.definition.agents.iter().enumerate() {
-            if !self.given.world.agents.is_registered(agent) {
-                let detail = format!("agent {agent} is not registered: register it first or leave it out");
-                self.fault(format!("/agents/{index}"), "unknown_agent", detail);
-            }
-        }
+        self.faults.extend(unknown_agents(&self.definition.agents, self.given));
         for (index, platform) in self.definition.platforms.iter().enumerate() {
             self.platform(format!("/platforms/{index}"), None, platform);
         }
@@ -118,6 +146,7 @@ impl Check<'_> {
             }
             self.performer(index, step);
             self.bounds(index, step);
+            self.faults.extend(fields::of_step(index, step));
             if self.faults.len() >= FAULTS_MAX {
                 return;
             }
@@ -160,136 +189,77 @@ impl Check<'_> {
     }
 
     fn graph(&mut self) {
-        let workflow = Graph::of(self.definition);
-        for (index, number) in workflow.unknown.clone() {
+        let graph = Graph::of(&self.definition.workflow);
+        for (index, number) in &graph.unknown {
             let detail = format!("dependency {number} is not a step of this workflow");
-            self.step_fault(index, "/dependencies", "unknown_dependency", detail);
+            self.step_fault(*index, "/dependencies", "unknown_dependency", detail);
         }
-        for index in workflow.selfish.clone() {
-            let detail = format!("step {} depends on itself", self.definition.workflow[index].step);
-            self.step_fault(index, "/dependencies", "self_dependency", detail);
+        for index in &graph.selfish {
+            let detail = format!("step {} depends on itself", self.definition.workflow[*index].step);
+            self.step_fault(*index, "/dependencies", "self_dependency", detail);
         }
-        let cycles = workflow.cycles();
+        let cycles = graph.cycles();
         for cycle in &cycles {
-            let numbers: Vec<String> =
-                cycle.iter().map(|index| self.definition.workflow[*index].step.to_string()).collect();
-            let detail = format!("the steps depend on each other in a cycle: {}", numbers.join(" → "));
+            let detail = format!("the steps depend on each other in a cycle: {}", self.shown(cycle));
             self.step_fault(cycle[0], "/dependencies", "cycle", detail);
         }
-        if cycles.is_empty() && workflow.unknown.is_empty() && workflow.selfish.is_empty() {
-            self.expressions(&workflow);
+        if cycles.is_empty() && graph.unknown.is_empty() && graph.selfish.is_empty() {
+            self.expressions(&graph);
         }
     }
 
-    fn expressions(&mut self, workflow: &Graph) {
+    fn shown(&self, cycle: &[usize]) -> String {
+        let mut shown = String::new();
+        for index in cycle.iter().take(CYCLE_SHOWN_MAX) {
+            let arrow = if shown.is_empty() { "" } else { " → " };
+            shown = format!("{shown}{arrow}{}", self.definition.workflow[*index].step);
+        }
+        if cycle.len() > CYCLE_SHOWN_MAX { format!("{shown} → …") } else { shown }
+    }
+
+    fn expressions(&mut self, graph: &Graph) {
         let mut ancestors = None;
         for (index, step) in self.definition.workflow.iter().enumerate() {
-            let inputs = expression::references(&step.inputs.value());
-            let condition = step.when.as_deref().map(expression::condition_references);
-            for (field, read) in std::iter::once(("/inputs", inputs)).chain(condition.map(|read| ("/when", read)))
-            {
-                let steps = match read {
-                    Ok(steps) => steps,
-                    Err(detail) => {
-                        self.step_fault(index, field, "template", detail);
-                        continue;
-                    }
-                };
-                for number in steps.into_iter().filter(|number| !step.dependencies.contains(number)) {
-                    let ancestors = ancestors.get_or_insert_with(|| workflow.ancestors());
-                    let known = workflow.index.get(&number);
-                    if !known.is_some_and(|other| ancestors.contains(index, *other)) {
-                        let detail = format!("steps[{number}] is read, but step {} does not depend on it", step.step);
-                        self.step_fault(index, field, "not_an_ancestor", detail);
-                    }
-                }
+            if step.inputs.as_str().contains("{{") {
+                self.reads(
+                    index,
+                    "/inputs",
+                    expression::references(&step.inputs.value()),
+                    graph,
+                    &mut ancestors,
+                );
+            }
+            if let Some(condition) = &step.when {
+                let read = expression::condition_references(condition);
+                self.reads(index, "/when", read, graph, &mut ancestors);
+            }
+            if self.faults.len() >= FAULTS_MAX {
+                return;
             }
         }
     }
-}
 
-/// The dependencies of a workflow as a graph; node n is `workflow[n]`, an edge leads to the dependent.
-struct Graph {
-    graph: DiGraph<(), ()>,
-    index: HashMap<u32, usize>,
-    unknown: Vec<(usize, u32)>,
-    selfish: Vec<usize>,
-}
-
-impl Graph {
-    fn of(definition: &Definition) -> Self {
-        let steps = &definition.workflow;
-        let index = steps.iter().enumerate().map(|(index, step)| (step.step, index)).collect::<HashMap<_, _>>();
-        let mut graph = DiGraph::with_capacity(steps.len(), steps.len());
-        for _ in steps {
-            graph.add_node(());
-        }
-        let (mut unknown, mut selfish) = (Vec::new(), Vec::new());
-        for (at, step) in steps.iter().enumerate() {
-            for number in &step.dependencies {
-                match index.get(number) {
-                    None => unknown.push((at, *number)),
-                    Some(other) if *other == at => selfish.push(at),
-                    Some(other) => {
-                        graph.add_edge(NodeIndex::new(*other), NodeIndex::new(at), ());
-                    }
-                }
+    fn reads(
+        &mut self,
+        index: usize,
+        field: &str,
+        read: Result<BTreeSet<u32>, String>,
+        graph: &Graph,
+        ancestors: &mut Option<Ancestors>,
+    ) {
+        let read = match read {
+            Ok(read) => read,
+            Err(detail) => return self.step_fault(index, field, "template", detail),
+        };
+        let step = &self.definition.workflow[index];
+        let direct: BTreeSet<u32> = step.dependencies.iter().copied().collect();
+        for number in read.difference(&direct) {
+            let ancestors = ancestors.get_or_insert_with(|| graph.ancestors());
+            let known = graph.position(*number);
+            if !known.is_some_and(|other| ancestors.contains(index, other)) {
+                let detail = format!("steps[{number}] is read, but step {} does not depend on it", step.step);
+                self.step_fault(index, field, "not_an_ancestor", detail);
             }
         }
-        Self { graph, index, unknown, selfish }
-    }
-
-    /// One closed walk for each group of steps that depend on each other: `[3, 5, 3]`.
-    fn cycles(&self) -> Vec<Vec<usize>> {
-        let groups = tarjan_scc(&self.graph).into_iter().filter(|group| group.len() > 1);
-        groups.map(|group| self.walk(&group.into_iter().collect())).collect()
-    }
-
-    fn walk(&self, group: &BTreeSet<NodeIndex>) -> Vec<usize> {
-        let mut seen = BTreeMap::new();
-        let mut path = Vec::new();
-        let mut next = group.first().copied();
-        while let Some(node) = next {
-            path.push(node.index());
-            if let Some(start) = seen.insert(node, path.len() - 1) {
-                return path.split_off(start);
-            }
-            let mut onward = self.graph.neighbors_directed(node, Direction::Outgoing);
-            next = onward.find(|other| group.contains(other));
-        }
-        path
-    }
-
-    fn ancestors(&self) -> Ancestors {
-        let nodes = self.graph.node_count();
-        let words = nodes.div_ceil(64);
-        let mut ancestors = Ancestors { words, bits: vec![0; words * nodes] };
-        // The graph has no cycle here, so every component of Tarjan's order is one node, last first.
-        for node in tarjan_scc(&self.graph).into_iter().rev().flatten() {
-            for parent in self.graph.neighbors_directed(node, Direction::Incoming) {
-                ancestors.add(node.index(), parent.index());
-            }
-        }
-        ancestors
-    }
-}
-
-/// For each step a set of steps that come before it, as bits.
-struct Ancestors {
-    words: usize,
-    bits: Vec<u64>,
-}
-
-impl Ancestors {
-    fn add(&mut self, node: usize, parent: usize) {
-        for word in 0..self.words {
-            let inherited = self.bits[parent * self.words + word];
-            self.bits[node * self.words + word] |= inherited;
-        }
-        self.bits[node * self.words + parent / 64] |= 1 << (parent % 64);
-    }
-
-    fn contains(&self, node: usize, other: usize) -> bool {
-        self.bits[node * self.words + other / 64] & (1 << (other % 64)) != 0
     }
 }

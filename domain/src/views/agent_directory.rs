@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::agent::{Agent, Event};
-use crate::{Aggregate, AgentId, LeaseId, OperationId, Timestamp};
+use crate::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
 
 /// One agent.
 #[derive(Clone, Debug)]

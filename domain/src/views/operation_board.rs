@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use crate::operation::definition::{Definition, Priority};
-use crate::operation::event::Patch;
+use crate::operation::event::{Patch, StepLeaseLost};
 use crate::operation::step::{Run, Status};
 use crate::operation::{self, Event};
 use crate::{AgentId, Json, LeaseId, OperationId, PlatformName, Timestamp};
@@ -281,7 +281,10 @@ impl OperationBoard {
         use crate::agent::event::Outcome;
         let Some(row) = self.rows.get(&lease.operation) else { return LeaseState::Over(Outcome::Returned) };
         if row.cut.contains(lease) {
-            return LeaseState::Cut(row.completed_at.unwrap_or(row.created_at));
+            let step = row.run.as_ref().and_then(|run| Some(&run.steps[run.skeleton.position(lease.step)?]));
+            // The steps are cancelled before their operation is said to have failed.
+            let at = step.and_then(|step| step.completed_at).or(row.completed_at);
+            return LeaseState::Cut(at.unwrap_or(row.created_at));
         }
         let Some(run) = &row.run else { return LeaseState::Over(ended(row.status)) };
         let Some(position) = run.skeleton.position(lease.step) else {
@@ -297,7 +300,7 @@ impl OperationBoard {
                 LeaseState::Over(Outcome::Returned)
             }
             _ if step.grant < lease.grant => LeaseState::Over(Outcome::Returned),
-            _ if step.error.as_ref().is_some_and(|error| error.code.starts_with("lease")) => {
+            _ if step.error.as_ref().is_some_and(|error| error.code == StepLeaseLost::CODE) => {
                 LeaseState::Over(Outcome::Lost)
             }
             _ => LeaseState::Over(Outcome::Failed),

@@ -1,0 +1,177 @@
+//! Owns the file that an answer rests on: append-only, checksummed, hash-chained, synced frames.
+//! Must never be read to decide anything at run time but what was asked: heads and ids live elsewhere.
+
+pub(crate) mod bytes;
+pub(crate) mod frame;
+pub(crate) mod record;
+pub(crate) mod scan;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::faults::Faults;
+use crate::journal::frame::{
+    FRAME_HEADER_LEN, FrameHeader, Hash, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
+};
+
+/// The name of a journal within its generation's folder.
+pub(crate) const FILE_NAME: &str = "journal";
+
+/// A journal that is open for appending.
+pub(crate) struct Journal {
+    file: Arc<File>,
+    faults: Faults,
+    header: JournalHeader,
+    /// Everything before this byte is durable, and nothing is after it.
+    end: u64,
+    /// The last position in the log.
+    last: u64,
+    /// The hash of the last frame, or of the header if there is none.
+    chain: Hash,
+}
+
+/// Why a frame was not appended.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The disk is full, and the journal is as it was: certainly not written.
+    Full,
+    /// Nobody knows what is on the disk: perhaps written, and nothing more may be.
+    Failed(io::Error),
+}
+
+/// A frame in the making: room for its header, then records.
+pub(crate) struct FrameBuffer {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+/// A buffer that has grown beyond this is given back after the commit.
+const BUFFER_KEPT_MAX: usize = 2 << 20;
+
+impl FrameBuffer {
+    pub(crate) fn new() -> Self {
+        Self { bytes: vec![0; FRAME_HEADER_LEN], count: 0 }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.truncate(FRAME_HEADER_LEN);
+        self.bytes.shrink_to(BUFFER_KEPT_MAX);
+        self.count = 0;
+    }
+
+    /// Adds a record by letting `encode` append it.
+    pub(crate) fn record(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.bytes);
+        self.count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The records.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[FRAME_HEADER_LEN..]
+    }
+}
+
+impl Journal {
+    /// Writes the file of a new generation and syncs it; syncing the folder is the caller's part.
+    pub(crate) fn create(
+        folder: &Path,
+        generation: u64,
+        after: u64,
+        previous: Hash,
+        faults: Faults,
+    ) -> io::Result<Self> {
+        let mut mark: Mark = [0; 8];
+        mark.copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
+        // The first bits of those bytes are the uuid's variant, always the same; the rest is random.
+        let header = JournalHeader { generation, after, mark, previous };
+        let bytes = header.encode();
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME))?;
+        faults.write(&file, &bytes, 0)?;
+        file.sync_all()?;
+        let chain = blake3::hash(&bytes).into();
+        Ok(Self { file: Arc::new(file), faults, header, end: bytes.len() as u64, last: after, chain })
+    }
+
+    /// Goes on with a journal that was scanned; what lies after its end is cut off.
+    pub(crate) fn resume(scanned: &scan::Scanned, faults: Faults) -> io::Result<Self> {
+        let scan::Scanned { file, header, end, last, chain } = scanned.clone();
+        if file.metadata()?.len() != end {
+            file.set_len(end)?;
+            file.sync_all()?;
+        }
+        Ok(Self { file, faults, header, end, last, chain })
+    }
+
+    /// Writes the frame and syncs it.
+    pub(crate) fn append(&mut self, frame: &mut FrameBuffer) -> Result<(), WriteError> {
+        let kind = if frame.is_empty() { Kind::Watermark } else { Kind::Events };
+        let header = FrameHeader {
+            offset: self.end,
+            after: self.last,
+            count: frame.count,
+            payload_len: frame.payload().len() as u32,
+            previous: self.chain,
+            kind,
+        };
+        frame.bytes[..FRAME_HEADER_LEN].copy_from_slice(&header.encode(self.header.mark));
+        self.faults.write(&self.file, &frame.bytes, self.end).map_err(|error| self.undo(error))?;
+        self.faults.sync(&self.file).map_err(WriteError::Failed)?;
+        self.end = header.end();
+        self.last += u64::from(frame.count);
+        self.chain = blake3::hash(&frame.bytes).into();
+        Ok(())
+    }
+
+    /// Notes durably that everything so far is durable, which tells a torn tail from a damaged record.
+    pub(crate) fn watermark(&mut self) -> Result<(), WriteError> {
+        self.append(&mut FrameBuffer::new())
+    }
+
+    /// After a write that failed. A full disk leaves part of a frame, which must go before we may say so.
+    fn undo(&self, error: io::Error) -> WriteError {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+            return WriteError::Failed(error);
+        }
+        match self.file.set_len(self.end).and_then(|()| self.faults.sync(&self.file)) {
+            Ok(()) => WriteError::Full,
+            Err(undo) => WriteError::Failed(undo),
+        }
+    }
+
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        self.header.mark
+    }
+
+    /// The durable length, in bytes.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The hash of the last frame.
+    pub(crate) fn chain(&self) -> Hash {
+        self.chain
+    }
+
+    /// Whether it holds no frame yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end == JOURNAL_HEADER_LEN as u64
+    }
+
+    /// What the journal would occupy with one more frame, in bytes.
+    pub(crate) fn end_with(&self, frame: &FrameBuffer) -> u64 {
+        self.end + frame.bytes.len() as u64
+    }
+}

@@ -1,0 +1,84 @@
+//! Owns the two shapes of an event: as offered to the log, and as recorded by it.
+//! Must never look into a body; what it means is the caller's business.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::stream::{Position, StreamId, Version};
+
+/// The identity of one event. Offering the same ids again adds nothing (clause 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// Wraps a uuid; the caller chooses which kind.
+    #[must_use]
+    pub const fn new(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// The plain uuid.
+    #[must_use]
+    pub const fn get(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An event as it is offered to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Chosen by the caller, once per event and for ever.
+    pub id: EventId,
+    /// The written name, such as `agent.assigned`: 1 to 100 characters of `[A-Za-z0-9._-]`.
+    pub name: Cow<'static, str>,
+    /// The number of the body's format.
+    pub schema: u16,
+    /// Microseconds since 1970 UTC. The log stores the later of this and the previous event's time (P6).
+    pub time_us: i64,
+    /// Bytes about the event: who, why, on whose behalf.
+    pub metadata: Bytes,
+    /// The event itself.
+    pub body: Bytes,
+}
+
+/// An event as the log recorded it.
+///
+/// `metadata` and `body` may be slices of a larger shared buffer (up to about 1 MiB): whoever keeps them for
+/// long should copy them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// As offered.
+    pub id: EventId,
+    /// The stream that the event belongs to.
+    pub stream: StreamId,
+    /// The event's number within its stream.
+    pub version: Version,
+    /// The event's place in the whole log.
+    pub position: Position,
+    /// As offered; shared between events of the same name.
+    pub name: Arc<str>,
+    /// As offered.
+    pub schema: u16,
+    /// Microseconds since 1970 UTC; never less than that of any event before.
+    pub time_us: i64,
+    /// As offered.
+    pub metadata: Bytes,
+    /// As offered.
+    pub body: Bytes,
+}

@@ -1,0 +1,137 @@
+//! Owns the stored log: the handle that callers hold, in front of one writing thread and the readers.
+//! Must never wait for the disk on a caller's thread, except while opening.
+
+mod block;
+mod folder;
+mod generation;
+mod keys;
+mod ledger;
+mod open;
+mod queue;
+mod reader;
+mod shared;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use futures_util::{FutureExt, future};
+use tokio::sync::{oneshot, watch};
+
+use crate::live::{self, History};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError};
+use crate::options::Options;
+use crate::sled_log::shared::{Shared, Status};
+use crate::stream::{Position, StreamId, Version};
+
+pub use open::OpenError;
+
+/// A log in a folder: a journal that is synced before every answer, and sled for reading.
+///
+/// Dropping it closes it in the background; [`SledLog::close`] waits for that.
+pub struct SledLog {
+    shared: Arc<Shared>,
+}
+
+impl SledLog {
+    /// Opens the log in a folder, which is made if it is not there. Verifies the whole log and blocks
+    /// meanwhile: about a second for a million small events.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; whatever it says, nothing acknowledged was touched.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let (shared, writer) = open::open(path.as_ref(), options)?;
+        let watched = Arc::clone(&shared);
+        let work = move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                watched.fail(io::Error::other("the writer panicked"));
+                watched.queue.abort();
+                watched.end();
+            }
+        };
+        thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
+        Ok(Self { shared })
+    }
+
+    /// Refuses new appends, writes those that wait, and closes the folder so that the next start is quick.
+    ///
+    /// # Errors
+    /// When the log has failed, before or now. It is closed all the same.
+    pub fn close(&self) -> BoxFuture<'static, Result<(), Arc<io::Error>>> {
+        self.shared.queue.close();
+        let status = self.shared.status.subscribe();
+        async move {
+            let end = wait_for(status, |status| status.ended).await;
+            end.failure.map_or(Ok(()), Err)
+        }
+        .boxed()
+    }
+
+    /// Waits until the log fails, which it may never do. From then on it refuses appends until it is
+    /// opened again; the process should stop (exit 74).
+    pub fn failed(&self) -> BoxFuture<'static, Arc<io::Error>> {
+        let status = self.shared.status.subscribe();
+        async move {
+            match wait_for(status, |status| status.failure.is_some()).await.failure {
+                Some(error) => error,
+                None => future::pending().await,
+            }
+        }
+        .boxed()
+    }
+}
+
+/// The first status that fits, or the last one ever.
+async fn wait_for(mut status: watch::Receiver<Status>, fits: impl FnMut(&Status) -> bool + Send) -> Status {
+    // An error means that the log is gone, and its last status is the final one.
+    let found = status.wait_for(fits).await.map(|status| status.clone());
+    found.unwrap_or_else(|_| status.borrow().clone())
+}
+
+impl EventLog for SledLog {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Head, AppendError>> {
+        let (answer, heard) = oneshot::channel();
+        let queued = match append.check() {
+            Ok(()) => self.shared.queue.push(append, answer),
+            Err(reason) => Err(AppendError::Refused { reason }),
+        };
+        match queued {
+            // Without an answer the writer has gone down with the append in its hands.
+            Ok(()) => heard.map(|heard| heard.unwrap_or(Err(AppendError::OutcomeUnknown))).boxed(),
+            Err(error) => future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn read(&self, stream: &StreamId, after: Version) -> EventStream {
+        reader::read(Arc::clone(&self.shared), stream, after)
+    }
+
+    fn tail(&self, after: Position) -> EventStream {
+        live::tail(Arc::clone(&self.shared.feed), Arc::clone(&self.shared) as Arc<dyn History>, after)
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
+        let (answer, heard) = oneshot::channel();
+        if !self.shared.queue.push_barrier(answer) {
+            return future::ready(Err(ReadError::Closed)).boxed();
+        }
+        heard.map(|heard| heard.map(|()| self.shared.feed.end()).map_err(|_| ReadError::Closed)).boxed()
+    }
+}
+
+impl Drop for SledLog {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl fmt::Debug for SledLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { folder, feed, .. } = &*self.shared;
+        f.debug_struct("SledLog").field("folder", folder).field("end", &feed.end()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! Owns the layout of the data folder: the lock, the generations' folders, the clean-close marker.
+//! Must never leave a half-made generation under its real name.
+//!
+//! ```text
+//! lock                   held by the one process that has the log open
+//! gen-000001/journal     the promise
+//! gen-000001/sled/       the newest generation's blocks; disposable
+//! gen-000001/clean       present only after a clean close: the blocks are complete, the journal ends here
+//! ```
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::faults::Faults;
+use crate::journal::Journal;
+use crate::journal::bytes::{array_at, u32_at, u64_at};
+use crate::journal::frame::Hash;
+
+const LOCK: &str = "lock";
+const MARKER: &str = "clean";
+const PREFIX: &str = "gen-";
+const UNFINISHED: &str = ".new";
+const MARKER_MAGIC: [u8; 8] = *b"photoncl";
+
+/// Makes the folder, durably, if it is not there.
+pub(crate) fn create(folder: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing = folder.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(folder)?;
+    let folder = folder.canonicalize()?;
+    folder.ancestors().skip(1).take(missing).try_for_each(sync)
+}
+
+/// Takes the lock; none if another holder has it. It is free again when the file is dropped.
+pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The numbers of the generations that are there, sorted. Half-made ones are deleted.
+pub(crate) fn generations(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if number.ends_with(UNFINISHED) {
+            fs::remove_dir_all(entry.path())?;
+        } else if let Ok(number) = number.parse() {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The folder of a generation.
+pub(crate) fn generation(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{PREFIX}{number:06}"))
+}
+
+/// Makes a generation with an empty journal: complete and durable, or not there.
+pub(crate) fn create_generation(
+    folder: &Path,
+    number: u64,
+    after: u64,
+    previous: Hash,
+    faults: &Faults,
+) -> io::Result<Journal> {
+    let unfinished = folder.join(format!("{PREFIX}{number:06}{UNFINISHED}"));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    fs::create_dir(&unfinished)?;
+    let journal = Journal::create(&unfinished, number, after, previous, faults.clone())?;
+    sync(&unfinished)?;
+    fs::rename(&unfinished, generation(folder, number))?;
+    sync(folder)?;
+    Ok(journal)
+}
+
+/// Notes that a generation was closed cleanly with its journal ending at that byte.
+pub(crate) fn write_marker(generation: &Path, end: u64) -> io::Result<()> {
+    let mut bytes = MARKER_MAGIC.to_vec();
+    bytes.extend_from_slice(&end.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    let path = generation.join(MARKER);
+    fs::write(&path, bytes)?;
+    File::open(path)?.sync_all()?;
+    sync(generation)
+}
+
+/// Where the journal ended at a clean close; none after an unclean end.
+pub(crate) fn read_marker(generation: &Path) -> Option<u64> {
+    let bytes = fs::read(generation.join(MARKER)).ok()?;
+    let sound =
+        array_at(&bytes, 0) == Some(MARKER_MAGIC) && u32_at(&bytes, 16) == Some(crc32c::crc32c(&bytes[..16]));
+    u64_at(&bytes, 8).filter(|_| sound)
+}
+
+/// Durably forgets a clean close, before anything in the folder changes.
+pub(crate) fn remove_marker(generation: &Path) -> io::Result<()> {
+    match fs::remove_file(generation.join(MARKER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync(generation),
+    }
+}
+
+/// Makes names within a folder durable.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_marker_counts_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read_marker(folder.path()), None);
+        write_marker(folder.path(), 1234).unwrap();
+        assert_eq!(read_marker(folder.path()), Some(1234));
+        let path = folder.path().join(MARKER);
+        let mut bytes = fs::read(&path).unwrap();
+        for byte in 0..bytes.len() {
+            bytes[byte] ^= 4;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(read_marker(folder.path()), None);
+            bytes[byte] ^= 4;
+        }
+        remove_marker(folder.path()).unwrap();
+        remove_marker(folder.path()).unwrap();
+        assert_eq!(read_marker(folder.path()), None);
+    }
+
+    #[test]
+    fn a_half_made_generation_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+        fs::create_dir(folder.path().join("gen-000002.new")).unwrap();
+        assert_eq!(generations(folder.path()).unwrap(), [1]);
+        assert!(!folder.path().join("gen-000002.new").exists());
+    }
+}

@@ -1,0 +1,179 @@
+//! Owns the way from a folder to an open log: lock, verify everything, cut a torn tail, make the blocks
+//! whole. Must never start on a hole: what does not hold together is named, and nothing is changed.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::journal::frame::FORMAT;
+use crate::journal::scan::{Place, ScanError, Scanned, scan};
+use crate::journal::{FrameBuffer, Journal};
+use crate::live::{Feed, RingMax};
+use crate::log::Damage;
+use crate::options::Options;
+use crate::sled_log::block::Blocks;
+use crate::sled_log::folder;
+use crate::sled_log::generation::{Generation, Index};
+use crate::sled_log::ledger::Ledger;
+use crate::sled_log::queue::Queue;
+use crate::sled_log::shared::Shared;
+use crate::sled_log::writer::{Space, Writer, create_blocks};
+use crate::stream::Position;
+
+/// Why a log does not open. Each means another exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What is stored is not what was written (exit 65). Nothing was changed.
+    #[error("corrupt log: {0}")]
+    Corrupt(Damage),
+    /// Another process has the log open.
+    #[error("another process has the log open")]
+    Locked,
+    /// A newer version of the program wrote the log. Nothing was changed.
+    #[error("the log has format {found}, and this program reads up to {supported}")]
+    NewerFormat {
+        /// The format on disk.
+        found: u32,
+        /// The newest format this program reads.
+        supported: u32,
+    },
+    /// The disk did not do as it was told (exit 74).
+    #[error("cannot open the log: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<ScanError> for OpenError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Damaged(damage) => Self::Corrupt(damage),
+            ScanError::NewerFormat(found) => Self::NewerFormat { found, supported: FORMAT },
+            ScanError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// Opens the log in a folder, which is made if it is not there.
+pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer), OpenError> {
+    folder::create(path)?;
+    let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    let numbers = folder::generations(path)?;
+    if numbers.is_empty() {
+        folder::create_generation(path, 1, 0, [0; 32], &options.faults)?;
+    }
+    let newest = numbers.last().copied().unwrap_or(1);
+    let mut ledger = Ledger::new(options.recent_ids);
+    let mut place = Place { generation: 1, after: 0, previous: [0; 32], durable: 0 };
+    let mut generations = Vec::new();
+    while place.generation < newest {
+        let (generation, scanned) = open_sealed(path, place, &mut ledger)?;
+        generations.push(Arc::new(generation));
+        let Scanned { last, chain, .. } = scanned;
+        place = Place { generation: place.generation + 1, after: last, previous: chain, durable: 0 };
+    }
+    let (generation, scanned) = open_newest(path, place, &mut ledger)?;
+    let generation = Arc::new(generation);
+    generations.push(Arc::clone(&generation));
+    let journal = Journal::resume(&scanned, options.faults.clone())?;
+
+    let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
+    let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };
+    let feed = Feed::new(Position::new(scanned.last), ring_max);
+    let heads = Arc::clone(ledger.heads());
+    let shared = Arc::new(Shared::new(path.to_owned(), queue, heads, feed, generations));
+    let (frame, space) = (FrameBuffer::new(), Space::default());
+    let (names, retiring) = (Default::default(), Vec::new());
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        generation,
+        journal,
+        ledger,
+        options,
+        frame,
+        names,
+        space,
+        retiring,
+        lock,
+    };
+    Ok((shared, writer))
+}
+
+/// A sealed generation must be whole to its last byte.
+fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
+    let folder = folder::generation(path, place.generation);
+    if let Err(error) = Blocks::remove(&folder) {
+        tracing::warn!(%error, generation = place.generation, "cannot delete sealed blocks");
+    }
+    let (generation, scanned) = verify(path, place, ledger, &mut None)?;
+    if scanned.end != scanned.file.metadata()?.len() {
+        let Place { generation, .. } = place;
+        let position = Position::new(scanned.last + 1);
+        let what = "a sealed generation does not end with a whole frame";
+        return Err(OpenError::Corrupt(Damage { generation, offset: scanned.end, position, what }));
+    }
+    Ok((generation, scanned))
+}
+
+/// The newest generation may end in a torn tail, and gets its blocks: those of a clean close, or new ones.
+fn open_newest(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
+    let folder = folder::generation(path, place.generation);
+    let Some(durable) = folder::read_marker(&folder) else {
+        let mut blocks = create_blocks(&folder);
+        let (generation, scanned) = verify(path, place, ledger, &mut blocks)?;
+        generation.set_blocks(blocks.map(Arc::new));
+        return Ok((generation, scanned));
+    };
+    let (generation, scanned) = verify(path, Place { durable, ..place }, ledger, &mut None)?;
+    if scanned.end != durable {
+        let position = Position::new(scanned.last + 1);
+        let what = "the journal goes on after a clean close";
+        return Err(OpenError::Corrupt(Damage {
+            generation: place.generation,
+            offset: durable,
+            position,
+            what,
+        }));
+    }
+    folder::remove_marker(&folder)?;
+    match Blocks::open(&folder) {
+        Ok(blocks) => drop(generation.set_blocks(Some(Arc::new(blocks)))),
+        Err(error) => tracing::warn!(%error, "no blocks: reads of this generation use the journal"),
+    }
+    Ok((generation, scanned))
+}
+
+/// Verifies a journal, teaches the ledger, builds the index, and fills blocks if they are given.
+/// Blocks that do not take it are given up.
+fn verify(
+    path: &Path,
+    place: Place,
+    ledger: &mut Ledger,
+    blocks: &mut Option<Blocks>,
+) -> Result<(Generation, Scanned), OpenError> {
+    let folder = folder::generation(path, place.generation);
+    let mut index = Index::default();
+    let scanned = scan(&folder, place, &mut |frame| {
+        ledger.learn(frame.records)?;
+        index.add(frame.offset, frame.payload);
+        if let Some(Err(error)) = blocks.as_ref().map(|blocks| blocks.put(frame.payload)) {
+            tracing::warn!(%error, "no blocks: reads of this generation use the journal");
+            *blocks = None;
+        }
+        Ok(())
+    })
+    .map_err(|error| missing_is_damage(error, place))?;
+    let (after, mark, file) = (Position::new(place.after), scanned.header.mark, Arc::clone(&scanned.file));
+    Ok((Generation::new(place.generation, folder, after, mark, file, index), scanned))
+}
+
+/// A generation whose journal is gone is a hole in the log, not a fault of the disk.
+fn missing_is_damage(error: ScanError, place: Place) -> ScanError {
+    match error {
+        ScanError::Io(error) if error.kind() == io::ErrorKind::NotFound => ScanError::Damaged(Damage {
+            generation: place.generation,
+            offset: 0,
+            position: Position::new(place.after + 1),
+            what: "a generation's journal is missing",
+        }),
+        error => error,
+    }
+}

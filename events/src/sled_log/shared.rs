@@ -1,0 +1,76 @@
+//! Owns what the writer, the readers and the handle share.
+//! Must never show anything that is not durable.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::live::Feed;
+use crate::log::ReadError;
+use crate::sled_log::generation::Generation;
+use crate::sled_log::ledger::Heads;
+use crate::sled_log::queue::Queue;
+use crate::stream::Position;
+
+/// The open log.
+pub(crate) struct Shared {
+    pub(crate) folder: PathBuf,
+    pub(crate) queue: Queue,
+    pub(crate) heads: Arc<RwLock<Heads>>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) status: watch::Sender<Status>,
+    /// Oldest first, never empty.
+    generations: RwLock<Vec<Arc<Generation>>>,
+}
+
+/// Whether the log still works.
+#[derive(Clone, Default)]
+pub(crate) struct Status {
+    pub(crate) failure: Option<Arc<io::Error>>,
+    pub(crate) ended: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        folder: PathBuf,
+        queue: Queue,
+        heads: Arc<RwLock<Heads>>,
+        feed: Feed,
+        generations: Vec<Arc<Generation>>,
+    ) -> Self {
+        let (feed, status) = (Arc::new(feed), watch::Sender::default());
+        Self { folder, queue, heads, feed, status, generations: RwLock::new(generations) }
+    }
+
+    /// Shows a new generation to readers.
+    pub(crate) fn push(&self, generation: Arc<Generation>) {
+        self.generations.write().push(generation);
+    }
+
+    /// The generation that holds the first event after a position.
+    pub(crate) fn generation_after(&self, position: Position) -> Result<Arc<Generation>, ReadError> {
+        let generations = self.generations.read();
+        let next = generations.partition_point(|generation| generation.after <= position);
+        let found = next.checked_sub(1).and_then(|index| generations.get(index));
+        found.cloned().ok_or_else(|| io::Error::other("no generation holds that position").into())
+    }
+
+    /// From now on appends are refused.
+    pub(crate) fn fail(&self, error: io::Error) {
+        tracing::error!(%error, "the log has failed and refuses appends until it is opened again");
+        self.status.send_modify(|status| status.failure = Some(Arc::new(error)));
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.status.borrow().failure.is_some()
+    }
+
+    /// Lets readers and whoever closes the log go.
+    pub(crate) fn end(&self) {
+        self.feed.close();
+        self.status.send_modify(|status| status.ended = true);
+    }
+}

@@ -1,0 +1,265 @@
+//! Owns the one thread that writes: takes what waits, decides, one frame, one sync, blocks, publish, answer.
+//! Must never answer before the sync, and must never sync again after one failed.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::journal::frame::FRAME_HEADER_LEN;
+use crate::journal::record::{Names, encode};
+use crate::journal::{FrameBuffer, Journal, WriteError};
+use crate::live::Page;
+use crate::log::{Append, AppendError, Head, Refusal};
+use crate::options::Options;
+use crate::sled_log::block::{self, Blocks};
+use crate::sled_log::folder;
+use crate::sled_log::generation::{Generation, Index};
+use crate::sled_log::ledger::{Ledger, Verdict};
+use crate::sled_log::queue::{Answer, Command, Taken};
+use crate::sled_log::shared::Shared;
+
+/// How often the free space of the disk is asked for.
+const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How long readers may hold the blocks of a generation that is closed.
+const READERS_WAIT: Duration = Duration::from_secs(5);
+
+/// The writing thread's state.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    /// The newest generation.
+    pub(crate) generation: Arc<Generation>,
+    /// Its journal.
+    pub(crate) journal: Journal,
+    pub(crate) ledger: Ledger,
+    pub(crate) options: Options,
+    pub(crate) frame: FrameBuffer,
+    pub(crate) names: Names,
+    pub(crate) space: Space,
+    /// Threads that put away the blocks of sealed generations.
+    pub(crate) retiring: Vec<JoinHandle<()>>,
+    /// Held for as long as the log is open.
+    pub(crate) lock: File,
+}
+
+/// One commit in the making.
+#[derive(Default)]
+struct Commit {
+    answers: Vec<(Answer, Head)>,
+    /// Answered after the commit too, since a conflict may be with something staged.
+    refused: Vec<(Answer, AppendError)>,
+    barriers: Vec<oneshot::Sender<()>>,
+    events: Page,
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty, then ends the log.
+    pub(crate) fn run(mut self) {
+        let idle = Duration::from_millis(self.options.idle_ms);
+        let mut noted = true;
+        loop {
+            match self.shared.queue.take((!noted).then_some(idle)) {
+                Taken::Commands(commands) => {
+                    self.options.faults.pass();
+                    noted &= !self.commit(commands);
+                }
+                Taken::Idle => {
+                    noted = true;
+                    self.note_durable();
+                }
+                Taken::Closed => break,
+            }
+        }
+        self.finish(noted);
+    }
+
+    /// Whether anything was written.
+    fn commit(&mut self, commands: Vec<Command>) -> bool {
+        let mut commit = Commit::default();
+        for command in commands {
+            match command {
+                Command::Append { append, answer, .. } => self.stage(append, answer, &mut commit),
+                Command::Barrier { answer } => commit.barriers.push(answer),
+            }
+        }
+        let written = !self.frame.is_empty();
+        let outcome = if written { self.write(std::mem::take(&mut commit.events)) } else { Ok(()) };
+        if outcome.is_err() {
+            self.ledger.discard();
+        }
+        self.frame.clear();
+        commit.answer(&outcome);
+        if let Err(WriteError::Failed(error)) = outcome {
+            self.shared.fail(error);
+        }
+        written
+    }
+
+    /// Makes an append part of the commit, or answers it. A caller that no longer listens is no concern here.
+    fn stage(&mut self, append: Append, answer: Answer, commit: &mut Commit) {
+        let refused = match self.ledger.judge(&append) {
+            _ if self.shared.has_failed() => AppendError::Closed,
+            Verdict::Repeated(head) => {
+                let _ = answer.send(Ok(head));
+                return;
+            }
+            Verdict::Staged(head) => {
+                commit.answers.push((answer, head));
+                return;
+            }
+            Verdict::No(error) => error,
+            Verdict::New if self.space.is_low(&self.shared.folder, &self.options) => {
+                AppendError::Refused { reason: Refusal::StorageFull }
+            }
+            Verdict::New => {
+                let Self { ledger, frame, names, .. } = self;
+                let head = ledger.stage(append, names, |event, previous| {
+                    frame.record(|bytes| encode(&event, previous, bytes));
+                    commit.events.push(Arc::new(event));
+                });
+                commit.answers.push((answer, head));
+                return;
+            }
+        };
+        commit.refused.push((answer, refused));
+    }
+
+    /// Makes the frame durable, then visible.
+    fn write(&mut self, events: Page) -> Result<(), WriteError> {
+        if !self.journal.is_empty() && self.journal.end_with(&self.frame) > self.options.generation_bytes_max
+        {
+            self.roll()?;
+        }
+        let offset = self.journal.end() + FRAME_HEADER_LEN as u64;
+        self.journal.append(&mut self.frame)?;
+        let generation = &self.generation;
+        if let Some(blocks) = generation.blocks()
+            && let Err(error) = blocks.put(self.frame.payload())
+        {
+            tracing::warn!(%error, "going on without blocks: reads of this generation use the journal");
+            generation.set_blocks(None);
+        }
+        generation.extend(offset, self.frame.payload());
+        self.ledger.commit();
+        self.shared.feed.publish(events);
+        Ok(())
+    }
+
+    /// Seals the generation and begins the next.
+    fn roll(&mut self) -> Result<(), WriteError> {
+        let (number, after) = (self.generation.number + 1, self.ledger.last());
+        let chain = self.journal.chain();
+        let created =
+            folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults);
+        self.journal = created.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::Full,
+            _ => WriteError::Failed(error),
+        })?;
+        let path = folder::generation(&self.shared.folder, number);
+        let (mark, file) = (self.journal.mark(), Arc::clone(self.journal.file()));
+        let generation = Generation::new(number, path, after, mark, file, Index::default());
+        generation.set_blocks(create_blocks(&generation.folder).map(Arc::new));
+        let sealed = std::mem::replace(&mut self.generation, Arc::new(generation));
+        self.shared.push(Arc::clone(&self.generation));
+        self.retiring.retain(|thread| !thread.is_finished());
+        self.retiring.push(thread::spawn(move || retire(&sealed)));
+        tracing::info!(generation = number, "began a generation");
+        Ok(())
+    }
+
+    /// Without this note a damaged last frame could pass for a torn tail.
+    fn note_durable(&mut self) {
+        if self.shared.has_failed() {
+            return;
+        }
+        match self.journal.watermark() {
+            Ok(()) => {}
+            Err(WriteError::Full) => tracing::warn!("no space to note how far the journal is durable"),
+            Err(WriteError::Failed(error)) => self.shared.fail(error),
+        }
+    }
+
+    fn finish(mut self, noted: bool) {
+        for thread in self.retiring.drain(..) {
+            // It only deletes what opening the log would delete as well.
+            let _ = thread.join();
+        }
+        let abandoned = self.options.faults.abandoned();
+        if !noted && !abandoned {
+            self.note_durable();
+        }
+        let complete = close_blocks(&self.generation) && !abandoned && !self.shared.has_failed();
+        if complete && let Err(error) = folder::write_marker(&self.generation.folder, self.journal.end()) {
+            tracing::warn!(%error, "cannot note the clean close: the next start rebuilds the blocks");
+        }
+        drop(self.lock);
+        self.shared.end();
+    }
+}
+
+impl Commit {
+    fn answer(self, outcome: &Result<(), WriteError>) {
+        for (answer, head) in self.answers {
+            let heard = match outcome {
+                Ok(()) => Ok(head),
+                Err(WriteError::Full) => Err(AppendError::Refused { reason: Refusal::StorageFull }),
+                Err(WriteError::Failed(_)) => Err(AppendError::OutcomeUnknown),
+            };
+            let _ = answer.send(heard);
+        }
+        for (answer, error) in self.refused {
+            let _ = answer.send(Err(error));
+        }
+        for barrier in self.barriers {
+            let _ = barrier.send(());
+        }
+    }
+}
+
+/// Empty blocks for a generation, or none if sled does not work.
+pub(crate) fn create_blocks(generation: &Path) -> Option<Blocks> {
+    Blocks::create(generation)
+        .inspect_err(|error| tracing::warn!(%error, "no blocks: reads of this generation use the journal"))
+        .ok()
+}
+
+/// Takes the blocks of a sealed generation away, since its journal has everything.
+fn retire(sealed: &Generation) {
+    if let Some(blocks) = sealed.set_blocks(None) {
+        drop(block::last_handle(blocks, Instant::now() + READERS_WAIT));
+    }
+    if let Err(error) = Blocks::remove(&sealed.folder) {
+        tracing::warn!(%error, generation = sealed.number, "cannot delete sealed blocks");
+    }
+}
+
+/// Whether the blocks are complete on the disk.
+fn close_blocks(newest: &Generation) -> bool {
+    let Some(blocks) = newest.set_blocks(None) else { return false };
+    let Some(blocks) = block::last_handle(blocks, Instant::now() + READERS_WAIT) else { return false };
+    blocks.close().inspect_err(|error| tracing::warn!(%error, "cannot close the blocks")).is_ok()
+}
+
+/// Whether the disk has the free space that is kept in reserve.
+#[derive(Default)]
+pub(crate) struct Space {
+    checked: Option<Instant>,
+    low: bool,
+}
+
+impl Space {
+    fn is_low(&mut self, folder: &Path, options: &Options) -> bool {
+        if self.checked.is_some_and(|checked| checked.elapsed() < SPACE_CHECK_EVERY) {
+            return self.low;
+        }
+        self.checked = Some(Instant::now());
+        // A disk that does not say is taken to have space; a full one will speak up when written to.
+        self.low = rustix::fs::statvfs(folder)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < options.disk_low_water_bytes);
+        self.low
+    }
+}

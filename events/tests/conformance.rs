@@ -1,0 +1,109 @@
+//! The suite on the stored log: as it is by default, and with everything so small that each case crosses
+//! from the ring to history and from one generation to the next.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use events::conformance::{Subject, append, events_after, events_of, stream};
+use events::{BoxFuture, EventLog, Expected, Faults, Options, Position, SledLog, Version};
+use tempfile::TempDir;
+
+mod support;
+use support::flip_stored_byte;
+
+struct Stored {
+    folder: TempDir,
+    small: bool,
+    faults: Faults,
+    log: Option<Arc<SledLog>>,
+}
+
+impl Stored {
+    fn new(small: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stored = Self { folder, small, faults: Faults::default(), log: None };
+        stored.open().unwrap();
+        stored
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        let mut options = Options::default();
+        if self.small {
+            options.generation_bytes_max = 20_000;
+            (options.live_events_max, options.live_bytes_max, options.idle_ms) = (7, 2_000, 1);
+        }
+        self.faults = options.faults.clone();
+        let opened = SledLog::open(self.folder.path(), options).map_err(|error| error.to_string());
+        self.log = Some(Arc::new(opened?));
+        Ok(())
+    }
+}
+
+impl Subject for Stored {
+    fn log(&self) -> Arc<dyn EventLog> {
+        self.log.clone().unwrap()
+    }
+
+    fn reopen(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            if let Some(log) = self.log.take() {
+                self.faults.abandon();
+                // A log that has failed says so; it is closed all the same.
+                let _ = log.close().await;
+            }
+            self.open()
+        })
+    }
+
+    fn stall(&self, on: bool) -> bool {
+        self.faults.set_stalled(on);
+        true
+    }
+
+    fn fail_next_sync(&self) -> bool {
+        self.faults.fail_next_sync();
+        true
+    }
+
+    fn damage(&self, position: Position) -> bool {
+        // The bodies of the suite count from 0 in steps of ten.
+        let body = format!("body of event {}", (position.get() - 1) * 10);
+        flip_stored_byte(self.folder.path(), body.as_bytes())
+    }
+}
+
+mod by_default {
+    events::conformance_tests!(|| super::Stored::new(false));
+}
+
+mod with_everything_small {
+    events::conformance_tests!(|| super::Stored::new(true));
+}
+
+#[tokio::test]
+async fn old_generations_stay_readable_and_hold_only_their_journal() {
+    let mut stored = Stored::new(true);
+    for n in 0..1000 {
+        let stream = stream(["a", "b", "c"][n as usize % 3]);
+        stored.log().append(append(&stream, Expected::Any, n * 10, 1)).await.unwrap();
+    }
+    for clean in [false, true, true] {
+        if clean {
+            let log = stored.log.take().unwrap();
+            log.close().await.unwrap();
+            assert!(stored.folder.path().join("gen-000009/clean").exists());
+            stored.open().unwrap();
+        } else {
+            stored.reopen().await.unwrap();
+        }
+        let log = stored.log();
+        assert_eq!(events_of(&*log, &stream("a")).await.len(), 334);
+        assert_eq!(events_after(&*log, Position::START, 1000).await.len(), 1000);
+        assert_eq!(log.head().await.unwrap(), Position::new(1000));
+        let sled_folders: Vec<_> =
+            (1..=9).filter(|n| stored.folder.path().join(format!("gen-{n:06}/sled")).exists()).collect();
+        assert_eq!(sled_folders, [9]);
+    }
+    let head = stored.log().append(append(&stream("a"), Expected::Exact(Version::new(334)), 99_999, 1)).await;
+    assert_eq!(head.unwrap().position, Position::new(1001));
+}

@@ -1,0 +1,242 @@
+//! The composition root: opens the log, starts the core, binds the port. The only file that builds
+//! the others' parts together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use actors::clock::SystemClock;
+use actors::effects::Periods;
+use actors::{CatchUpError, Core, CoreOptions};
+use domain::Limits;
+use domain::agent::selection::Weights;
+use events::{EventLog, OpenError, Options, ReadError, SledLog};
+use platforms::Registry;
+use thiserror::Error;
+
+use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
+use crate::http::metrics::Metrics;
+use crate::http::page::CursorKey;
+use crate::http::{self, Api, context, error, health, routing};
+use crate::settings::Settings;
+
+/// A bug.
+pub const EXIT_BUG: i32 = 70;
+/// The log is damaged.
+pub const EXIT_CORRUPT: i32 = 65;
+/// The disk failed.
+pub const EXIT_DISK: i32 = 74;
+/// The port is taken, or the data folder belongs to another process.
+pub const EXIT_UNAVAILABLE: i32 = 69;
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another with --port or stop what uses it")]
+    Bind {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The log cannot be opened.
+    #[error("cannot open the log in {folder}: {source}")]
+    Open {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// The log cannot be followed.
+    #[error("cannot replay the log: {0}")]
+    Replay(#[from] CatchUpError),
+    /// A bug.
+    #[error("cannot start: {0}")]
+    Bug(String),
+}
+
+impl StartError {
+    /// What the process ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => EXIT_UNAVAILABLE,
+            Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
+            | Self::Replay(CatchUpError::Read(ReadError::Corrupt(_)) | CatchUpError::Views(_)) => EXIT_CORRUPT,
+            Self::Open { .. } | Self::Replay(_) => EXIT_DISK,
+            Self::Bug(_) => EXIT_BUG,
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    api: web::Data<Api>,
+    log: Arc<SledLog>,
+    address: SocketAddr,
+    handle: ServerHandle,
+    drain: Duration,
+}
+
+impl Server {
+    /// Binds, opens the log, replays it; returns when requests are taken. Needs a running actix system.
+    ///
+    /// # Errors
+    /// Why it did not start; nothing runs then.
+    pub async fn start(settings: &Settings) -> Result<Self, StartError> {
+        let folder = settings.storage.data_dir.clone();
+        let opening = open(folder.clone(), log_options(settings));
+        let log = Arc::new(opening.await.map_err(|source| StartError::Open { folder: folder.clone(), source })?);
+        let core = Core::start(core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>));
+        let state = Arc::new(ServiceState::default());
+        let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
+        let low_water_bytes = settings.limits.disk_low_water_bytes;
+        let api = web::Data::new(Api {
+            core: Arc::clone(&core),
+            platforms: Registry::built(),
+            cursors: CursorKey::ephemeral(),
+            turns: http::intent::Turns::default(),
+            state: Arc::clone(&state),
+            metrics,
+            started: Instant::now(),
+            max_agents: settings.limits.max_agents,
+            disk: Some(health::Disk { folder, low_water_bytes }),
+        });
+        let (handle, address) = listen(settings, &api)?;
+        let server =
+            Self { api, log, address, handle, drain: Duration::from_millis(settings.server.shutdown_timeout_ms) };
+        if let Err(fault) = core.catch_up().await {
+            server.stop().await;
+            return Err(fault.into());
+        }
+        state.enter(Phase::Ready);
+        tracing::info!(address = %server.address, "ready");
+        Ok(server)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Completes when the process must stop by itself, with its exit code: the disk failed a sync, or
+    /// the views cannot follow the log.
+    pub async fn failed(&self) -> i32 {
+        let mut fault = self.api.core.projected.fault();
+        tokio::select! {
+            fault = self.log.failed() => {
+                tracing::error!(%fault, "the log failed and takes no more appends");
+                EXIT_DISK
+            }
+            _ = fault.wait_for(Option::is_some) => EXIT_CORRUPT,
+        }
+    }
+
+    /// Not ready, claims answered empty, requests finished, the log synced.
+    pub async fn stop(&self) {
+        self.api.state.enter(Phase::Draining);
+        self.api.core.drain().await;
+        if tokio::time::timeout(self.drain, self.handle.stop(true)).await.is_err() {
+            self.handle.stop(false).await;
+        }
+        self.api.core.stop();
+        if let Err(fault) = self.log.close().await {
+            tracing::error!(%fault, "the log was not closed cleanly");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Opening reads and may rebuild: not on a thread that serves.
+async fn open(folder: PathBuf, options: Options) -> Result<SledLog, OpenError> {
+    let opened = tokio::task::spawn_blocking(move || SledLog::open(folder, options)).await;
+    opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()))
+}
+
+fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, SocketAddr), StartError> {
+    let (host, port) = (settings.server.host.clone(), settings.server.port);
+    let deadline = Duration::from_millis(settings.server.request_timeout_ms);
+    let position = Arc::clone(&api.core.projected);
+    let counted = api.clone();
+    let guard = Guard::new(Arc::clone(&api.state), Hosts::loopback_and(&host), deadline)
+        .exempt(http::waits)
+        .on_panic(move || counted.metrics.count_panic())
+        .position(move || position.position().get());
+    let guard = web::Data::new(guard);
+    let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };
+    let limits = web::Data::new(limits);
+    let api = api.clone();
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(api.clone())
+            .app_data(guard.clone())
+            .app_data(limits.clone())
+            .app_data(error::path_config())
+            .configure(http::routes)
+            .default_service(web::to(routing::not_found))
+            .wrap(from_fn(http::metrics::measure))
+            .wrap(from_fn(guard::protect))
+            .wrap(from_fn(context::enter))
+    });
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let server = server
+        .workers(workers)
+        .max_connections(settings.server.max_connections.div_ceil(workers))
+        .keep_alive(Duration::from_millis(settings.server.keep_alive_timeout_ms))
+        .shutdown_timeout(settings.server.shutdown_timeout_ms / 1_000)
+        .disable_signals()
+        .bind((host.as_str(), port))
+        .map_err(|source| StartError::Bind { address: format!("{host}:{port}"), source })?;
+    let address = server.addrs().first().copied();
+    let address = address.ok_or_else(|| StartError::Bug("nothing is listened on".into()))?;
+    let running = server.run();
+    let handle = running.handle();
+    actix_web::rt::spawn(running);
+    Ok((handle, address))
+}
+
+fn log_options(settings: &Settings) -> Options {
+    let mut options = Options::default();
+    options.queue_appends_max = settings.storage.queue_max;
+    options.queue_bytes_max = settings.storage.queue_max_bytes;
+    options.disk_low_water_bytes = settings.limits.disk_low_water_bytes;
+    options
+}
+
+fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
+    let (limits, agents, selection) = (&settings.limits, &settings.agents, &settings.selection);
+    CoreOptions {
+        log,
+        clock: Arc::new(SystemClock::start()),
+        limits: Limits {
+            max_steps: limits.max_steps,
+            max_edges: limits.max_edges,
+            max_definition_bytes: limits.max_inputs_bytes,
+            max_result_bytes: limits.max_result_bytes,
+            max_results_bytes: limits.max_results_bytes,
+            max_checkpoint_bytes: limits.max_checkpoint_bytes,
+            step_timeout_ms: limits.step_timeout_ms,
+            release_hold_ms: agents.release_hold_ms,
+        },
+        platforms: Registry::built().rules(),
+        periods: Periods {
+            lease_ms: agents.lease_ms,
+            offer_ms: agents.offer_ms,
+            grace_ms: agents.cancel_grace_ms,
+            sample_ms: agents.heartbeat_sample_interval_ms,
+            idle_ms: limits.idle_actor_ms,
+        },
+        weights: Weights {
+            capability: selection.capability,
+            performance: selection.performance,
+            availability: selection.availability,
+            location: selection.location,
+        },
+    }
+}

@@ -1,0 +1,105 @@
+//! HTTP: the route table, and what every route can reach. The only room that knows JSON bodies.
+
+pub mod agent_request;
+pub mod agent_view;
+pub mod agents;
+pub mod body;
+pub mod context;
+pub mod dashboard;
+pub mod docs;
+pub mod envelope;
+pub mod error;
+pub mod event_view;
+pub mod events;
+pub mod guard;
+pub mod health;
+pub mod intent;
+pub mod leases;
+pub mod metrics;
+pub mod operation_request;
+pub mod operation_view;
+pub mod operations;
+pub mod page;
+pub mod platforms;
+pub mod query;
+pub mod reading;
+pub mod refusal;
+pub mod routing;
+pub mod steps;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::web::ServiceConfig;
+use actors::Core;
+use ::platforms::Registry;
+
+use guard::ServiceState;
+use intent::Turns;
+use metrics::Metrics;
+use page::CursorKey;
+use routing::resource;
+
+/// What every route can reach.
+pub struct Api {
+    /// The core.
+    pub core: Arc<Core>,
+    /// Platforms that are available.
+    pub platforms: Registry,
+    /// Signs cursors.
+    pub cursors: CursorKey,
+    /// Turns of idempotency keys.
+    pub turns: Turns,
+    /// Whether requests are taken.
+    pub state: Arc<ServiceState>,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+    /// When the process began.
+    pub started: Instant,
+    /// Agents at most.
+    pub max_agents: usize,
+    /// Where the log lies, for the disk's free space; none for a log in memory.
+    pub disk: Option<health::Disk>,
+}
+
+/// The route table.
+#[rustfmt::skip]
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .service(resource("/health").get(health::health))
+        .service(resource("/health/detailed").get(health::detailed))
+        .service(resource("/health/live").get(health::live))
+        .service(resource("/health/ready").get(health::ready))
+        .service(resource("/health/startup").get(health::startup))
+        .service(resource("/metrics").get(metrics::metrics))
+        .service(resource("/metrics/dashboard").get(metrics::dashboard))
+        .service(resource("/api/v1/operations").get(operations::list).post(operations::create))
+        .service(resource("/api/v1/operations/{id}").get(operations::get).put(operations::update).delete(operations::cancel))
+        .service(resource("/api/v1/operations/{id}/start").post(operations::start))
+        .service(resource("/api/v1/operations/{id}/events").get(events::of_operation))
+        .service(resource("/api/v1/operations/{id}/steps").get(steps::list))
+        .service(resource("/api/v1/operations/{id}/steps/{step}").get(steps::get))
+        .service(resource("/api/v1/agents").get(agents::list).post(agents::register))
+        .service(resource("/api/v1/agents/{id}").get(agents::get).put(agents::update).delete(agents::unregister))
+        .service(resource("/api/v1/agents/{id}/heartbeat").post(agents::heartbeat))
+        .service(resource("/api/v1/agents/{id}/claim").post(agents::claim))
+        .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))
+        .service(resource("/api/v1/leases").get(leases::list))
+        .service(resource("/api/v1/leases/{id}").delete(leases::revoke))
+        .service(resource("/api/v1/leases/{id}/ack").post(leases::ack))
+        .service(resource("/api/v1/leases/{id}/progress").post(leases::progress))
+        .service(resource("/api/v1/leases/{id}/complete").post(leases::complete))
+        .service(resource("/api/v1/leases/{id}/fail").post(leases::fail))
+        .service(resource("/api/v1/leases/{id}/release").post(leases::release))
+        .service(resource("/api/v1/platforms").get(platforms::list))
+        .service(resource("/api/v1/platforms/{name}").get(platforms::get))
+        .service(resource("/api/v1/events").get(events::list))
+        .service(resource("/openapi.json").get(docs::openapi))
+        .service(docs::pages());
+}
+
+/// Requests that wait for something on purpose and have a deadline of their own.
+#[must_use]
+pub fn waits(path: &str, query: &str) -> bool {
+    path.ends_with("/claim") || query.split('&').any(|parameter| parameter.starts_with("wait="))
+}

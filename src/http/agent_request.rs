@@ -1,0 +1,218 @@
+//! What a client sends about agents, and how it becomes the domain's wish.
+
+use domain::agent::event::{Config, Patch, Profile, ReportedMetrics, Status};
+use domain::operation::definition::Location;
+use domain::{AgentId, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::{ApiError, FieldError};
+use super::operation_request::invalid_fields;
+
+/// Leases that one heartbeat may name.
+const LEASES_MAX: usize = 1_000;
+/// Longest note, in characters.
+pub const NOTE_MAX: usize = 1_024;
+
+/// A new agent: the specification's `RegisterAgentRequest`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterAgent {
+    /// Its id, `[A-Za-z0-9._-]{1,128}`.
+    pub id: String,
+    /// For people; the id when absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Which AI model it is; `none` when absent.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// `local` (when absent), `cloud`, `edge`, `mobile` or `remote`.
+    #[serde(default = "local")]
+    #[schema(value_type = String)]
+    pub location: Location,
+    /// Its settings.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub config: Config,
+    /// Free data: an object.
+    #[serde(default = "Json::object")]
+    #[schema(value_type = Object)]
+    pub metadata: Json,
+    /// The incarnation it believes to be; a lower one than the current is refused.
+    #[serde(default)]
+    pub incarnation: Option<u64>,
+}
+
+/// A change of an agent; what is absent stays.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct UpdateAgent {
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which AI model it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What it can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// Where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub location: Option<Location>,
+    /// Its settings, as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub config: Option<Config>,
+    /// Free data, as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Json>,
+    /// `active`, `inactive` or `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub status: Option<Status>,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Heartbeat {
+    /// Which incarnation speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
+    /// The status it wants: `inactive` finishes what it has and takes no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub status: Option<Status>,
+    /// What it reports about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub metrics: Option<ReportedMetrics>,
+    /// Leases that it works on.
+    pub leases: Vec<HeartbeatLease>,
+}
+
+/// One lease in a heartbeat.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeartbeatLease {
+    /// The lease.
+    pub lease_id: String,
+    /// Whole percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u8>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Kept for the next attempt, at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub checkpoint: Option<Json>,
+}
+
+/// A wish for work.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClaimWork {
+    /// How long to wait, such as `30s`; at most `55s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+    /// Most leases.
+    pub max: u32,
+    /// Only these actions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Vec<String>>,
+}
+
+impl Default for ClaimWork {
+    fn default() -> Self {
+        Self { wait: None, max: 1, actions: None }
+    }
+}
+
+fn local() -> Location {
+    Location::Local
+}
+
+fn refused(faults: Vec<(String, String)>) -> Result<(), ApiError> {
+    let faults: Vec<FieldError> =
+        faults.into_iter().map(|(pointer, detail)| FieldError::at(pointer, detail)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(invalid_fields(faults)) }
+}
+
+impl RegisterAgent {
+    /// The domain's profile, and under which id and incarnation.
+    ///
+    /// # Errors
+    /// 422 with each faulty field.
+    pub fn profile(self) -> Result<(AgentId, Profile, Option<u64>), ApiError> {
+        let id: AgentId =
+            self.id.parse().map_err(|fault: domain::IdError| ApiError::invalid_field("/id", fault.to_string()))?;
+        let profile = Profile {
+            name: self.name.unwrap_or_else(|| id.to_string()),
+            model: self.model.unwrap_or_else(|| "none".into()),
+            capabilities: self.capabilities,
+            location: self.location,
+            config: self.config,
+            metadata: self.metadata,
+        };
+        refused(profile.faults())?;
+        Ok((id, profile, self.incarnation))
+    }
+}
+
+impl UpdateAgent {
+    /// The domain's patch.
+    ///
+    /// # Errors
+    /// 422 with each faulty field.
+    pub fn patch(self) -> Result<Patch, ApiError> {
+        let Self { name, model, capabilities, location, config, metadata, .. } = self;
+        let patch = Patch { name, model, capabilities, location, config, metadata };
+        refused(patch.faults())?;
+        Ok(patch)
+    }
+}
+
+impl Heartbeat {
+    /// Fields that break a rule.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        if self.leases.len() > LEASES_MAX {
+            faults.push(FieldError::at("/leases", format!("a heartbeat names at most {LEASES_MAX} leases")));
+        }
+        for (at, lease) in self.leases.iter().enumerate() {
+            faults.extend(report_faults(lease.progress, lease.note.as_deref(), &format!("/leases/{at}")));
+        }
+        let metrics = self.metrics.unwrap_or_default();
+        let shares = [("cpuUsage", metrics.cpu_usage), ("memoryUsage", metrics.memory_usage)];
+        for (name, value) in shares {
+            if value.is_some_and(|value| !(0.0..=100.0).contains(&value)) {
+                faults.push(FieldError::at(format!("/metrics/{name}"), format!("{name} must be from 0 to 100")));
+            }
+        }
+        if metrics.network_latency.is_some_and(|latency| !(0.0..=3_600_000.0).contains(&latency)) {
+            faults.push(FieldError::at("/metrics/networkLatency", "networkLatency must be from 0 to 3600000 ms"));
+        }
+        faults
+    }
+}
+
+/// What is wrong with a progress report.
+#[must_use]
+pub fn report_faults(progress: Option<u8>, note: Option<&str>, pointer: &str) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    if progress.is_some_and(|progress| progress > 100) {
+        faults.push(FieldError::at(format!("{pointer}/progress"), "progress must be from 0 to 100"));
+    }
+    if note.is_some_and(|note| note.chars().count() > NOTE_MAX || note.chars().any(char::is_control)) {
+        let detail = format!("note must have at most {NOTE_MAX} characters and no control characters");
+        faults.push(FieldError::at(format!("{pointer}/note"), detail));
+    }
+    faults
+}

@@ -1,0 +1,271 @@
+//! Agents and their work as clients see them. Presence is shown here and only here.
+
+use actors::dispatcher::Granted;
+use actors::presence::Seen;
+use actors::protocol::{Directive, Pulse};
+use domain::agent::event::Config;
+use domain::operation::definition::Location;
+use domain::views::agent_directory::Row;
+use domain::{AgentId, Json, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An agent: the specification's `Agent`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentView {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Which AI model it is.
+    pub model: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// Where it is.
+    #[schema(value_type = String)]
+    pub location: Location,
+    /// `active`, `busy`, `inactive` or `error`.
+    pub status: String,
+    /// Why.
+    pub status_reason: String,
+    /// When it was last heard.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen: Timestamp,
+    /// Operations that it works for.
+    pub current_operations: Vec<String>,
+    /// How it does.
+    pub metrics: AgentMetrics,
+    /// Its settings.
+    #[schema(value_type = Object)]
+    pub config: Config,
+    /// Free data.
+    #[schema(value_type = Object)]
+    pub metadata: Json,
+    /// Rises with every registration.
+    pub incarnation: u64,
+    /// When it first registered.
+    #[schema(value_type = String, format = DateTime)]
+    pub registered_at: Timestamp,
+    /// Version of its history; also the `ETag`.
+    pub revision: u64,
+}
+
+/// How an agent does. The first four are measured by the server, the others reported by the agent.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentMetrics {
+    /// Steps completed.
+    pub operations_completed: u64,
+    /// Steps failed or lost.
+    pub operations_failed: u64,
+    /// Milliseconds from assignment to completion, newer ones weighing more; null before the first.
+    pub average_response_time: Option<f64>,
+    /// Percent, newer ones weighing more; null before the first.
+    pub success_rate: Option<f64>,
+    /// Percent.
+    pub cpu_usage: Option<f64>,
+    /// Percent.
+    pub memory_usage: Option<f64>,
+    /// Milliseconds.
+    pub network_latency: Option<f64>,
+}
+
+/// The answer to a registration.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RegisteredView {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentView,
+    /// How often a heartbeat is expected, in milliseconds; 0 for never.
+    pub heartbeat_interval_ms: u64,
+    /// How long a lease lasts without a sign of life, in milliseconds.
+    pub lease_ms: u64,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeartbeatView {
+    /// Leases that were renewed.
+    pub renewed: Vec<RenewedView>,
+    /// What to do.
+    pub directives: Vec<DirectiveView>,
+    /// When to speak again, in milliseconds.
+    pub next_heartbeat_ms: u64,
+}
+
+/// A renewed lease.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RenewedView {
+    /// The lease.
+    pub lease_id: String,
+    /// Milliseconds until it is lost.
+    pub remaining_ms: u64,
+}
+
+/// What an agent is told to do.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectiveView {
+    /// `cancel`, `lost` or `drain`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimView {
+    /// The work; empty when none came in time.
+    pub leases: Vec<LeaseGrant>,
+}
+
+/// A step to perform.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseGrant {
+    /// Names this grant in every report.
+    pub lease_id: String,
+    /// Rises with every grant of the step; hand it on to what the work writes to.
+    pub fencing_token: u64,
+    /// The operation.
+    pub operation_id: String,
+    /// The step.
+    pub step: u32,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// What to perform.
+    pub action: String,
+    /// With these parameters.
+    #[schema(value_type = Object)]
+    pub inputs: Json,
+    /// What an earlier attempt left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub checkpoint: Option<Json>,
+    /// Milliseconds within which a first sign of life is expected.
+    pub ack_within_ms: u64,
+    /// Milliseconds until the lease is lost without a sign of life.
+    pub remaining_ms: u64,
+    /// Milliseconds from its start after which the attempt is stopped.
+    pub hard_deadline_ms: u64,
+    /// W3C trace context to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// How many slots an agent has: the specification's `AvailabilityStatus`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AvailabilityView {
+    /// Whether it can take a step now.
+    pub available: bool,
+    /// Its status.
+    pub status: String,
+    /// Slots in all.
+    pub slots: u32,
+    /// Slots that are free.
+    pub free: u32,
+    /// Leases that take the others.
+    pub leases: Vec<String>,
+}
+
+impl AgentView {
+    /// Shows a row, and what is known of its presence.
+    #[must_use]
+    pub fn of(id: &AgentId, row: &Row, seen: Option<Seen>) -> Self {
+        let agent = &row.agent;
+        let profile = &agent.profile;
+        let reported = seen.map_or(agent.reported, |seen| seen.metrics);
+        let mut operations: Vec<String> =
+            agent.assignments.values().map(|assignment| assignment.operation.to_string()).collect();
+        operations.dedup();
+        Self {
+            id: id.to_string(),
+            name: profile.name.clone(),
+            model: profile.model.clone(),
+            capabilities: profile.capabilities.clone(),
+            location: profile.location,
+            status: agent.shown_status().into(),
+            status_reason: agent.status_reason.clone(),
+            last_seen: seen.map_or(agent.last_seen, |seen| seen.at.max(agent.last_seen)),
+            current_operations: operations,
+            metrics: AgentMetrics {
+                operations_completed: agent.completed,
+                operations_failed: agent.failed,
+                average_response_time: agent.response_ms(),
+                success_rate: agent.success_rate().map(|rate| rate * 100.0),
+                cpu_usage: reported.cpu_usage,
+                memory_usage: reported.memory_usage,
+                network_latency: reported.network_latency,
+            },
+            config: profile.config.clone(),
+            metadata: profile.metadata.clone(),
+            incarnation: agent.incarnation,
+            registered_at: agent.registered_at,
+            revision: row.revision,
+        }
+    }
+}
+
+impl HeartbeatView {
+    /// Shows a pulse.
+    #[must_use]
+    pub fn of(pulse: &Pulse) -> Self {
+        let renewed = pulse.renewed.iter();
+        let renewed = renewed
+            .map(|(lease, remaining_ms)| RenewedView { lease_id: lease.to_string(), remaining_ms: *remaining_ms });
+        Self {
+            renewed: renewed.collect(),
+            directives: pulse.directives.iter().map(DirectiveView::of).collect(),
+            next_heartbeat_ms: pulse.next_ms,
+        }
+    }
+}
+
+impl DirectiveView {
+    fn of(directive: &Directive) -> Self {
+        let (kind, lease, reason) = match directive {
+            Directive::Cancel(lease) => ("cancel", Some(lease), "the operation has ended"),
+            Directive::Lost(lease) => ("lost", Some(lease), "the lease is over or somebody else's"),
+            Directive::Drain => ("drain", None, "the agent is inactive and gets no more work"),
+        };
+        Self { kind: kind.into(), lease_id: lease.map(ToString::to_string), reason: reason.into() }
+    }
+}
+
+impl ClaimView {
+    /// Shows what was granted.
+    #[must_use]
+    pub fn of(granted: &[Granted], offer_ms: u64, traceparent: Option<&str>) -> Self {
+        Self { leases: granted.iter().map(|granted| LeaseGrant::of(granted, offer_ms, traceparent)).collect() }
+    }
+}
+
+impl LeaseGrant {
+    fn of(granted: &Granted, offer_ms: u64, traceparent: Option<&str>) -> Self {
+        let reserved = &granted.reserved;
+        Self {
+            lease_id: reserved.lease_id.to_string(),
+            fencing_token: reserved.grant,
+            operation_id: reserved.lease_id.operation.to_string(),
+            step: reserved.step,
+            attempt: reserved.attempt,
+            action: granted.action.to_string(),
+            inputs: reserved.inputs.clone(),
+            checkpoint: granted.checkpoint.clone(),
+            ack_within_ms: offer_ms,
+            remaining_ms: offer_ms,
+            hard_deadline_ms: granted.timeout_ms,
+            traceparent: traceparent.map(str::to_owned),
+        }
+    }
+}

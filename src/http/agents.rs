@@ -1,0 +1,315 @@
+//! The routes of agents: registry, heartbeat, claim, availability.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, web};
+use actors::gateway::Order;
+use actors::matching::Appetite;
+use actors::protocol::{Beat, LeaseBeat};
+use domain::agent::event::Status;
+use domain::agent::{Agent, Command};
+use domain::views::agent_directory::Row;
+use domain::{ActionName, AgentId};
+
+use super::Api;
+use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
+use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, RegisteredView};
+use super::body::{Body, OptionalBody};
+use super::envelope::Reply;
+use super::error::{ApiError, FieldError};
+use super::intent::{Intent, metadata};
+use super::operation_request::invalid_fields;
+use super::operations::Answer;
+use super::page::Page;
+use super::query::Parameters;
+use super::reading;
+
+/// Largest heartbeat, in bytes.
+const HEARTBEAT_MAX: usize = 256 * 1024;
+/// Longest wait of a claim.
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(55);
+/// Wait of a claim that names none.
+const CLAIM_WAIT_DEFAULT: Duration = Duration::from_secs(30);
+/// Most leases of one claim.
+const CLAIM_MAX: u32 = 100;
+
+/// Lists agents by id.
+#[utoipa::path(get, path = "/api/v1/agents", tag = "agents",
+    params(("status" = Option<String>, Query), ("capability" = Option<String>, Query),
+        ("location" = Option<String>, Query), ("model" = Option<String>, Query),
+        ("label.KEY" = Option<String>, Query), ("limit" = Option<u64>, Query),
+        ("cursor" = Option<String>, Query), ("count" = Option<bool>, Query),
+        ("minPosition" = Option<u64>, Query)),
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<AgentView>>)))]
+pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<AgentView>> {
+    const NAMES: &[&str] =
+        &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition"];
+    let parameters = Parameters::of(&request, NAMES, &["label."])?;
+    let status = parameters.get_choice("status", &["active", "busy", "inactive", "error"])?;
+    let places = domain::operation::definition::Location::ALL.map(domain::operation::definition::Location::name);
+    let location = parameters.get_choice("location", &places)?;
+    let labels: Vec<(&str, &str)> = parameters.family("label.").collect();
+    let paging = reading::Paging::of(&parameters, &api.cursors)?;
+    reading::wait_for_position(&api, &parameters).await?;
+    let admits = |row: &Row| {
+        let profile = &row.agent.profile;
+        status.is_none_or(|status| row.agent.shown_status() == status)
+            && parameters.get("capability").is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
+            && location.is_none_or(|location| profile.location.name() == location)
+            && parameters.get("model").is_none_or(|model| profile.model == model)
+            && labels.iter().all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
+    };
+    let views = api.core.projected.views.read();
+    let after = paging.after.as_deref().and_then(|after| after.strip_prefix("agent/")).unwrap_or_default();
+    let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
+    let rows = views.agents.iter().filter(|(id, row)| id.as_str() > after && admits(row));
+    let mut found: Vec<(&AgentId, &Row)> = rows.take(limit.saturating_add(1)).collect();
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let cursor = found.last().filter(|_| more).map(|(id, _)| api.cursors.encode(&format!("agent/{id}")));
+    let mut page = Page::new(paging.limit, cursor);
+    if paging.count {
+        page = page.total(views.agents.iter().filter(|(_, row)| admits(row)).count() as u64);
+    }
+    Ok(Reply::ok(found.into_iter().map(|(id, row)| view(&api, id, row)).collect()).page(page))
+}
+
+fn view(api: &Api, id: &AgentId, row: &Row) -> AgentView {
+    AgentView::of(id, row, api.core.presence.seen(id))
+}
+
+fn unknown(id: &AgentId) -> ApiError {
+    ApiError::not_found(format!("There is no agent {id}; register it with POST /api/v1/agents."))
+}
+
+/// Registers an agent; the same id again starts its next incarnation.
+#[utoipa::path(post, path = "/api/v1/agents", tag = "agents", request_body = RegisterAgent,
+    responses((status = 201, body = super::envelope::ApiResponse<RegisteredView>),
+        (status = 200, description = "registered again"), (status = 409)))]
+pub async fn register(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    body: Body<RegisterAgent>,
+) -> Answer<RegisteredView> {
+    Parameters::of(&request, &[], &[])?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let (id, profile, incarnation) = body.value.profile()?;
+    if let Some(used) = intent.used(&api.core.projected)? {
+        let agent = recorded(&api, &id, used.version).await?;
+        let reply = registered(&api, &id, &agent, used.version).replayed();
+        return Ok(reply);
+    }
+    let agents = api.core.projected.views.read().agents.len();
+    let known = api.core.projected.views.read().agents.ever(&id).is_some();
+    if !known && agents >= api.max_agents {
+        let message = format!("There are {agents} agents already, which is the maximum; unregister some first.");
+        return Err(ApiError::conflict(message));
+    }
+    let command = Command::Register { profile: Box::new(profile), incarnation };
+    let order = Order::<Agent>::of(command, intent.metadata.clone()).with_state();
+    let receipt = api.core.gateway.execute(&id, order).await?;
+    let agent = receipt.state.ok_or_else(|| unknown(&id))?;
+    let now = api.core.around.clock.now();
+    api.core.presence.heard(&id, None, now, u64::MAX);
+    Ok(registered(&api, &id, &agent, receipt.version.get()))
+}
+
+/// 201 for the first incarnation, 200 for a later one.
+fn registered(api: &Api, id: &AgentId, agent: &Agent, revision: u64) -> Reply<RegisteredView> {
+    let seen = api.core.presence.seen(id);
+    let row = Row { agent: agent.clone(), revision };
+    let view = RegisteredView {
+        agent: AgentView::of(id, &row, seen),
+        heartbeat_interval_ms: agent.profile.config.heartbeat_interval_ms,
+        lease_ms: api.core.periods.lease_ms,
+    };
+    let reply = if agent.incarnation == 1 {
+        Reply::created(view, format!("/api/v1/agents/{id}"))
+    } else {
+        Reply::ok(view)
+    };
+    reply.etag(revision)
+}
+
+/// An agent as it stood at a revision.
+async fn recorded(api: &Api, id: &AgentId, revision: u64) -> Result<Agent, ApiError> {
+    let stream = actors::gateway::stream_of::<Agent>(id);
+    let log = &*api.core.around.log;
+    let nothing = actors::recovery::Recovered::default();
+    let recovered = actors::recovery::recover::<Agent>(log, &stream, nothing, Some(revision)).await?;
+    recovered.state.ok_or_else(|| unknown(id))
+}
+
+/// Shows an agent.
+#[utoipa::path(get, path = "/api/v1/agents/{id}", tag = "agents",
+    params(("id" = String, Path), ("minPosition" = Option<u64>, Query)),
+    responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
+pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
+    let parameters = Parameters::of(&request, &["minPosition"], &[])?;
+    let id: AgentId = id.parse()?;
+    reading::wait_for_position(&api, &parameters).await?;
+    let views = api.core.projected.views.read();
+    let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
+    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision))
+}
+
+/// Changes what an agent says of itself.
+#[utoipa::path(put, path = "/api/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
+    request_body = UpdateAgent,
+    responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 412)))]
+pub async fn update(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<UpdateAgent>,
+) -> Answer<AgentView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: AgentId = id.parse()?;
+    let UpdateAgent { status, .. } = body.value;
+    let patch = body.value.patch()?;
+    let mut answer = execute(&api, &request, &id, Command::Update(Box::new(patch))).await?;
+    if let Some(status) = status {
+        let command = Command::SetStatus { status, reason: "operator".into() };
+        answer = execute_plain(&api, &id, Order::<Agent>::of(command, metadata())).await?;
+    }
+    Ok(answer)
+}
+
+/// Unregisters an agent; what it was working on is given to others.
+#[utoipa::path(delete, path = "/api/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
+pub async fn unregister(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: AgentId = id.parse()?;
+    let reply = execute(&api, &request, &id, Command::Unregister).await?;
+    api.core.presence.forget_agent(&id);
+    Ok(reply)
+}
+
+async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Command) -> Answer<AgentView> {
+    let present = api.core.projected.views.read().agents.ever(id).map(|row| row.revision);
+    let if_version = reading::if_match(request, present.ok_or_else(|| unknown(id))?)?;
+    execute_plain(api, id, Order { if_version, ..Order::<Agent>::of(command, metadata()) }).await
+}
+
+async fn execute_plain(api: &Api, id: &AgentId, order: Order<Agent>) -> Answer<AgentView> {
+    let receipt = api.core.gateway.execute(id, order.with_state()).await?;
+    let agent = receipt.state.ok_or_else(|| unknown(id))?;
+    let row = Row { agent: (*agent).clone(), revision: receipt.version.get() };
+    let reply = Reply::ok(view(api, id, &row)).etag(row.revision);
+    Ok(match receipt.position {
+        Some(position) => reply.position(position.get()),
+        None => reply,
+    })
+}
+
+/// Takes a heartbeat: renews leases and says what to do.
+#[utoipa::path(post, path = "/api/v1/agents/{id}/heartbeat", tag = "agents", params(("id" = String, Path)),
+    request_body = Heartbeat,
+    responses((status = 200, body = super::envelope::ApiResponse<HeartbeatView>),
+        (status = 404, description = "register again"), (status = 409)))]
+pub async fn heartbeat(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<Heartbeat, HEARTBEAT_MAX>,
+) -> Answer<HeartbeatView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: AgentId = id.parse()?;
+    let beat = beat(body.value)?;
+    let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
+    Ok(Reply::ok(HeartbeatView::of(&pulse)))
+}
+
+fn beat(heartbeat: Heartbeat) -> Result<Beat, ApiError> {
+    let mut faults = heartbeat.faults();
+    let mut leases = Vec::new();
+    for (at, lease) in heartbeat.leases.into_iter().enumerate() {
+        match lease.lease_id.parse() {
+            Ok(id) => leases.push(LeaseBeat {
+                lease: id,
+                progress: lease.progress,
+                note: lease.note,
+                checkpoint: lease.checkpoint,
+            }),
+            Err(fault) => {
+                let fault: domain::IdError = fault;
+                faults.push(FieldError::at(format!("/leases/{at}/leaseId"), fault.to_string()));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(invalid_fields(faults));
+    }
+    let Heartbeat { incarnation, status, metrics, .. } = heartbeat;
+    Ok(Beat { incarnation, status, metrics, leases })
+}
+
+/// Asks for work and waits for it.
+#[utoipa::path(post, path = "/api/v1/agents/{id}/claim", tag = "agents", params(("id" = String, Path)),
+    request_body = ClaimWork,
+    responses((status = 200, body = super::envelope::ApiResponse<ClaimView>), (status = 404), (status = 503)))]
+pub async fn claim(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<ClaimWork>,
+) -> Answer<ClaimView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: AgentId = id.parse()?;
+    let ClaimWork { wait, max, actions } = body.value;
+    let wait = match wait.as_deref().map(|text| (text, super::query::parse_duration(text))) {
+        None => CLAIM_WAIT_DEFAULT,
+        Some((_, Some(wait))) if wait <= CLAIM_WAIT_MAX => wait,
+        Some((text, _)) => {
+            let detail = format!("wait must be such as 30s or 500ms, at most 55s, not {}", super::query::shown(text));
+            return Err(ApiError::invalid_field("/wait", detail));
+        }
+    };
+    if !(1..=CLAIM_MAX).contains(&max) {
+        return Err(ApiError::invalid_field("/max", format!("max must be from 1 to {CLAIM_MAX}")));
+    }
+    let actions = actions.as_deref().map(action_names).transpose()?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    if let (Some(key), Some(used)) = (intent.metadata.key, intent.used(&api.core.projected)?) {
+        super::intent::same_body(key.body, used.body)?;
+    }
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let appetite = Appetite::of(max, actions);
+    let granted = api.core.claim(&id, appetite, wait_ms, intent.metadata.clone()).await?;
+    Ok(Reply::ok(ClaimView::of(&granted, api.core.periods.offer_ms, intent.metadata.traceparent.as_deref())))
+}
+
+fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
+    let mut faults = Vec::new();
+    let mut names = Vec::new();
+    for (at, action) in actions.iter().enumerate() {
+        match action.parse::<ActionName>() {
+            Ok(name) => names.push(name),
+            Err(fault) => faults.push(FieldError::at(format!("/actions/{at}"), fault.to_string())),
+        }
+    }
+    if faults.is_empty() { Ok(names) } else { Err(invalid_fields(faults)) }
+}
+
+/// Says how many slots an agent has free.
+#[utoipa::path(get, path = "/api/v1/agents/{id}/availability", tag = "agents", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<AvailabilityView>), (status = 404)))]
+pub async fn availability(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer<AvailabilityView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: AgentId = id.parse()?;
+    let views = api.core.projected.views.read();
+    let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
+    let agent = &row.agent;
+    Ok(Reply::ok(AvailabilityView {
+        available: agent.status == Status::Active && agent.free_slots() > 0,
+        status: agent.shown_status().into(),
+        slots: agent.profile.config.max_concurrent_steps,
+        free: agent.free_slots(),
+        leases: agent.assignments.keys().map(ToString::to_string).collect(),
+    }))
+}

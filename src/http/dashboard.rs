@@ -1,0 +1,169 @@
+//! The figures of `/metrics/dashboard`: the specification's `DashboardData`, all real.
+
+use std::collections::BTreeMap;
+
+use domain::operation::definition::Priority;
+use domain::operation::step::Status;
+use domain::views::Views;
+use domain::views::dashboard::Durations;
+use domain::{OperationId, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+
+/// Alerts that are listed.
+const ALERTS_MAX: usize = 50;
+/// A ready step that nobody was given for so long is worth an alert, in milliseconds.
+const READY_LONG_MS: u64 = 60_000;
+
+/// Everything a dashboard shows.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DashboardView {
+    /// How many agents have which status.
+    pub agents: BTreeMap<String, usize>,
+    /// How many operations have which status.
+    pub operations_by_status: BTreeMap<String, usize>,
+    /// How many operations under way have which priority.
+    pub active_by_priority: BTreeMap<String, usize>,
+    /// What happened lately.
+    pub throughput: ThroughputView,
+    /// From creation to end, of the last 1,024 operations.
+    pub operation_duration_ms: PercentilesView,
+    /// From start to success, of the last 1,024 steps.
+    pub step_duration_ms: PercentilesView,
+    /// Each platform and how it is.
+    pub platforms: BTreeMap<String, String>,
+    /// What needs attention.
+    pub alerts: Vec<AlertView>,
+}
+
+/// What happened lately.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ThroughputView {
+    /// Operations created in the last minute.
+    pub created_last_minute: u64,
+    /// Operations completed in the last minute.
+    pub completed_last_minute: u64,
+    /// Operations failed in the last minute.
+    pub failed_last_minute: u64,
+    /// Steps completed in the last minute.
+    pub steps_last_minute: u64,
+    /// Operations completed in the last hour.
+    pub completed_last_hour: u64,
+}
+
+/// Percentiles in milliseconds; null without samples.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct PercentilesView {
+    /// Half are faster.
+    pub p50: Option<u64>,
+    /// 95 % are faster.
+    pub p95: Option<u64>,
+    /// 99 % are faster.
+    pub p99: Option<u64>,
+}
+
+/// Something that needs attention.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertView {
+    /// `no_capable_agent`, `quarantined` or `agent_error`.
+    pub kind: String,
+    /// Which one.
+    pub subject: String,
+    /// A sentence.
+    pub detail: String,
+}
+
+impl DashboardView {
+    /// Looks at the views of this moment.
+    #[must_use]
+    pub fn of(api: &Api) -> Self {
+        let views = api.core.projected.views.read();
+        let now = api.core.around.clock.now();
+        let mut alerts = alerts(&views, now);
+        for stream in api.core.supervisor.quarantined() {
+            let detail = "It failed too often and is out of service until the next start.".into();
+            alerts.push(AlertView { kind: "quarantined".into(), subject: stream.to_string(), detail });
+        }
+        alerts.truncate(ALERTS_MAX);
+        let mut agents = BTreeMap::from(["active", "busy", "inactive", "error"].map(|name| (name.into(), 0)));
+        for (_, row) in views.agents.iter() {
+            *agents.entry(row.agent.shown_status().to_owned()).or_default() += 1;
+        }
+        let count = |status, priority| views.operations.count(status, priority);
+        let by_status = Status::ALL.map(|status| {
+            (status.name().to_owned(), Priority::ALL.into_iter().map(|priority| count(status, priority)).sum())
+        });
+        let by_priority = Priority::ALL.map(|priority| {
+            let active = count(Status::Pending, priority) + count(Status::InProgress, priority);
+            (priority.name().to_owned(), active)
+        });
+        Self {
+            agents,
+            operations_by_status: by_status.into(),
+            active_by_priority: by_priority.into(),
+            throughput: throughput(&views, now),
+            operation_duration_ms: percentiles(&views.dashboard.operations),
+            step_duration_ms: percentiles(&views.dashboard.steps),
+            platforms: api.platforms.iter().map(|(name, _)| (name.to_string(), "available".into())).collect(),
+            alerts,
+        }
+    }
+}
+
+fn percentiles(durations: &Durations) -> PercentilesView {
+    match durations.percentiles([50, 95, 99]) {
+        None => PercentilesView::default(),
+        Some([p50, p95, p99]) => PercentilesView { p50: Some(p50), p95: Some(p95), p99: Some(p99) },
+    }
+}
+
+fn throughput(views: &Views, now: Timestamp) -> ThroughputView {
+    let mut shown = ThroughputView::default();
+    // This minute has only begun: the one before it counts too.
+    for minute in views.dashboard.last_minutes(now, 2) {
+        shown.created_last_minute += minute.created;
+        shown.completed_last_minute += minute.completed;
+        shown.failed_last_minute += minute.failed;
+        shown.steps_last_minute += minute.steps;
+    }
+    shown.completed_last_hour = views.dashboard.last_minutes(now, 60).map(|minute| minute.completed).sum();
+    shown
+}
+
+fn alerts(views: &Views, now: Timestamp) -> Vec<AlertView> {
+    let mut alerts = Vec::new();
+    for (id, row) in views.agents.iter() {
+        if row.agent.shown_status() == "error" {
+            let detail = format!("The agent is in error: {}.", row.agent.status_reason);
+            alerts.push(AlertView { kind: "agent_error".into(), subject: id.to_string(), detail });
+        }
+    }
+    alerts.extend(views.operations.open().iter().filter_map(|id| starving(views, id, now)).take(ALERTS_MAX));
+    alerts
+}
+
+/// An operation with a ready step that no registered agent could ever take.
+fn starving(views: &Views, id: &OperationId, now: Timestamp) -> Option<AlertView> {
+    let row = views.operations.get(id)?;
+    let run = row.run.as_ref()?;
+    if now.ms_since(row.started_at?) < READY_LONG_MS {
+        return None;
+    }
+    let position = *run.ready.first()?;
+    let step = &run.skeleton.steps[position];
+    let capable = views.agents.iter().any(|(agent, found)| {
+        let profile = &found.agent.profile;
+        step.agent.as_ref().is_none_or(|asked| asked == agent)
+            && step.requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed))
+    });
+    (!capable).then(|| AlertView {
+        kind: "no_capable_agent".into(),
+        subject: id.to_string(),
+        detail: format!("No registered agent can take step {}; register one that can.", step.step),
+    })
+}

@@ -1,0 +1,41 @@
+//! The OpenAPI document, generated from the routes, and a page that shows it without any outside asset.
+
+use std::sync::OnceLock;
+
+use actix_web::dev::HttpServiceFactory;
+use actix_web::{HttpResponse, web};
+use utoipa::OpenApi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::{agents, events, health, leases, metrics, operations, platforms, steps};
+
+/// The document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Photon", description = "Coordinates AI agents over a durable event log.",
+        license(name = "MIT OR Apache-2.0")),
+    paths(
+        health::health, health::detailed, health::live, health::ready, health::startup,
+        metrics::metrics, metrics::dashboard,
+        operations::list, operations::create, operations::get, operations::update, operations::cancel,
+        operations::start, events::of_operation, steps::list, steps::get,
+        agents::list, agents::register, agents::get, agents::update, agents::unregister, agents::heartbeat,
+        agents::claim, agents::availability,
+        leases::list, leases::revoke, leases::ack, leases::progress, leases::complete, leases::fail,
+        leases::release,
+        platforms::list, platforms::get, events::list,
+    ))]
+pub struct Document;
+
+/// The document as JSON.
+pub async fn openapi() -> HttpResponse {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = TEXT.get_or_init(|| Document::openapi().to_json().unwrap_or_default());
+    HttpResponse::Ok().content_type("application/json").body(text.as_str())
+}
+
+/// The page and its assets, all from the program itself; `/docs` leads to it.
+pub fn pages() -> impl HttpServiceFactory {
+    let config = Config::from("/openapi.json");
+    (web::redirect("/docs", "/docs/"), SwaggerUi::new("/docs/{_:.*}").config(config))
+}

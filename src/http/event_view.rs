@@ -1,0 +1,83 @@
+//! Stored events as CloudEvents 1.0 JSON. The same bytes wherever an event is shown.
+
+use actors::codec::{Metadata, Stored};
+use domain::agent::Agent;
+use domain::operation::Operation;
+use domain::{Aggregate, Timestamp};
+use events::Recorded;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+/// An event: CloudEvents 1.0 with `sequence`, `revision` and who asked.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// `1.0`.
+    pub specversion: String,
+    /// Unique.
+    pub id: String,
+    /// `/photon`.
+    pub source: String,
+    /// Its name, such as `step.completed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The operation or agent that it is about.
+    pub subject: String,
+    /// When it happened.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// `application/json`.
+    pub datacontenttype: String,
+    /// Its place in the whole log; grows, may skip.
+    pub sequence: String,
+    /// Its place in the history of its subject.
+    pub revision: String,
+    /// The request that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlationid: Option<String>,
+    /// What caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causationid: Option<String>,
+    /// Who asked.
+    pub actor: String,
+    /// What happened.
+    #[schema(value_type = Object)]
+    pub data: Value,
+}
+
+impl EventView {
+    /// Shows a recorded event. One that is not understood is shown without its data, never left out.
+    #[must_use]
+    pub fn of(recorded: &Recorded) -> Self {
+        let metadata = Metadata::decode(&recorded.metadata);
+        Self {
+            specversion: "1.0".into(),
+            id: recorded.id.to_string(),
+            source: "/photon".into(),
+            kind: recorded.name.to_string(),
+            subject: recorded.stream.id().to_owned(),
+            time: Timestamp::from_micros(recorded.time_us),
+            datacontenttype: "application/json".into(),
+            sequence: recorded.position.to_string(),
+            revision: recorded.version.to_string(),
+            correlationid: metadata.correlation_id,
+            causationid: metadata.causation_id,
+            actor: metadata.actor,
+            data: data(recorded),
+        }
+    }
+}
+
+fn data(recorded: &Recorded) -> Value {
+    let shown = match recorded.stream.category() {
+        Operation::CATEGORY => decoded::<Operation>(recorded),
+        Agent::CATEGORY => decoded::<Agent>(recorded),
+        _ => Some(json!({ "stream": String::from_utf8_lossy(&recorded.body) })),
+    };
+    shown.unwrap_or_else(|| json!({"undecodable": true, "schema": recorded.schema}))
+}
+
+fn decoded<A: Stored>(recorded: &Recorded) -> Option<Value> {
+    let event = A::decode(&recorded.name, recorded.schema, &recorded.body);
+    event.ok().map(|event| A::json(&event))
+}

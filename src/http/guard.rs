@@ -1,0 +1,450 @@
+//! Owns what happens before and around every handler: sizes, host, origin, phase, deadline, panics, headers.
+//! It must never look into a body or know what a route does.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpResponse, ResponseError, web};
+use futures_util::FutureExt;
+
+use super::context::RequestContext;
+use super::envelope::POSITION;
+use super::error::{self, ApiError, Code};
+
+mod unread;
+
+use unread::Unread;
+
+const HEADERS_MAX_BYTES: usize = 16 * 1024;
+const URI_MAX_BYTES: usize = 8 * 1024;
+
+/// Paths that answer in every phase, with all that is below them.
+const ALWAYS_OPEN: &[&str] = &["/health", "/metrics", "/openapi.json", "/docs"];
+
+const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+/// Swagger UI sets styles from its script and draws its icons as `data:` images; its scripts are files.
+const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Whether the service takes requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// The log is being read.
+    Recovering = 0,
+    /// All is well.
+    Ready = 1,
+    /// The process is about to end.
+    Draining = 2,
+}
+
+/// The phase, shared by whoever changes it and every worker that asks.
+#[derive(Debug, Default)]
+pub struct ServiceState(AtomicU8);
+
+impl ServiceState {
+    /// Enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Release);
+    }
+
+    /// The present phase; a new state is recovering.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Recovering,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+/// The names under which this server may be addressed. Guards against DNS rebinding.
+#[derive(Clone, Debug)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// The loopback names and the configured host.
+    #[must_use]
+    pub fn loopback_and(configured: &str) -> Self {
+        let bare = configured.to_ascii_lowercase();
+        let configured =
+            if bare.contains(':') && !bare.starts_with('[') { format!("[{bare}]") } else { bare };
+        Self(vec!["localhost".into(), "127.0.0.1".into(), "[::1]".into(), configured])
+    }
+
+    fn allows(&self, authority: &str) -> bool {
+        split_authority(authority).is_some_and(|(host, _)| self.has(host))
+    }
+
+    /// An origin is ours when a browser got the page from one of our names on the very port it now talks to.
+    fn allows_origin(&self, origin: &str, authority: &str) -> bool {
+        let ours = split_authority(authority).map(|(_, port)| port);
+        let theirs = origin.strip_prefix("http://").and_then(split_authority);
+        theirs.is_some_and(|(host, port)| self.has(host) && Some(port) == ours)
+    }
+
+    fn has(&self, host: &str) -> bool {
+        !host.is_empty() && self.0.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+/// What [`protect`] needs to know. Registered as `web::Data<Guard>`.
+pub struct Guard {
+    state: Arc<ServiceState>,
+    hosts: Hosts,
+    deadline: Duration,
+    exempt: fn(&str, &str) -> bool,
+    on_panic: Box<dyn Fn() + Send + Sync>,
+    position: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+impl Guard {
+    /// A guard that gives each request this long until its answer begins.
+    #[must_use]
+    pub fn new(state: Arc<ServiceState>, hosts: Hosts, deadline: Duration) -> Self {
+        Self { state, hosts, deadline, exempt: |_, _| false, on_panic: Box::new(|| ()), position: None }
+    }
+
+    /// Which (path, query) have no deadline: long polls, which have one of their own.
+    #[must_use]
+    pub fn exempt(mut self, exempt: fn(&str, &str) -> bool) -> Self {
+        self.exempt = exempt;
+        self
+    }
+
+    /// What else to do when a handler panics: count it.
+    #[must_use]
+    pub fn on_panic(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_panic = Box::new(hook);
+        self
+    }
+
+    /// The log's head, for every answer that does not state a position of its own.
+    #[must_use]
+    pub fn position(mut self, head: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.position = Some(Box::new(head));
+        self
+    }
+
+    fn admit(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        if target > URI_MAX_BYTES {
+            return Err(ApiError::of(Code::UriTooLong));
+        }
+        // Four more bytes each for the colon, the space and the line's end.
+        let headers = request.headers().iter();
+        let total: usize = headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if total > HEADERS_MAX_BYTES {
+            return Err(ApiError::of(Code::HeadersTooLarge));
+        }
+        self.admit_caller(request)?;
+        let path = request.path();
+        match self.state.phase() {
+            Phase::Ready => Ok(()),
+            _ if ALWAYS_OPEN.iter().any(|open| is_below(path, open)) => Ok(()),
+            Phase::Recovering => Err(ApiError::of(Code::Recovering)),
+            Phase::Draining => Err(ApiError::of(Code::Draining)),
+        }
+    }
+
+    fn admit_caller(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+        let host =
+            request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // A request line with a whole URL carries a second host, and proxies would believe that one.
+        let in_line = request.uri().authority().map_or(host, |authority| authority.as_str());
+        if !self.hosts.allows(host) || !self.hosts.allows(in_line) {
+            return Err(ApiError::of(Code::HostNotAllowed));
+        }
+        let mut origins = request.headers().get_all(header::ORIGIN);
+        let ours =
+            |value: &HeaderValue| value.to_str().is_ok_and(|origin| self.hosts.allows_origin(origin, host));
+        if !origins.all(ours) {
+            return Err(ApiError::of(Code::OriginNotAllowed));
+        }
+        Ok(())
+    }
+
+    fn finish(&self, response: &mut HttpResponse, path: &str) {
+        let docs = is_below(path, "/docs");
+        let policy = if docs { DOCS_POLICY } else { POLICY };
+        let headers = response.headers_mut();
+        let mut default = |name: HeaderName, value: &'static str| {
+            if !headers.contains_key(&name) {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        };
+        default(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        default(header::REFERRER_POLICY, "no-referrer");
+        default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+        default(header::CONTENT_SECURITY_POLICY, policy);
+        if !docs {
+            default(header::CACHE_CONTROL, "no-store");
+        }
+        if let Some(head) = &self.position
+            && !headers.contains_key(POSITION)
+        {
+            headers.insert(POSITION, HeaderValue::from(head()));
+        }
+    }
+}
+
+/// The middleware around every handler: wrapped before [`super::context::enter`], so that it runs inside.
+///
+/// # Errors
+/// Passes on what the inner service failed with, as a finished answer.
+pub async fn protect(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(guard) = request.app_data::<web::Data<Guard>>().cloned() else {
+        return Err(ApiError::internal("no guard is registered").into());
+    };
+    let path = request.path().to_owned();
+    let unread = Unread::share(&mut request);
+    if let Err(refusal) = guard.admit(&request) {
+        let mut response = refusal.error_response();
+        guard.finish(&mut response, &path);
+        return Ok(request.into_response(unread::held(response, unread)));
+    }
+    let deadline = if (guard.exempt)(&path, request.query_string()) { Duration::MAX } else { guard.deadline };
+    let method = request.method().clone();
+    let handled = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind();
+    let failure = match tokio::time::timeout(deadline, handled).await {
+        Ok(Ok(Ok(response))) => {
+            let (request, response) = response.map_into_boxed_body().into_parts();
+            let mut response = error::normalized(response);
+            guard.finish(&mut response, &path);
+            return Ok(ServiceResponse::new(request, unread::held(response, unread)));
+        }
+        Ok(Ok(Err(failure))) => failure,
+        Ok(Err(_)) => {
+            (guard.on_panic)();
+            let request_id = RequestContext::current().request_id;
+            tracing::error!(%request_id, %method, path, "handler panicked");
+            ApiError::of(Code::Internal).into()
+        }
+        Err(_) => ApiError::of(Code::Timeout).into(),
+    };
+    let mut response = error::normalized(HttpResponse::from_error(failure));
+    guard.finish(&mut response, &path);
+    Err(error::finished(unread::held(response, unread)))
+}
+
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Host and port, the port 80 when absent. Nothing for what is neither a name nor an address.
+fn split_authority(authority: &str) -> Option<(&str, u16)> {
+    let end = match authority.find(']') {
+        Some(bracket) => bracket + 1,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at_checked(end)?;
+    let port = match rest.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        None if rest.is_empty() => 80,
+        _ => return None,
+    };
+    Some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::context;
+    use crate::http::routing;
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{self, TestRequest};
+    use actix_web::{App, http::StatusCode};
+    use serde_json::{Value, json};
+    use std::sync::atomic::AtomicUsize;
+
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+    async fn panics() -> &'static str {
+        if PANICS.load(Ordering::SeqCst) < usize::MAX {
+            panic!("secret detail");
+        }
+        ""
+    }
+
+    async fn stalls() -> &'static str {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        "late"
+    }
+
+    struct Answer {
+        status: StatusCode,
+        headers: header::HeaderMap,
+        body: Value,
+    }
+
+    async fn answer_in(phase: Phase, request: TestRequest) -> Answer {
+        let state = Arc::new(ServiceState::default());
+        state.enter(phase);
+        let guard = Guard::new(state, Hosts::loopback_and("photon.test"), Duration::from_millis(20))
+            .exempt(|_, query| query.contains("wait="))
+            .on_panic(|| {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            })
+            .position(|| 42);
+        let app = App::new()
+            .app_data(web::Data::new(guard))
+            .service(routing::resource("/ok").get(async || "ok"))
+            .service(routing::resource("/health/ready").get(async || "ok"))
+            .service(routing::resource("/panics").get(panics))
+            .service(routing::resource("/stalls").get(stalls))
+            .default_service(web::to(routing::not_found))
+            .wrap(from_fn(protect))
+            .wrap(from_fn(context::enter));
+        let app = test::init_service(app).await;
+        let (status, headers, body) = match test::try_call_service(&app, request.to_request()).await {
+            Ok(response) => {
+                let (status, headers) = (response.status(), response.headers().clone());
+                (status, headers, test::read_body(response).await)
+            }
+            Err(failure) => {
+                let response = failure.error_response();
+                let (status, headers) = (response.status(), response.headers().clone());
+                (status, headers, actix_web::body::to_bytes(response.into_body()).await.unwrap())
+            }
+        };
+        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() }
+    }
+
+    fn get(path: &str) -> TestRequest {
+        TestRequest::get().uri(path).insert_header((header::HOST, "127.0.0.1:8080"))
+    }
+
+    async fn answer(request: TestRequest) -> Answer {
+        answer_in(Phase::Ready, request).await
+    }
+
+    #[actix_web::test]
+    async fn a_handler_that_panics_is_a_500_with_an_id_and_is_counted() {
+        let before = PANICS.load(Ordering::SeqCst);
+        let answer = answer(get("/panics").insert_header(("x-request-id", "r-1"))).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!((&answer.body["code"], &answer.body["requestId"]), (&json!("internal"), &json!("r-1")));
+        assert_eq!(answer.headers.get("x-request-id").unwrap(), "r-1");
+        assert!(!answer.body.to_string().contains("secret"));
+        assert_eq!(PANICS.load(Ordering::SeqCst), before + 1);
+    }
+
+    #[actix_web::test]
+    async fn a_handler_that_stalls_is_a_504_unless_it_is_a_long_poll() {
+        let late = answer(get("/stalls").insert_header(("x-request-id", "r-2"))).await;
+        assert_eq!((late.status, &late.body["requestId"]), (StatusCode::GATEWAY_TIMEOUT, &json!("r-2")));
+        assert_eq!(late.headers.get(header::X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
+        assert_eq!(answer(get("/stalls?wait=1s")).await.status, 200);
+    }
+
+    #[actix_web::test]
+    async fn only_our_own_names_are_answered() {
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080", "photon.test:80"] {
+            let request = TestRequest::get().uri("/ok").insert_header((header::HOST, host));
+            assert_eq!(answer(request).await.status, 200, "{host}");
+        }
+        let foreign = [
+            "evil.test",
+            "localhost.evil.test",
+            "127.0.0.1.nip.io:8080",
+            "localhost:x",
+            "u@localhost",
+            "",
+            "127.1",
+        ];
+        for host in foreign {
+            let request = TestRequest::get().uri("/ok").insert_header((header::HOST, host));
+            let answer = answer(request).await;
+            assert_eq!(
+                (answer.status.as_u16(), &answer.body["code"]),
+                (403, &json!("host_not_allowed")),
+                "{host}"
+            );
+        }
+        let absolute =
+            TestRequest::get().uri("http://evil.test/ok").insert_header((header::HOST, "localhost"));
+        assert_eq!(answer(absolute).await.status, 403);
+    }
+
+    #[actix_web::test]
+    async fn pages_of_other_origins_are_refused() {
+        for origin in ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080"] {
+            let request = get("/ok").insert_header((header::ORIGIN, origin));
+            assert_eq!(answer(request).await.status, 200, "{origin}");
+        }
+        let foreign = [
+            "null",
+            "",
+            "http://evil.test",
+            "http://127.0.0.1",
+            "http://127.0.0.1:8081",
+            "https://127.0.0.1:8080",
+            "http://127.0.0.1:8080.evil.test",
+            "http://localhost:8080@evil.test",
+            "http://localhost:8080/",
+            "file://",
+        ];
+        for origin in foreign {
+            let answer = answer(get("/ok").insert_header((header::ORIGIN, origin))).await;
+            assert_eq!(
+                (answer.status.as_u16(), &answer.body["code"]),
+                (403, &json!("origin_not_allowed")),
+                "{origin}"
+            );
+        }
+    }
+
+    #[actix_web::test]
+    async fn long_uris_and_large_headers_are_refused() {
+        let long = format!("/ok?q={}", "x".repeat(URI_MAX_BYTES));
+        assert_eq!(answer(get(&long)).await.body["code"], json!("uri_too_long"));
+        let large = get("/ok").insert_header(("x-large", "x".repeat(HEADERS_MAX_BYTES)));
+        assert_eq!(answer(large).await.body["code"], json!("headers_too_large"));
+        let fitting = get("/ok").insert_header(("x-large", "x".repeat(HEADERS_MAX_BYTES - 100)));
+        assert_eq!(answer(fitting).await.status, 200);
+    }
+
+    #[actix_web::test]
+    async fn until_it_is_ready_and_while_it_stops_only_health_is_answered() {
+        for (phase, code) in [(Phase::Recovering, "recovering"), (Phase::Draining, "draining")] {
+            let refused = answer_in(phase, get("/ok")).await;
+            assert_eq!((refused.status.as_u16(), &refused.body["code"]), (503, &json!(code)));
+            assert!(refused.headers.contains_key(header::RETRY_AFTER));
+            assert_eq!(answer_in(phase, get("/health/ready")).await.status, 200);
+            assert_eq!(answer_in(phase, get("/healthy")).await.status, 503);
+        }
+    }
+
+    #[actix_web::test]
+    async fn every_answer_is_hardened_and_says_its_position() {
+        for path in ["/ok", "/nothing", "/panics", "/stalls"] {
+            let headers = answer(get(path)).await.headers;
+            for name in ["x-content-type-options", "cache-control", "content-security-policy", "x-request-id"]
+            {
+                assert!(headers.contains_key(name), "{path} lacks {name}");
+            }
+            assert_eq!(headers.get("photon-position").unwrap(), "42");
+        }
+        let docs = answer(get("/docs/index.html")).await.headers;
+        assert_eq!(docs.get(header::CONTENT_SECURITY_POLICY).unwrap(), DOCS_POLICY);
+        assert!(!docs.contains_key(header::CACHE_CONTROL));
+    }
+
+    #[actix_web::test]
+    async fn without_a_guard_nothing_is_answered() {
+        let app = App::new().service(routing::resource("/ok").get(async || "ok")).wrap(from_fn(protect));
+        let app = test::init_service(app).await;
+        let failure = test::try_call_service(&app, get("/ok").to_request()).await.unwrap_err();
+        assert_eq!(failure.error_response().status(), 500);
+    }
+}

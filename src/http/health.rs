@@ -1,0 +1,226 @@
+//! How the server is: for people, for probes, and in detail.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use actix_web::web;
+use actors::Core;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::envelope::Reply;
+use super::error::{ApiError, Code};
+use super::guard::Phase;
+use super::operations::Answer;
+
+/// Longest answer of the log to a health check.
+const LOG_DEADLINE: Duration = Duration::from_secs(2);
+/// The views may be behind the log by so many events before that is worth a warning.
+const BEHIND_MAX: u64 = 10_000;
+
+/// The disk that holds the log.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// A folder on it.
+    pub folder: PathBuf,
+    /// Below this much free space, in bytes, nothing is stored.
+    pub low_water_bytes: u64,
+}
+
+impl Disk {
+    /// Free space for this process, in bytes; none when the disk does not say.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Whether the server lives.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthView {
+    /// `ok`.
+    pub status: String,
+    /// Of Photon.
+    pub version: String,
+    /// Since the process began.
+    pub uptime_ms: u64,
+}
+
+/// How the server is, check by check.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DetailedHealthView {
+    /// `pass`, `warn` or `fail`: the worst of the checks.
+    pub status: String,
+    /// Of Photon.
+    pub version: String,
+    /// Since the process began.
+    pub uptime_ms: u64,
+    /// How durable an answer is.
+    pub durability: String,
+    /// Each check.
+    pub checks: Vec<CheckView>,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CheckView {
+    /// What was looked at.
+    pub name: String,
+    /// `pass`, `warn` or `fail`.
+    pub state: String,
+    /// How long that took, in milliseconds.
+    pub ms: f64,
+    /// What was found.
+    pub detail: String,
+}
+
+fn alive(api: &Api) -> HealthView {
+    HealthView {
+        status: "ok".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        uptime_ms: u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Whether the server lives. Touches no lock.
+#[utoipa::path(get, path = "/health", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<HealthView>)))]
+pub async fn health(api: web::Data<Api>) -> Answer<HealthView> {
+    Ok(Reply::ok(alive(&api)))
+}
+
+/// The same for a liveness probe.
+#[utoipa::path(get, path = "/health/live", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<HealthView>)))]
+pub async fn live(api: web::Data<Api>) -> Answer<HealthView> {
+    Ok(Reply::ok(alive(&api)))
+}
+
+/// Whether requests are taken: the log is open, replay is done, the disk takes writes, and no stop is near.
+#[utoipa::path(get, path = "/health/ready", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<HealthView>), (status = 503)))]
+pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
+    match api.state.phase() {
+        Phase::Recovering => return Err(ApiError::of(Code::Recovering)),
+        Phase::Draining => return Err(ApiError::of(Code::Draining)),
+        Phase::Ready => {}
+    }
+    match disk(&api) {
+        (State::Fail, _) => Err(ApiError::of(Code::StorageFull)),
+        _ => Ok(Reply::ok(alive(&api))),
+    }
+}
+
+/// Whether the start is over.
+#[utoipa::path(get, path = "/health/startup", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<HealthView>), (status = 503)))]
+pub async fn startup(api: web::Data<Api>) -> Answer<HealthView> {
+    match api.state.phase() {
+        Phase::Recovering => Err(ApiError::of(Code::Recovering)),
+        Phase::Draining | Phase::Ready => Ok(Reply::ok(alive(&api))),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Pass,
+    Warn,
+    Fail,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// Every check; 503 when any fails.
+#[utoipa::path(get, path = "/health/detailed", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<DetailedHealthView>), (status = 503)))]
+pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
+    let mut worst = State::Pass;
+    let mut checks = Vec::new();
+    let mut add = |name: &str, begun: Instant, (state, detail): (State, String)| {
+        worst = worst.max(state);
+        let ms = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        checks.push(CheckView { name: name.into(), state: state.name().into(), ms, detail });
+    };
+    let begun = Instant::now();
+    add("phase", begun, phase(&api));
+    let begun = Instant::now();
+    let (log, head) = log(&api.core).await;
+    add("log", begun, log);
+    let begun = Instant::now();
+    add("views", begun, views(&api.core, head));
+    let begun = Instant::now();
+    add("disk", begun, disk(&api));
+    let begun = Instant::now();
+    add("actors", begun, actors(&api.core));
+    let HealthView { version, uptime_ms, .. } = alive(&api);
+    let durability = if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
+    let status = worst.name().into();
+    let view = DetailedHealthView { status, version, uptime_ms, durability: durability.into(), checks };
+    Ok(match worst {
+        State::Fail => Reply::failing(Code::Overloaded, view, "A check fails; see data.checks."),
+        State::Pass | State::Warn => Reply::ok(view),
+    })
+}
+
+fn phase(api: &Api) -> (State, String) {
+    match api.state.phase() {
+        Phase::Recovering => (State::Fail, "the log is being read".into()),
+        Phase::Ready => (State::Pass, "requests are taken".into()),
+        Phase::Draining => (State::Fail, "the server is about to stop".into()),
+    }
+}
+
+/// Asks the log's writer where it stands: an answer means that it works.
+async fn log(core: &Core) -> ((State, String), Option<u64>) {
+    match tokio::time::timeout(LOG_DEADLINE, core.around.log.head()).await {
+        Ok(Ok(head)) => ((State::Pass, format!("at position {head}")), Some(head.get())),
+        Ok(Err(_)) => ((State::Fail, "the log takes no more appends".into()), None),
+        Err(_) => ((State::Fail, "the log did not answer in 2 s".into()), None),
+    }
+}
+
+fn views(core: &Core, head: Option<u64>) -> (State, String) {
+    let at = core.projected.position().get();
+    let behind = head.unwrap_or(at).saturating_sub(at);
+    let state = if core.projected.fault().borrow().is_some() {
+        State::Fail
+    } else if behind > BEHIND_MAX {
+        State::Warn
+    } else {
+        State::Pass
+    };
+    (state, format!("at position {at}, {behind} behind the log"))
+}
+
+fn disk(api: &Api) -> (State, String) {
+    let Some(disk) = &api.disk else { return (State::Pass, "no disk is used".into()) };
+    match disk.free_bytes() {
+        None => (State::Warn, "the disk does not say how much space is free".into()),
+        Some(free) if free < disk.low_water_bytes => {
+            (State::Fail, format!("{free} bytes are free, {} are needed", disk.low_water_bytes))
+        }
+        Some(free) => (State::Pass, format!("{free} bytes are free")),
+    }
+}
+
+fn actors(core: &Core) -> (State, String) {
+    let quarantined = core.supervisor.quarantined();
+    let detail = format!("{} live, {} died since the start", core.gateway.actors(), core.supervisor.deaths());
+    if quarantined.is_empty() {
+        return (State::Pass, detail);
+    }
+    let names: Vec<&str> = quarantined.iter().take(5).map(events::StreamId::as_str).collect();
+    (State::Warn, format!("{detail}; {} in quarantine: {}", quarantined.len(), names.join(", ")))
+}

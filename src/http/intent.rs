@@ -1,0 +1,116 @@
+//! Who asks for a change, and with which idempotency key. Owns what travels in the metadata of the
+//! events that follow, and how the first answer to a key is found again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use actix_web::HttpRequest;
+use actix_web::http::header::HeaderMap;
+use actors::codec::{KeyUse, Metadata};
+use actors::keys::Used;
+use actors::projections::Projected;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::context::RequestContext;
+use super::error::{ApiError, Code};
+
+/// Longest idempotency key, in bytes.
+const KEY_MAX: usize = 255;
+/// Who everybody is while there is no authentication.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// One request that wants a change.
+pub struct Intent {
+    /// What is stored with its events.
+    pub metadata: Metadata,
+    /// Held until the answer stands, so that two requests with one key are answered one after the other.
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+/// The turns of keys that are in use now.
+#[derive(Default)]
+pub struct Turns(Mutex<HashMap<[u8; 16], Weak<AsyncMutex<()>>>>);
+
+impl Turns {
+    async fn take(&self, key: [u8; 16]) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock();
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(&key).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(key, Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
+    }
+}
+
+impl Intent {
+    /// Reads who asks, and waits for the key's turn if there is a key.
+    ///
+    /// # Errors
+    /// When the key is empty, too long, or not visible ASCII.
+    pub async fn of(request: &HttpRequest, body: [u8; 16], turns: &Turns) -> Result<Self, ApiError> {
+        let key = key_of(request.headers())?.map(|key| KeyUse { key: key_hash(request, key), body });
+        let turn = match key {
+            Some(key) => Some(turns.take(key.key).await),
+            None => None,
+        };
+        Ok(Self { metadata: Metadata { key, ..metadata() }, _turn: turn })
+    }
+
+    /// What this key was used for before.
+    ///
+    /// # Errors
+    /// When it was used with another body.
+    pub fn used(&self, projected: &Projected) -> Result<Option<Used>, ApiError> {
+        let Some(key) = self.metadata.key else { return Ok(None) };
+        let Some(used) = projected.keys.lock().get(&key.key).cloned() else { return Ok(None) };
+        same_body(key.body, used.body)?;
+        Ok(Some(used))
+    }
+}
+
+/// Metadata of this request, without a key.
+#[must_use]
+pub fn metadata() -> Metadata {
+    let context = RequestContext::current();
+    Metadata {
+        actor: ANONYMOUS.into(),
+        correlation_id: Some(context.request_id.to_string()),
+        causation_id: None,
+        traceparent: context.traceparent.map(|trace| trace.to_string()),
+        key: None,
+    }
+}
+
+/// One key belongs to one body.
+///
+/// # Errors
+/// When they differ.
+pub fn same_body(now: [u8; 16], before: [u8; 16]) -> Result<(), ApiError> {
+    if now == before { Ok(()) } else { Err(ApiError::of(Code::IdempotencyKeyReused)) }
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
+    key.map(Some).ok_or_else(|| {
+        ApiError::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    })
+}
+
+fn key_hash(request: &HttpRequest, key: &str) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [ANONYMOUS, request.method().as_str(), request.path(), key] {
+        // The length keeps two neighbours from being read as other two.
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    first_half(&hasher.finalize())
+}
+
+fn first_half(hash: &blake3::Hash) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.as_bytes()[..16]);
+    half
+}

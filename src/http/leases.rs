@@ -1,0 +1,372 @@
+//! The routes of leases: what an agent reports about the step it was given.
+
+use actix_web::{HttpRequest, web};
+use actors::aggregate_actor::{DispatchError, Receipt};
+use actors::codec::Metadata;
+use domain::operation::event::StepError;
+use domain::operation::{Event, Operation, StepWish};
+use domain::{Json, LeaseId, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::agent_request::{NOTE_MAX, report_faults};
+use super::body::{Body, OptionalBody};
+use super::envelope::Reply;
+use super::error::{ApiError, FieldError};
+use super::intent::Intent;
+use super::operation_request::invalid_fields;
+use super::operations::Answer;
+use super::query::Parameters;
+use super::reading::{Nothing, Paging};
+
+/// Longest code of a failure, in bytes.
+const CODE_MAX: usize = 64;
+/// Longest message of a failure, in characters.
+const MESSAGE_MAX: usize = 4_096;
+
+/// How far a step is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProgressLease {
+    /// Whole percent.
+    pub progress: u8,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Kept for the next attempt, at most 64 KiB; durable before the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub checkpoint: Option<Json>,
+}
+
+/// A step is done.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompleteLease {
+    /// What it yielded: any JSON, at most 256 KiB.
+    #[serde(default = "Json::null")]
+    #[schema(value_type = Object)]
+    pub result: Json,
+    /// What it cost, in the agent's own terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub usage: Option<Json>,
+}
+
+/// An attempt failed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailLease {
+    /// A slug, which retry policies can name.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// Whether another attempt may help; true when absent.
+    #[serde(default = "yes")]
+    pub retryable: bool,
+    /// Not before so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+/// A step is given back.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ReleaseLease {
+    /// Why.
+    pub reason: String,
+}
+
+impl Default for ReleaseLease {
+    fn default() -> Self {
+        Self { reason: "released".into() }
+    }
+}
+
+/// The answer to a sign of life.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseRenewedView {
+    /// Milliseconds until the lease is lost.
+    pub remaining_ms: u64,
+    /// Whether to stop.
+    pub cancel_requested: bool,
+}
+
+/// The answer to a failure.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseFailedView {
+    /// Whether another attempt follows.
+    pub will_retry: bool,
+    /// When, if one follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// The answer to a completion.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseSettledView {
+    /// Status of the operation after it.
+    pub operation_status: String,
+}
+
+/// A lease as an operator sees it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseView {
+    /// Its id.
+    pub lease_id: String,
+    /// The operation.
+    pub operation_id: String,
+    /// The step.
+    pub step: u32,
+    /// The fencing token.
+    pub fencing_token: u64,
+    /// Who holds it.
+    pub agent: String,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// `offered` or `running`.
+    pub status: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Milliseconds until it is lost unless it is renewed.
+    pub remaining_ms: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A lease id that cannot be read was never given out.
+fn lease(text: &str) -> Result<LeaseId, ApiError> {
+    Ok(text.parse::<LeaseId>()?)
+}
+
+async fn report(
+    api: &Api,
+    lease: &LeaseId,
+    wish: StepWish,
+    metadata: Metadata,
+) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+    api.core.report(lease, wish, metadata).await
+}
+
+fn renewed(api: &Api, receipt: &Receipt<Operation>) -> Reply<LeaseRenewedView> {
+    let view = LeaseRenewedView { remaining_ms: api.core.periods.lease_ms, cancel_requested: false };
+    positioned(Reply::ok(view), receipt)
+}
+
+fn positioned<T: Serialize>(reply: Reply<T>, receipt: &Receipt<Operation>) -> Reply<T> {
+    match receipt.position {
+        Some(position) => reply.position(position.get()),
+        None => reply,
+    }
+}
+
+/// Says that the work has begun.
+#[utoipa::path(post, path = "/api/v1/leases/{id}/ack", tag = "leases", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
+pub async fn ack(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<Nothing>,
+) -> Answer<LeaseRenewedView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    intent.used(&api.core.projected)?;
+    let receipt = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await?;
+    Ok(renewed(&api, &receipt))
+}
+
+/// Says how far the work is.
+#[utoipa::path(post, path = "/api/v1/leases/{id}/progress", tag = "leases", params(("id" = String, Path)),
+    request_body = ProgressLease,
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
+pub async fn progress(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<ProgressLease>,
+) -> Answer<LeaseRenewedView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let ProgressLease { progress, note, checkpoint } = body.value;
+    let faults = report_faults(Some(progress), note.as_deref(), "");
+    if !faults.is_empty() {
+        return Err(invalid_fields(faults));
+    }
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    intent.used(&api.core.projected)?;
+    // The checkpoint first: a progress that survives without it would promise too much.
+    if let Some(checkpoint) = checkpoint {
+        report(&api, &lease, StepWish::Checkpoint(checkpoint), intent.metadata.clone()).await?;
+    }
+    let receipt = report(&api, &lease, StepWish::Progress { progress, note }, intent.metadata.clone()).await?;
+    Ok(renewed(&api, &receipt))
+}
+
+/// Says that the step is done.
+#[utoipa::path(post, path = "/api/v1/leases/{id}/complete", tag = "leases", params(("id" = String, Path)),
+    request_body = CompleteLease,
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseSettledView>),
+        (status = 409), (status = 410)))]
+pub async fn complete(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<CompleteLease>,
+) -> Answer<LeaseSettledView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    intent.used(&api.core.projected)?;
+    let CompleteLease { result, usage } = body.value;
+    let receipt =
+        report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
+    let status = api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
+    let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
+    Ok(positioned(Reply::ok(view), &receipt))
+}
+
+/// Says that the attempt failed.
+#[utoipa::path(post, path = "/api/v1/leases/{id}/fail", tag = "leases", params(("id" = String, Path)),
+    request_body = FailLease,
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseFailedView>),
+        (status = 409), (status = 410)))]
+pub async fn fail(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<FailLease>,
+) -> Answer<LeaseFailedView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let faults = failure_faults(&body.value);
+    if !faults.is_empty() {
+        return Err(invalid_fields(faults));
+    }
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    intent.used(&api.core.projected)?;
+    let FailLease { code, message, retryable, retry_after_ms } = body.value;
+    let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
+    let receipt = report(&api, &lease, wish, intent.metadata.clone()).await?;
+    let retry = receipt.events.iter().find_map(|event| match &**event {
+        Event::StepRetryScheduled(retry) => Some(retry.at),
+        _ => None,
+    });
+    // A repeated report changes nothing: the step itself says whether it will be tried again.
+    let retry = retry.or_else(|| scheduled(&api, &lease));
+    let view = LeaseFailedView { will_retry: retry.is_some(), next_attempt_at: retry };
+    Ok(positioned(Reply::ok(view), &receipt))
+}
+
+fn scheduled(api: &Api, lease: &LeaseId) -> Option<Timestamp> {
+    let views = api.core.projected.views.read();
+    let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+    match &run.steps[run.skeleton.position(lease.step)?].status {
+        domain::operation::step::StepStatus::BackingOff { at, .. } => Some(*at),
+        _ => None,
+    }
+}
+
+fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
+    let mut faults = Vec::new();
+    let slug = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !(1..=CODE_MAX).contains(&failure.code.len()) || !failure.code.bytes().all(slug) {
+        faults.push(FieldError::at("/code", format!("code must match [A-Za-z0-9._-]{{1,{CODE_MAX}}}")));
+    }
+    if failure.message.chars().count() > MESSAGE_MAX {
+        faults.push(FieldError::at("/message", format!("message must have at most {MESSAGE_MAX} characters")));
+    }
+    faults
+}
+
+/// Gives the step back; no attempt is spent.
+#[utoipa::path(post, path = "/api/v1/leases/{id}/release", tag = "leases", params(("id" = String, Path)),
+    request_body = ReleaseLease,
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
+pub async fn release(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<ReleaseLease>,
+) -> Answer<LeaseRenewedView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let ReleaseLease { reason } = body.value;
+    let faults = report_faults(None, Some(&reason), "");
+    if !faults.is_empty() {
+        let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
+        return Err(ApiError::invalid_field("/reason", detail));
+    }
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    intent.used(&api.core.projected)?;
+    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
+    let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
+    Ok(positioned(Reply::ok(view), &receipt))
+}
+
+/// Lists the leases of this moment.
+#[utoipa::path(get, path = "/api/v1/leases", tag = "leases",
+    params(("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<LeaseView>>)))]
+pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<LeaseView>> {
+    let parameters = Parameters::of(&request, &["limit", "cursor", "count"], &[])?;
+    let paging = Paging::of(&parameters, &api.cursors)?;
+    let mut leases = api.core.leases();
+    leases.sort_by(|one, other| one.lease.cmp(&other.lease));
+    let after: Option<LeaseId> = match &paging.after {
+        Some(text) => Some(text.parse().map_err(|_| {
+            ApiError::invalid_parameter("cursor", "the cursor belongs to another list")
+        })?),
+        None => None,
+    };
+    let total = leases.len() as u64;
+    let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
+    let rest = leases.into_iter().filter(|info| after.as_ref().is_none_or(|after| info.lease > *after));
+    let mut found: Vec<_> = rest.take(limit.saturating_add(1)).collect();
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let cursor = found.last().filter(|_| more).map(|info| api.cursors.encode(&info.lease.to_string()));
+    let mut page = super::page::Page::new(paging.limit, cursor);
+    if paging.count {
+        page = page.total(total);
+    }
+    Ok(Reply::ok(found.iter().map(view).collect()).page(page))
+}
+
+fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
+    LeaseView {
+        lease_id: info.lease.to_string(),
+        operation_id: info.lease.operation.to_string(),
+        step: info.lease.step,
+        fencing_token: info.lease.grant,
+        agent: info.agent.to_string(),
+        attempt: info.attempt,
+        status: if info.started { "running" } else { "offered" }.into(),
+        since: info.since,
+        remaining_ms: info.remaining_ms,
+    }
+}
+
+/// Takes a lease away; the step is given to another agent by its retry policy.
+#[utoipa::path(delete, path = "/api/v1/leases/{id}", tag = "leases", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
+pub async fn revoke(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<LeaseRenewedView> {
+    Parameters::of(&request, &[], &[])?;
+    let lease = lease(&id)?;
+    let wish = StepWish::LoseLease { reason: "revoked".into() };
+    let receipt =
+        actors::dispatcher::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
+    let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: true };
+    Ok(positioned(Reply::ok(view), &receipt))
+}
+

@@ -1,0 +1,217 @@
+//! Counters, gauges and the dashboard. Names follow Prometheus' conventions; no id is ever a label.
+
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpRequest, HttpResponse, Responder, web};
+use domain::operation::definition::Priority;
+use domain::operation::step::Status;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::dashboard::DashboardView;
+use super::envelope::Reply;
+use super::error::ApiError;
+use super::operations::Answer;
+use super::query::Parameters;
+
+/// Bounds of the request duration histogram, in seconds.
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Everything that is counted. Registered once per process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    panics: IntCounter,
+    operations: IntGaugeVec,
+    agents: IntGaugeVec,
+    steps: IntGaugeVec,
+    actors: IntGauge,
+    commands: IntGauge,
+    deaths: IntGauge,
+    quarantined: IntGauge,
+    position: IntGauge,
+    disk_free: IntGauge,
+    uptime: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When a name is used twice, which is a bug.
+    pub fn register() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| IntGauge::new(name, help);
+        let gauges = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
+        let durations = HistogramOpts::new("photon_http_request_duration_seconds", "Time to the answer.");
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new("photon_http_requests_total", "Requests answered."),
+                &["method", "route", "status"],
+            )?,
+            durations: HistogramVec::new(durations.buckets(BUCKETS.to_vec()), &["method", "route"])?,
+            panics: IntCounter::new("photon_handler_panics_total", "Handlers that failed with a bug.")?,
+            operations: gauges("photon_operations", "Operations.", &["status", "priority"])?,
+            agents: gauges("photon_agents", "Registered agents.", &["status"])?,
+            steps: gauges("photon_steps", "Steps of operations under way.", &["status"])?,
+            actors: gauge("photon_actors", "Actors that live.")?,
+            commands: gauge("photon_commands_under_way", "Commands under way.")?,
+            deaths: gauge("photon_actor_deaths", "Actors that failed since the start.")?,
+            quarantined: gauge("photon_quarantined_streams", "Streams out of service.")?,
+            position: gauge("photon_log_position", "Position of the last event shown.")?,
+            disk_free: gauge("photon_disk_free_bytes", "Free space on the log's disk.")?,
+            uptime: gauge("photon_uptime_seconds", "Since the process began.")?,
+            registry,
+        };
+        for collector in metrics.collectors() {
+            metrics.registry.register(collector)?;
+        }
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        metrics.registry.register(Box::new(process))?;
+        Ok(metrics)
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.requests.clone()),
+            Box::new(self.durations.clone()),
+            Box::new(self.panics.clone()),
+            Box::new(self.operations.clone()),
+            Box::new(self.agents.clone()),
+            Box::new(self.steps.clone()),
+            Box::new(self.actors.clone()),
+            Box::new(self.commands.clone()),
+            Box::new(self.deaths.clone()),
+            Box::new(self.quarantined.clone()),
+            Box::new(self.position.clone()),
+            Box::new(self.disk_free.clone()),
+            Box::new(self.uptime.clone()),
+        ]
+    }
+
+    /// A handler failed with a bug.
+    pub fn count_panic(&self) {
+        self.panics.inc();
+    }
+
+    /// Brings the gauges up to date.
+    fn look(&self, api: &Api) {
+        let views = api.core.projected.views.read();
+        for status in Status::ALL {
+            for priority in Priority::ALL {
+                let count = views.operations.count(status, priority);
+                self.operations.with_label_values(&[status.name(), priority.name()]).set(whole(count));
+            }
+        }
+        let mut agents = [("active", 0), ("busy", 0), ("inactive", 0), ("error", 0)];
+        for (_, row) in views.agents.iter() {
+            let shown = row.agent.shown_status();
+            agents.iter_mut().filter(|(status, _)| *status == shown).for_each(|(_, count)| *count += 1);
+        }
+        for (status, count) in agents {
+            self.agents.with_label_values(&[status]).set(count);
+        }
+        let runs = views.operations.open().iter().filter_map(|id| views.operations.get(id)?.run.as_ref());
+        let (ready, held, waiting) = runs.fold((0, 0, 0), |(ready, held, waiting), run| {
+            (ready + run.ready.len(), held + run.held.len(), waiting + run.backing_off.len())
+        });
+        for (status, count) in [("ready", ready), ("held", held), ("backing_off", waiting)] {
+            self.steps.with_label_values(&[status]).set(whole(count));
+        }
+        drop(views);
+        self.actors.set(whole(api.core.gateway.actors()));
+        self.commands.set(whole(api.core.gateway.under_way()));
+        self.deaths.set(i64::try_from(api.core.supervisor.deaths()).unwrap_or(i64::MAX));
+        self.quarantined.set(whole(api.core.supervisor.quarantined().len()));
+        self.position.set(i64::try_from(api.core.projected.position().get()).unwrap_or(i64::MAX));
+        let free = api.disk.as_ref().and_then(super::health::Disk::free_bytes).unwrap_or(0);
+        self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        self.uptime.set(i64::try_from(api.started.elapsed().as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The middleware that counts and times requests, by route pattern.
+///
+/// # Errors
+/// Passes on what the inner service failed with.
+pub async fn measure(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let begun = std::time::Instant::now();
+    let method = known_method(request.method().as_str());
+    let api = request.app_data::<web::Data<Api>>().cloned();
+    let response = next.call(request).await?;
+    if let Some(api) = api {
+        let route = response.request().match_pattern().unwrap_or_else(|| "none".into());
+        let status = response.status();
+        api.metrics.requests.with_label_values(&[method, &route, status.as_str()]).inc();
+        let seconds = begun.elapsed().as_secs_f64();
+        api.metrics.durations.with_label_values(&[method, &route]).observe(seconds);
+    }
+    Ok(response)
+}
+
+/// A client may invent methods; labels must not grow by them.
+fn known_method(method: &str) -> &'static str {
+    const KNOWN: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+/// The counters and gauges, as Prometheus text or as JSON in the envelope.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "Prometheus text, or JSON when asked for")))]
+pub async fn metrics(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Parameters::of(&request, &[], &[])?;
+    api.metrics.look(&api);
+    let families = api.metrics.registry.gather();
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        return Ok(Reply::ok(as_json(&families)).respond_to(&request).map_into_boxed_body());
+    }
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text).map_err(ApiError::internal)?;
+    Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text))
+}
+
+/// Each family as a list of samples: `{labels, value}` or `{labels, count, sum}`.
+fn as_json(families: &[prometheus::proto::MetricFamily]) -> Value {
+    let mut shown = Map::new();
+    for family in families {
+        let samples = family.get_metric().iter().map(|metric| {
+            let labels: Map<String, Value> =
+                metric.get_label().iter().map(|pair| (pair.name().into(), pair.value().into())).collect();
+            let histogram = metric.get_histogram();
+            if histogram.get_sample_count() > 0 {
+                let (count, sum) = (histogram.get_sample_count(), histogram.get_sample_sum());
+                return json!({"labels": labels, "count": count, "sum": sum});
+            }
+            let value = metric.get_gauge().get_value() + metric.get_counter().get_value();
+            json!({"labels": labels, "value": value})
+        });
+        shown.insert(family.name().into(), samples.collect());
+    }
+    Value::Object(shown)
+}
+
+/// The figures of a dashboard.
+#[utoipa::path(get, path = "/metrics/dashboard", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<DashboardView>)))]
+pub async fn dashboard(api: web::Data<Api>, request: HttpRequest) -> Answer<DashboardView> {
+    Parameters::of(&request, &[], &[])?;
+    Ok(Reply::ok(DashboardView::of(&api)))
+}
+

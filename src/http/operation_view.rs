@@ -1,0 +1,307 @@
+//! Operations as clients see them. Everything here comes from the log alone, never from presence.
+
+use std::collections::BTreeMap;
+
+use domain::operation::Operation;
+use domain::operation::definition::{FailurePolicy, Priority, Requirements};
+use domain::operation::pending::BlockedOn;
+use domain::operation::retry::RetryPolicy;
+use domain::operation::step::StepStatus;
+use domain::views::operation_board::Row;
+use domain::{Json, OperationId, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An operation in full: the specification's `Operation`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationView {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// How urgent it is.
+    #[schema(value_type = String)]
+    pub priority: Priority,
+    /// `pending`, `in_progress`, `completed`, `failed` or `cancelled`.
+    pub status: String,
+    /// Why it ended without success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    /// Only these agents may be chosen.
+    pub agents: Vec<String>,
+    /// Platforms that it named.
+    pub platforms: Vec<String>,
+    /// The steps, each with its run.
+    pub workflow: Vec<StepView>,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed_at: Option<Timestamp>,
+    /// When it must have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
+    /// Whole percent.
+    pub progress: u8,
+    /// Version of its history; also the `ETag`.
+    pub revision: u64,
+    /// Results by step number.
+    #[schema(value_type = Object)]
+    pub results: BTreeMap<u32, Json>,
+    /// One sentence for each step that failed.
+    pub errors: Vec<String>,
+    /// Free data of the caller.
+    #[schema(value_type = Object)]
+    pub metadata: Json,
+    /// What a final failure does.
+    #[schema(value_type = String)]
+    pub failure_policy: FailurePolicy,
+    /// Most steps that are under way at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
+}
+
+/// A step and its run: the specification's `WorkflowStep`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepView {
+    /// Its number.
+    pub step: u32,
+    /// What was asked for: an agent, or `auto`.
+    pub agent: String,
+    /// Where it is performed.
+    pub platform: String,
+    /// What is performed.
+    pub action: String,
+    /// Parameters as they were asked for.
+    #[schema(value_type = Object)]
+    pub inputs: Json,
+    /// Steps that come before.
+    pub dependencies: Vec<u32>,
+    /// Hard stop for one attempt, in milliseconds.
+    pub timeout: u64,
+    /// What happens after a failed attempt.
+    #[schema(value_type = Object)]
+    pub retry_policy: RetryPolicy,
+    /// What the agent must have.
+    #[schema(value_type = Object)]
+    pub requires: Requirements,
+    /// Its condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Dependents run although this step failed.
+    pub continue_on_error: bool,
+    /// `pending`, `ready`, `reserved`, `running`, `backing_off`, `completed`, `failed`, `skipped` or `cancelled`.
+    pub status: String,
+    /// Attempts begun.
+    pub attempt: u32,
+    /// Who has it, or had it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_agent: Option<String>,
+    /// What it waits for; absent once it is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_on: Option<BlockedOnView>,
+    /// Whole percent.
+    pub progress: u8,
+    /// What it yielded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub result: Option<Json>,
+    /// Why its last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The slug of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// When its last attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it was settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed_at: Option<Timestamp>,
+}
+
+/// What a step waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockedOnView {
+    /// `start`, `dependencies`, `agent`, `acknowledgement`, `report` or `retry`.
+    pub kind: String,
+    /// The steps, when it waits for steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<u32>,
+    /// The agent, when it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The moment, when it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+}
+
+/// An operation as lists show it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationSummary {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// How urgent it is.
+    #[schema(value_type = String)]
+    pub priority: Priority,
+    /// Whether it runs.
+    pub status: String,
+    /// Why it ended without success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    /// Agents that were given a step or are asked for.
+    pub agents: Vec<String>,
+    /// Platforms of its steps.
+    pub platforms: Vec<String>,
+    /// Steps in all.
+    pub steps: usize,
+    /// Steps settled.
+    pub settled: usize,
+    /// Whole percent.
+    pub progress: u8,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed_at: Option<Timestamp>,
+    /// When it must have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
+    /// Version of its history.
+    pub revision: u64,
+}
+
+impl OperationView {
+    /// Shows an operation at a revision.
+    #[must_use]
+    pub fn of(id: &OperationId, operation: &Operation, revision: u64) -> Self {
+        let definition = &operation.definition;
+        Self {
+            id: id.to_string(),
+            name: definition.name.clone(),
+            description: definition.description.clone(),
+            priority: definition.priority,
+            status: operation.status().name().into(),
+            status_reason: operation.status_reason.clone(),
+            agents: definition.agents.iter().map(ToString::to_string).collect(),
+            platforms: definition.platforms.iter().map(ToString::to_string).collect(),
+            workflow: (0..operation.run.steps.len()).map(|at| StepView::of(operation, at)).collect(),
+            created_at: operation.created_at,
+            started_at: operation.started_at,
+            completed_at: operation.completed_at,
+            deadline: definition.deadline,
+            progress: operation.run.progress(),
+            revision,
+            results: operation.results.clone(),
+            errors: operation.errors.clone(),
+            metadata: definition.metadata.clone(),
+            failure_policy: definition.failure_policy,
+            max_parallel: definition.max_parallel,
+        }
+    }
+}
+
+impl StepView {
+    /// Shows the step at a position.
+    #[must_use]
+    pub fn of(operation: &Operation, position: usize) -> Self {
+        let (step, run) = (&operation.run.skeleton.steps[position], &operation.run.steps[position]);
+        Self {
+            step: step.step,
+            agent: step.agent.as_ref().map_or_else(|| "auto".into(), ToString::to_string),
+            platform: step.platform.to_string(),
+            action: step.action.to_string(),
+            inputs: step.inputs.clone(),
+            dependencies: step.dependencies.clone(),
+            timeout: step.timeout_ms,
+            retry_policy: step.retry.clone(),
+            requires: step.requires.clone(),
+            when: step.when.clone(),
+            continue_on_error: step.continue_on_error,
+            status: run.status.name().into(),
+            attempt: run.attempts,
+            assigned_agent: run.agent.as_ref().map(ToString::to_string),
+            blocked_on: operation.run.blocked_on(position).map(BlockedOnView::from),
+            progress: run.progress,
+            result: operation.results.get(&step.step).cloned(),
+            error: run.error.as_ref().map(|error| error.message.clone()),
+            error_code: match (&run.error, &run.status) {
+                (Some(error), _) => Some(error.code.clone()),
+                (None, StepStatus::Skipped(reason)) => Some(skip_code(*reason).into()),
+                (None, _) => None,
+            },
+            started_at: run.started_at,
+            completed_at: run.completed_at,
+        }
+    }
+}
+
+fn skip_code(reason: domain::operation::event::SkipReason) -> &'static str {
+    match reason {
+        domain::operation::event::SkipReason::Condition => "condition",
+        domain::operation::event::SkipReason::UpstreamFailed => "upstream_failed",
+    }
+}
+
+impl From<BlockedOn> for BlockedOnView {
+    fn from(blocked: BlockedOn) -> Self {
+        let mut view = Self { kind: blocked.name().into(), steps: Vec::new(), agent: None, until: None };
+        match blocked {
+            BlockedOn::Dependencies(steps) => view.steps = steps,
+            BlockedOn::Acknowledgement(agent) | BlockedOn::Report(agent) => view.agent = Some(agent.to_string()),
+            BlockedOn::Retry(at) => view.until = Some(at),
+            BlockedOn::Start | BlockedOn::Agent => {}
+        }
+        view
+    }
+}
+
+impl OperationSummary {
+    /// Shows a row.
+    #[must_use]
+    pub fn of(id: &OperationId, row: &Row) -> Self {
+        Self {
+            id: id.to_string(),
+            name: row.name.clone(),
+            priority: row.priority,
+            status: row.status.name().into(),
+            status_reason: row.status_reason.clone(),
+            agents: row.agents_used.iter().map(ToString::to_string).collect(),
+            platforms: row.platforms.iter().map(ToString::to_string).collect(),
+            steps: row.steps,
+            settled: row.settled,
+            progress: row.progress,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            completed_at: row.completed_at,
+            deadline: row.deadline,
+            revision: row.revision,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The routes of operations and their steps.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, web};
+use actors::gateway::{Order, stream_of};
+use actors::projections::Watch;
+use domain::operation::definition::{Definition, Priority};
+use domain::operation::step::Status;
+use domain::operation::{Command, Operation};
+use domain::views::operation_board::Row;
+use domain::{OperationId, Timestamp};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::Api;
+use super::body::{Body, OptionalBody};
+use super::envelope::Reply;
+use super::error::ApiError;
+use super::intent::{ANONYMOUS, Intent, metadata, same_body};
+use super::operation_request::{CreateOperation, UpdateOperation};
+use super::operation_view::{OperationSummary, OperationView};
+use super::page::Page;
+use super::query::Parameters;
+use super::reading::{self, Nothing};
+
+/// Longest wait of a long poll.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// What a handler answers.
+pub type Answer<T> = Result<Reply<T>, ApiError>;
+
+/// Lists operations, newest first.
+#[utoipa::path(get, path = "/api/v1/operations", tag = "operations",
+    params(
+        ("status" = Option<String>, Query), ("priority" = Option<String>, Query),
+        ("agent" = Option<String>, Query), ("platform" = Option<String>, Query),
+        ("q" = Option<String>, Query, description = "text within the name"),
+        ("createdAfter" = Option<String>, Query), ("createdBefore" = Option<String>, Query),
+        ("deadlineBefore" = Option<String>, Query),
+        ("metadata.KEY" = Option<String>, Query, description = "value of a metadata entry"),
+        ("sort" = Option<String>, Query, description = "-createdAt (default) or createdAt"),
+        ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>)))]
+pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
+    const NAMES: &[&str] = &[
+        "status", "priority", "agent", "platform", "q", "createdAfter", "createdBefore", "deadlineBefore",
+        "sort", "limit", "cursor", "count", "minPosition",
+    ];
+    let parameters = Parameters::of(&request, NAMES, &["metadata."])?;
+    let filter = Filter::of(&parameters)?;
+    let newest_first = parameters.get_choice("sort", &["-createdAt", "createdAt"])? != Some("createdAt");
+    let paging = reading::Paging::of(&parameters, &api.cursors)?;
+    reading::wait_for_position(&api, &parameters).await?;
+    let views = api.core.projected.views.read();
+    let after = paging.after.as_deref().map(place).transpose()?;
+    let board = &views.operations;
+    let rows: Box<dyn Iterator<Item = (&OperationId, &Row)>> = if newest_first {
+        Box::new(board.newest_first(after.as_ref()))
+    } else {
+        Box::new(board.oldest_first(after.as_ref()))
+    };
+    let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
+    let mut found: Vec<(&OperationId, &Row)> =
+        rows.filter(|(_, row)| filter.admits(row)).take(limit.saturating_add(1)).collect();
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more);
+    let cursor =
+        last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
+    let mut page = Page::new(paging.limit, cursor);
+    if paging.count {
+        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row)).count() as u64);
+    }
+    Ok(Reply::ok(found.into_iter().map(|(id, row)| OperationSummary::of(id, row)).collect()).page(page))
+}
+
+/// The place in the list that a cursor names.
+fn place(cursor: &str) -> Result<(Timestamp, OperationId), ApiError> {
+    let read = |text: &str| {
+        let (at, id) = text.split_once('/')?;
+        Some((Timestamp::from_micros(at.parse().ok()?), id.parse().ok()?))
+    };
+    read(cursor).ok_or_else(|| ApiError::invalid_parameter("cursor", "the cursor belongs to another list"))
+}
+
+struct Filter {
+    status: Option<Status>,
+    priority: Option<Priority>,
+    agent: Option<String>,
+    platform: Option<String>,
+    text: Option<String>,
+    created_after: Option<Timestamp>,
+    created_before: Option<Timestamp>,
+    deadline_before: Option<Timestamp>,
+    metadata: Vec<(String, String)>,
+}
+
+impl Filter {
+    fn of(parameters: &Parameters) -> Result<Self, ApiError> {
+        let statuses = Status::ALL.map(Status::name);
+        let priorities = Priority::ALL.map(Priority::name);
+        let status = parameters.get_choice("status", &statuses)?;
+        let priority = parameters.get_choice("priority", &priorities)?;
+        let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
+            let time = parameters.get_time(name)?;
+            Ok(time.map(|time| Timestamp::from_micros(time.timestamp_micros())))
+        };
+        let entries = parameters.family("metadata.");
+        Ok(Self {
+            status: Status::ALL.into_iter().find(|known| Some(known.name()) == status),
+            priority: Priority::ALL.into_iter().find(|known| Some(known.name()) == priority),
+            agent: parameters.get("agent").map(str::to_owned),
+            platform: parameters.get("platform").map(str::to_owned),
+            text: parameters.get("q").map(str::to_lowercase),
+            created_after: time("createdAfter")?,
+            created_before: time("createdBefore")?,
+            deadline_before: time("deadlineBefore")?,
+            metadata: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        })
+    }
+
+    fn admits(&self, row: &Row) -> bool {
+        let has = |entry: &(String, String)| row.metadata.contains(entry);
+        self.status.is_none_or(|status| row.status == status)
+            && self.priority.is_none_or(|priority| row.priority == priority)
+            && self.agent.as_ref().is_none_or(|agent| row.agents_used.iter().any(|used| used.as_str() == agent))
+            && self.platform.as_ref().is_none_or(|name| row.platforms.iter().any(|used| used.as_str() == name))
+            && self.text.as_ref().is_none_or(|text| row.name.to_lowercase().contains(text))
+            && self.created_after.is_none_or(|after| row.created_at > after)
+            && self.created_before.is_none_or(|before| row.created_at < before)
+            && self.deadline_before.is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
+            && self.metadata.iter().all(has)
+    }
+}
+
+/// Accepts a new operation.
+#[utoipa::path(post, path = "/api/v1/operations", tag = "operations", request_body = CreateOperation,
+    responses((status = 201, body = super::envelope::ApiResponse<OperationView>), (status = 422)))]
+pub async fn create(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    body: Body<CreateOperation>,
+) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let id = operation_id(&intent);
+    if intent.metadata.key.is_some()
+        && let Some(reply) = first_answer(&api, &id, &intent).await?
+    {
+        return Ok(reply);
+    }
+    let definition = body.value.definition(api.core.around.world.limits.step_timeout_ms)?;
+    create_new(&api, id, definition, intent).await
+}
+
+async fn create_new(api: &Api, id: OperationId, definition: Definition, intent: Intent) -> Answer<OperationView> {
+    let new = intent.metadata.key.is_none();
+    let command = Command::Create(Box::new(definition));
+    let order = Order { new, ..Order::of(command, intent.metadata.clone()).with_state() };
+    let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
+    let operation = receipt.state.ok_or_else(|| ApiError::internal("a receipt without its state"))?;
+    let revision = receipt.version.get();
+    api.core.reader.remember(&id, revision, &operation);
+    let reply = Reply::created(OperationView::of(&id, &operation, revision), location(&id)).etag(revision);
+    Ok(match receipt.position {
+        Some(position) => reply.position(position.get()),
+        None => reply,
+    })
+}
+
+/// With a key the id derives from caller, route and key, so that two racing creations make one operation.
+fn operation_id(intent: &Intent) -> OperationId {
+    let uuid = match intent.metadata.key {
+        Some(key) => Uuid::new_v8(key.key),
+        None => Uuid::now_v7(),
+    };
+    #[allow(clippy::unwrap_used, reason = "32 hexadecimal digits are the form of an operation's id")]
+    format!("op_{}", uuid.simple()).parse().unwrap()
+}
+
+/// The answer that the same key got before.
+async fn first_answer(
+    api: &Api,
+    id: &OperationId,
+    intent: &Intent,
+) -> Result<Option<Reply<OperationView>>, ApiError> {
+    let Some(key) = intent.metadata.key else { return Ok(None) };
+    let stream = stream_of::<Operation>(id);
+    let Some((first, revision)) = reading::written_with(&api.core, &stream, key.key).await? else {
+        return Ok(None);
+    };
+    same_body(key.body, first.body)?;
+    let operation = api.core.reader.at(id, revision).await?.ok_or_else(|| unknown(id))?;
+    let view = OperationView::of(id, &operation, revision);
+    Ok(Some(Reply::created(view, location(id)).etag(revision).replayed()))
+}
+
+fn location(id: &OperationId) -> String {
+    format!("/api/v1/operations/{id}")
+}
+
+pub(super) fn unknown(id: &OperationId) -> ApiError {
+    ApiError::not_found(format!("There is no operation {id}; GET /api/v1/operations lists them."))
+}
+
+/// Shows an operation; with `wait` not before it has ended or reached a revision.
+#[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
+    params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
+        ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query)),
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404)))]
+pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
+    let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition"], &[])?;
+    let wait = parameters.get_duration("wait", WAIT_MAX)?;
+    let min_revision = parameters.get_u64("minRevision", 1..=u64::MAX)?;
+    let id: OperationId = id.parse()?;
+    reading::wait_for_position(&api, &parameters).await?;
+    if let Some(wait) = wait {
+        wait_until(&api, &id, min_revision, Instant::now() + wait).await;
+    }
+    let (revision, operation) = api.core.operation(&id).await?.ok_or_else(|| unknown(&id))?;
+    Ok(Reply::ok(OperationView::of(&id, &operation, revision)).etag(revision))
+}
+
+/// Waits until the operation has ended or reached a revision, or until the deadline.
+async fn wait_until(api: &Api, id: &OperationId, min_revision: Option<u64>, deadline: Instant) {
+    let watch: Watch = api.core.projected.watch(id);
+    loop {
+        let changed = watch.changed();
+        let done = {
+            let views = api.core.projected.views.read();
+            // What does not exist is answered at once, with 404.
+            views.operations.get(id).is_none_or(|row| {
+                row.status.is_terminal() || min_revision.is_some_and(|least| row.revision >= least)
+            })
+        };
+        if done || timeout_at(deadline, changed).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Changes what may be changed.
+#[utoipa::path(put, path = "/api/v1/operations/{id}", tag = "operations", params(("id" = String, Path)),
+    request_body = UpdateOperation,
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 412)))]
+pub async fn update(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: Body<UpdateOperation>,
+) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    let patch = body.value.patch()?;
+    reading::known_agents(&api, patch.agents.as_deref().unwrap_or_default())?;
+    execute(&api, &request, &id, Command::Update(Box::new(patch))).await
+}
+
+/// Cancels an operation.
+#[utoipa::path(delete, path = "/api/v1/operations/{id}", tag = "operations", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
+pub async fn cancel(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    execute(&api, &request, &id, Command::Cancel { by: ANONYMOUS.into() }).await
+}
+
+/// Carries out a PUT or DELETE, on the revision that `If-Match` names.
+async fn execute(api: &Api, request: &HttpRequest, id: &OperationId, command: Command) -> Answer<OperationView> {
+    let row = api.core.projected.views.read().operations.get(id).map(|row| row.revision);
+    let present = row.ok_or_else(|| unknown(id))?;
+    let if_version = reading::if_match(request, present)?;
+    let order = Order { if_version, ..Order::<Operation>::of(command, metadata()).with_state() };
+    shown(api, id, order).await
+}
+
+async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<OperationView> {
+    let receipt = api.core.gateway.execute::<Operation>(id, order).await?;
+    let operation = receipt.state.ok_or_else(|| unknown(id))?;
+    let revision = receipt.version.get();
+    api.core.reader.remember(id, revision, &operation);
+    let reply = Reply::ok(OperationView::of(id, &operation, revision)).etag(revision);
+    Ok(match receipt.position {
+        Some(position) => reply.position(position.get()),
+        None => reply,
+    })
+}
+
+/// Starts an operation that was created with `autoStart: false`.
+#[utoipa::path(post, path = "/api/v1/operations/{id}/start", tag = "operations", params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
+pub async fn start(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<Nothing>,
+) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    if let Some(used) = intent.used(&api.core.projected)? {
+        let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
+        let view = OperationView::of(&id, &operation, used.version);
+        return Ok(Reply::ok(view).etag(used.version).replayed());
+    }
+    shown(&api, &id, Order::<Operation>::of(Command::Start, intent.metadata.clone()).with_state()).await
+}

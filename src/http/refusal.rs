@@ -1,0 +1,116 @@
+//! What the core refuses, as what a client reads. Owns the sentences; the codes are `error`'s.
+
+use actors::aggregate_actor::DispatchError;
+use actors::codec::Stored;
+use actors::protocol::ProtocolError;
+use actors::recovery::RecoveryError;
+use domain::agent::Agent;
+use domain::operation::Operation;
+use domain::operation::workflow::Fault;
+use domain::{IdError, agent, operation};
+
+use super::error::{ApiError, Code, FieldError};
+
+/// A rejection of one aggregate as a refusal.
+pub trait Refusal: Stored {
+    /// Says it to the client.
+    fn refusal(rejection: Self::Rejection) -> ApiError;
+}
+
+impl Refusal for Operation {
+    fn refusal(rejection: operation::Rejection) -> ApiError {
+        use operation::Rejection;
+        let sentence = sentence(&rejection.to_string());
+        match rejection {
+            Rejection::Unknown => ApiError::not_found(sentence),
+            Rejection::UnknownStep(_) => ApiError::not_found(sentence),
+            Rejection::Taken => ApiError::new(Code::IdTaken, sentence),
+            Rejection::Invalid(faults) => invalid(&faults),
+            Rejection::NotPending { .. } | Rejection::NotReady { .. } | Rejection::Early => {
+                ApiError::conflict(sentence)
+            }
+            Rejection::Terminal { .. } | Rejection::AlreadyTerminal { .. } => {
+                ApiError::new(Code::AlreadyTerminal, sentence)
+            }
+            Rejection::LeaseLost => ApiError::new(Code::LeaseLost, sentence),
+            Rejection::TooLarge { .. } => ApiError::new(Code::TooLarge, sentence),
+        }
+    }
+}
+
+/// All faults of a workflow; one that is only about a platform has a code of its own.
+fn invalid(faults: &[Fault]) -> ApiError {
+    let errors = faults.iter().map(|fault| FieldError::at(&fault.pointer, &fault.detail).code(fault.code));
+    let mut refusal = ApiError::invalid_workflow(errors.collect());
+    if faults.iter().all(|fault| fault.code == "platform_unavailable") {
+        refusal.code = Code::PlatformUnavailable;
+    }
+    refusal
+}
+
+impl Refusal for Agent {
+    fn refusal(rejection: agent::Rejection) -> ApiError {
+        use agent::Rejection;
+        let sentence = sentence(&rejection.to_string());
+        match rejection {
+            Rejection::Unknown => ApiError::not_found(sentence),
+            Rejection::StaleIncarnation { .. } => ApiError::new(Code::StaleIncarnation, sentence),
+            Rejection::NotActive { .. } | Rejection::AtCapacity { .. } => ApiError::conflict(sentence),
+        }
+    }
+}
+
+impl<A: Refusal> From<DispatchError<A>> for ApiError {
+    fn from(error: DispatchError<A>) -> Self {
+        match error {
+            DispatchError::Rejected(rejection) => A::refusal(rejection),
+            DispatchError::OtherVersion { actual } => {
+                let actual = actual.get();
+                Self::new(
+                    Code::RevisionMismatch,
+                    format!("The present revision is {actual}; read it again and repeat the change on it."),
+                )
+            }
+            DispatchError::Overloaded => Self::of(Code::Overloaded),
+            DispatchError::TooLarge => Self::of(Code::TooLarge),
+            DispatchError::StorageFull => Self::of(Code::StorageFull),
+            DispatchError::Closed => Self::of(Code::Draining),
+            DispatchError::OutcomeUnknown => Self::of(Code::Timeout),
+            DispatchError::Quarantined => Self::of(Code::Quarantined),
+            DispatchError::Unreadable(fault) => fault.into(),
+            DispatchError::Crashed => Self::internal("an actor ended with the command in its hands"),
+        }
+    }
+}
+
+impl From<RecoveryError> for ApiError {
+    fn from(fault: RecoveryError) -> Self {
+        tracing::error!(%fault, "a stream cannot be read");
+        Self::of(Code::Quarantined)
+    }
+}
+
+impl From<ProtocolError> for ApiError {
+    fn from(error: ProtocolError) -> Self {
+        let sentence = sentence(&error.to_string());
+        match error {
+            ProtocolError::UnknownAgent(_) => Self::not_found(sentence),
+            ProtocolError::StaleIncarnation { .. } => Self::new(Code::StaleIncarnation, sentence),
+            ProtocolError::Draining => Self::of(Code::Draining),
+        }
+    }
+}
+
+/// A path segment that is no id names nothing.
+impl From<IdError> for ApiError {
+    fn from(error: IdError) -> Self {
+        Self::not_found(sentence(&format!("{error}; nothing has this id")))
+    }
+}
+
+/// The core's fragments begin in lower case and have no full stop.
+fn sentence(fragment: &str) -> String {
+    let mut letters = fragment.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}

@@ -1,0 +1,242 @@
+//! A real server process on a real port, and a client for it. Waits for conditions, never for a time.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Longest wait for any condition.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server process.
+pub struct Photon {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+    config: Option<PathBuf>,
+    client: Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn data(&self) -> &Value {
+        &self.body["data"]
+    }
+
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Fails the test unless the status is this one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+
+    /// Fails the test unless the status and the code are these.
+    #[track_caller]
+    pub fn refused(self, status: u16, code: &str) -> Self {
+        assert_eq!((self.status, self.code()), (status, code), "{}", self.body);
+        assert_eq!(self.body["success"], json!(false));
+        self
+    }
+}
+
+impl Photon {
+    /// A server with the default settings on a fresh folder.
+    pub async fn start() -> Self {
+        Self::configured("").await
+    }
+
+    /// A server with this config.toml on a fresh folder.
+    pub async fn configured(config: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, config).unwrap();
+        let port = free_port();
+        let child = spawn(port, folder.path(), &path);
+        let client = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        let mut photon = Self { child, port, folder, config: Some(path), client };
+        photon.ready().await;
+        photon
+    }
+
+    /// Ends the process without a chance to clean up.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a process on the same folder and port.
+    pub async fn restart(&mut self) {
+        let config = self.config.clone().unwrap();
+        self.child = spawn(self.port, self.folder.path(), &config);
+        self.ready().await;
+    }
+
+    /// Asks the process to stop, and waits for its end.
+    pub fn stop(&mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn ready(&mut self) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server ended with {status}");
+            }
+            let answer = self.client.get(self.url("/health/ready")).send().await;
+            if answer.is_ok_and(|answer| answer.status().as_u16() == 200) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the server did not become ready");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.client.request(Method::from_bytes(method.as_bytes()).unwrap(), self.url(path))
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let bytes = answer.bytes().await.unwrap();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Answer { status, headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request("POST", path).json(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(self.request("PUT", path).json(&body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request("DELETE", path)).await
+    }
+
+    /// Registers an agent with these capabilities that needs no heartbeat.
+    pub async fn agent(&self, id: &str, capabilities: &[&str]) {
+        let config = json!({"heartbeatIntervalMs": 0});
+        let body = json!({"id": id, "capabilities": capabilities, "config": config});
+        self.post("/api/v1/agents", body).await.expect(201);
+    }
+
+    /// Creates an operation with these steps and returns its id.
+    pub async fn operation(&self, workflow: Value) -> String {
+        let body = json!({"name": "test", "workflow": workflow});
+        let answer = self.post("/api/v1/operations", body).await.expect(201);
+        answer.data()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Claims one step, waiting for it.
+    pub async fn claim(&self, agent: &str) -> Value {
+        let path = format!("/api/v1/agents/{agent}/claim");
+        let answer = self.post(&path, json!({"wait": "20s"})).await.expect(200);
+        let leases = answer.data()["leases"].as_array().unwrap().clone();
+        assert_eq!(leases.len(), 1, "nothing to claim for {agent}");
+        leases[0].clone()
+    }
+
+    /// Reports about a lease.
+    pub async fn report(&self, lease: &Value, what: &str, body: Value) -> Answer {
+        let id = lease["leaseId"].as_str().unwrap();
+        self.post(&format!("/api/v1/leases/{id}/{what}"), body).await
+    }
+
+    /// The operation as it stands.
+    pub async fn shown(&self, id: &str) -> Value {
+        self.get(&format!("/api/v1/operations/{id}")).await.expect(200).data().clone()
+    }
+
+    /// Names of an operation's events, in order.
+    pub async fn history(&self, id: &str) -> Vec<String> {
+        let answer = self.get(&format!("/api/v1/operations/{id}/events?limit=500")).await.expect(200);
+        let events = answer.data().as_array().unwrap().clone();
+        events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until a condition on the answer to a GET holds.
+    pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if answer.status == 200 && holds(answer.data()) {
+                return answer.data().clone();
+            }
+            assert!(started.elapsed() < PATIENCE, "{path} is still {}", answer.body);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Photon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, folder: &Path, config: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_photon"))
+        .arg("serve")
+        .env("PHOTON_PORT", port.to_string())
+        .env("PHOTON_DATA_DIR", folder.join("data"))
+        .env("PHOTON_CONFIG", config)
+        .env("PHOTON_LOG_LEVEL", std::env::var("PHOTON_TEST_LOG").unwrap_or_else(|_| "error".into()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A step for a worker.
+pub fn step(number: u32, action: &str, dependencies: &[u32], inputs: Value) -> Value {
+    json!({"step": number, "platform": "worker", "action": action, "inputs": inputs,
+        "dependencies": dependencies})
+}
