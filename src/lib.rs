@@ -1,6 +1,8 @@
 //! Photon: coordinates AI agents over a durable event log. The outer ring: HTTP, command line, settings.
 
 pub mod app;
+pub mod cli;
+pub mod client;
 pub mod http;
 pub mod review;
 pub mod settings;

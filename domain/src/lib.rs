@@ -9,6 +9,8 @@ pub mod bounds;
 pub mod ids;
 pub mod json;
 pub mod operation;
+#[cfg(feature = "testing")]
+pub mod scenario;
 pub mod time;
 pub mod views;
 pub mod world;

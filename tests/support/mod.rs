@@ -1,5 +1,5 @@
 //! A real server process on a real port, and a client for it. Waits for conditions, never for a time.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

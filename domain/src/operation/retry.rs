@@ -81,9 +81,6 @@ impl RetryPolicy {
         if !(0.0..=1.0).contains(&self.jitter) {
             faults.push(("jitter", "jitter must be from 0 to 1"));
         }
-        if self.non_retryable_errors.len() > 64 {
-            faults.push(("nonRetryableErrors", "nonRetryableErrors must have at most 64 codes"));
-        }
         faults
     }
 }

@@ -1,0 +1,166 @@
+//! Lives and deaths of actors: a panic ends one actor and no other; too many end in quarantine; rest
+//! is no death; a log that lies about an append never makes an answer a lie.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actors::aggregate_actor::DispatchError;
+use actors::clock::SystemClock;
+use actors::codec::Metadata;
+use actors::effects::Periods;
+use actors::gateway::{Order, stream_of};
+use actors::recovery::{Recovered, recover};
+use actors::{Core, CoreOptions};
+use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
+use domain::operation::event::Patch;
+use domain::operation::retry::RetryPolicy;
+use domain::operation::{Command, Operation};
+use domain::{Json, OperationId, PlatformRule};
+use events::{EventLog, MemoryLog};
+
+fn definition(name: &str) -> Definition {
+    Definition {
+        name: name.into(),
+        description: None,
+        priority: Priority::Medium,
+        agents: Vec::new(),
+        platforms: Vec::new(),
+        workflow: vec![StepDefinition {
+            step: 1,
+            agent: None,
+            platform: "worker".parse().unwrap(),
+            action: "work".parse().unwrap(),
+            inputs: Json::object(),
+            dependencies: Vec::new(),
+            timeout_ms: 1_000,
+            retry: RetryPolicy::default(),
+            requires: domain::operation::definition::Requirements::default(),
+            when: None,
+            continue_on_error: false,
+        }],
+        deadline: None,
+        metadata: Json::object(),
+        failure_policy: FailurePolicy::FailFast,
+        max_parallel: None,
+        auto_start: true,
+    }
+}
+
+fn id(number: u32) -> OperationId {
+    format!("op_{number:032x}").parse().unwrap()
+}
+
+async fn core(log: Arc<dyn EventLog>) -> Arc<Core> {
+    let core = Core::start(CoreOptions {
+        log,
+        clock: Arc::new(SystemClock::start()),
+        limits: domain::Limits::default(),
+        platforms: BTreeMap::from([("worker".parse().unwrap(), PlatformRule::AnyAction)]),
+        periods: Periods { idle_ms: 100, ..Periods::default() },
+        weights: domain::agent::selection::Weights::default(),
+    });
+    core.catch_up().await.unwrap();
+    core
+}
+
+async fn create(core: &Core, number: u32) {
+    let command = Command::Create(Box::new(definition("n")));
+    let order = Order::<Operation>::of(command, Metadata::of_photon());
+    core.gateway.execute(&id(number), order).await.unwrap();
+}
+
+async fn rename(core: &Core, number: u32, name: &str) -> Result<u64, DispatchError<Operation>> {
+    let patch = Patch { name: Some(name.into()), ..Patch::default() };
+    let order = Order::<Operation>::of(Command::Update(Box::new(patch)), Metadata::of_photon());
+    core.gateway.execute(&id(number), order).await.map(|receipt| receipt.version.get())
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it did not come true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[actix::test]
+async fn a_panic_ends_one_actor_which_comes_back_with_its_state() {
+    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let core = core(Arc::clone(&log)).await;
+    create(&core, 1).await;
+    create(&core, 2).await;
+    rename(&core, 1, "before").await.unwrap();
+    core.gateway.sabotage(&id(1));
+    until(|| core.supervisor.deaths() == 1).await;
+    assert_eq!(rename(&core, 2, "undisturbed").await.unwrap(), 3);
+    assert_eq!(rename(&core, 1, "after").await.unwrap(), 4);
+    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    assert_eq!((revision, operation.definition.name.as_str()), (4, "after"));
+    assert!(core.supervisor.quarantined().is_empty());
+    core.stop();
+}
+
+#[actix::test]
+async fn too_many_deaths_end_in_quarantine_which_is_recorded() {
+    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let core = core(Arc::clone(&log)).await;
+    create(&core, 1).await;
+    create(&core, 2).await;
+    for death in 1..=5 {
+        // Each life needs a birth.
+        rename(&core, 1, &format!("life {death}")).await.unwrap();
+        core.gateway.sabotage(&id(1));
+        until(|| core.supervisor.deaths() == death).await;
+    }
+    assert!(matches!(rename(&core, 1, "x").await, Err(DispatchError::Quarantined)));
+    assert_eq!(rename(&core, 2, "undisturbed").await.unwrap(), 3);
+    assert_eq!(core.supervisor.quarantined(), [stream_of::<Operation>(&id(1))]);
+    // It is still there for readers.
+    assert!(core.operation(&id(1)).await.unwrap().is_some());
+    core.stop();
+}
+
+#[actix::test]
+async fn idle_actors_rest_without_dying_and_wake_with_their_state() {
+    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let core = core(log).await;
+    for number in 0..50 {
+        create(&core, number).await;
+    }
+    until(|| core.gateway.actors() == 0).await;
+    assert_eq!(core.supervisor.deaths(), 0);
+    assert_eq!(rename(&core, 7, "woken").await.unwrap(), 3);
+    core.stop();
+}
+
+#[actix::test]
+async fn commands_that_wait_together_are_decided_one_after_the_other() {
+    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let core = core(log).await;
+    create(&core, 1).await;
+    let renames = (0..200).map(|number| {
+        let core = Arc::clone(&core);
+        async move { rename(&core, 1, &format!("n{number}")).await.unwrap() }
+    });
+    let mut versions = futures_util::future::join_all(renames).await;
+    versions.sort_unstable();
+    assert_eq!(versions, (3..203).collect::<Vec<u64>>());
+    core.stop();
+}
+
+#[actix::test]
+async fn what_readers_see_is_what_the_log_folds_to() {
+    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let core = core(Arc::clone(&log)).await;
+    create(&core, 1).await;
+    for round in 0..20 {
+        let version = rename(&core, 1, &format!("n{round}")).await.unwrap();
+        let (revision, shown) = core.operation(&id(1)).await.unwrap().unwrap();
+        assert_eq!(revision, version);
+        let stream = stream_of::<Operation>(&id(1));
+        let folded = recover::<Operation>(&*log, &stream, Recovered::default(), None).await.unwrap();
+        assert_eq!(folded.state.unwrap().definition, shown.definition);
+    }
+    core.stop();
+}

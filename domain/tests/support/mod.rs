@@ -1,0 +1,232 @@
+//! A small workflow language for the tests: `Flow` puts one operation through its life, and folds every
+//! event into the operation board as well, which must never disagree.
+#![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it, and fails with it.
+
+pub(crate) mod crew;
+pub(crate) mod random;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::agent::selection::Candidates;
+use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements, StepDefinition};
+use domain::operation::event::StepError;
+use domain::operation::retry::RetryPolicy;
+use domain::operation::{Command, Event, Operation, Rejection, StepWish};
+use domain::scenario::Scenario;
+use domain::views::operation_board::OperationBoard;
+use domain::world::Everybody;
+use domain::{AgentId, Json, LeaseId, Limits, OperationId, PlatformRule, World};
+use serde_json::Value;
+
+pub(crate) fn operation_id() -> OperationId {
+    "op_0123456789abcdef0123456789abcdef".parse().unwrap()
+}
+
+pub(crate) fn agent(name: &str) -> AgentId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn world() -> World {
+    let platforms = BTreeMap::from([
+        ("worker".parse().unwrap(), PlatformRule::AnyAction),
+        ("cursor".parse().unwrap(), PlatformRule::Actions(vec!["edit".into()])),
+    ]);
+    World { limits: Limits::default(), platforms: Arc::new(platforms), agents: Arc::new(Everybody) }
+}
+
+pub(crate) fn json(value: Value) -> Json {
+    Json::from(value)
+}
+
+/// A step that any worker can perform, three attempts, without jitter.
+pub(crate) fn step(number: u32, dependencies: &[u32]) -> StepDefinition {
+    StepDefinition {
+        step: number,
+        agent: None,
+        platform: "worker".parse().unwrap(),
+        action: "do".parse().unwrap(),
+        inputs: Json::object(),
+        dependencies: dependencies.to_vec(),
+        timeout_ms: 60_000,
+        retry: RetryPolicy { jitter: 0.0, ..RetryPolicy::default() },
+        requires: Requirements::default(),
+        when: None,
+        continue_on_error: false,
+    }
+}
+
+pub(crate) fn with(mut step: StepDefinition, change: impl FnOnce(&mut StepDefinition)) -> StepDefinition {
+    change(&mut step);
+    step
+}
+
+pub(crate) fn when(number: u32, dependencies: &[u32], condition: &str) -> StepDefinition {
+    with(step(number, dependencies), |step| step.when = Some(condition.into()))
+}
+
+pub(crate) fn once(number: u32, dependencies: &[u32]) -> StepDefinition {
+    with(step(number, dependencies), |step| step.retry.max_attempts = 1)
+}
+
+pub(crate) fn definition(workflow: Vec<StepDefinition>) -> Definition {
+    Definition {
+        name: "Release".into(),
+        description: None,
+        priority: Priority::Medium,
+        agents: Vec::new(),
+        platforms: Vec::new(),
+        workflow,
+        deadline: None,
+        metadata: Json::object(),
+        failure_policy: FailurePolicy::FailFast,
+        max_parallel: None,
+        auto_start: true,
+    }
+}
+
+pub(crate) fn continuing(workflow: Vec<StepDefinition>) -> Definition {
+    Definition { failure_policy: FailurePolicy::Continue, ..definition(workflow) }
+}
+
+pub(crate) fn error(code: &str) -> StepError {
+    StepError { code: code.into(), message: "it did not work".into() }
+}
+
+pub(crate) fn complete(result: Value) -> StepWish {
+    StepWish::Complete { result: json(result), usage: None }
+}
+
+pub(crate) fn fail(code: &str) -> StepWish {
+    StepWish::Fail { error: error(code), retryable: true, retry_after_ms: None }
+}
+
+pub(crate) fn progress(percent: u8) -> StepWish {
+    StepWish::Progress { progress: percent, note: None }
+}
+
+pub(crate) fn lose(reason: &str) -> StepWish {
+    StepWish::LoseLease { reason: reason.into() }
+}
+
+/// The names of events, as the variants are called.
+pub(crate) fn names(events: &[Event]) -> Vec<String> {
+    let name = |event| {
+        let text = format!("{event:?}");
+        text.split('(').next().unwrap_or_default().to_owned()
+    };
+    events.iter().map(name).collect()
+}
+
+/// One operation on its way.
+pub(crate) struct Flow {
+    pub(crate) scenario: Scenario<Operation>,
+    pub(crate) board: OperationBoard,
+}
+
+impl Flow {
+    pub(crate) fn of(definition: Definition) -> Self {
+        let mut flow = Self::new();
+        flow.put(&Command::Create(Box::new(definition))).unwrap();
+        flow
+    }
+
+    pub(crate) fn new() -> Self {
+        let scenario = Scenario::new(operation_id(), world());
+        Self { scenario, board: OperationBoard::default() }
+    }
+
+    pub(crate) fn put(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
+        let before = self.scenario.history.len();
+        let events = self.scenario.when(command)?;
+        for (index, (event, at)) in self.scenario.history[before..].iter().enumerate() {
+            self.board.apply(&self.scenario.id, event, (before + index + 1) as u64, *at);
+        }
+        self.agree();
+        Ok(events)
+    }
+
+    /// The aggregate and the board say the same of every step.
+    fn agree(&self) {
+        let (run, row) = (&self.operation().run, self.board.get(&self.scenario.id).unwrap());
+        let shown = row.run.as_ref().unwrap();
+        assert_eq!((&run.steps, run.status, run.settled), (&shown.steps, shown.status, shown.settled));
+        assert_eq!((&run.ready, &run.held), (&shown.ready, &shown.held));
+        assert_eq!((&run.backing_off, &run.failed), (&shown.backing_off, &shown.failed));
+        assert_eq!((run.progress(), run.status), (row.progress, row.status));
+    }
+
+    pub(crate) fn operation(&self) -> &Operation {
+        self.scenario.state.as_ref().unwrap()
+    }
+
+    pub(crate) fn wait(&mut self, ms: u64) {
+        self.scenario.wait(ms);
+    }
+
+    pub(crate) fn position(&self, step: u32) -> usize {
+        self.operation().run.skeleton.position(step).unwrap()
+    }
+
+    pub(crate) fn status(&self, step: u32) -> &'static str {
+        self.operation().run.steps[self.position(step)].status.name()
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<&'static str> {
+        self.operation().run.steps.iter().map(|step| step.status.name()).collect()
+    }
+
+    pub(crate) fn grant(&self, step: u32) -> u64 {
+        self.operation().run.steps[self.position(step)].grant
+    }
+
+    pub(crate) fn lease(&self, step: u32) -> LeaseId {
+        LeaseId { operation: operation_id(), step, grant: self.grant(step) }
+    }
+
+    /// Something about a step under the newest grant.
+    pub(crate) fn wish(&mut self, step: u32, wish: StepWish) -> Result<Vec<Event>, Rejection> {
+        let grant = self.grant(step);
+        self.wish_under(step, grant, wish)
+    }
+
+    pub(crate) fn wish_under(
+        &mut self,
+        step: u32,
+        grant: u64,
+        wish: StepWish,
+    ) -> Result<Vec<Event>, Rejection> {
+        self.put(&Command::Step { step, grant, wish })
+    }
+
+    /// Offers a step under a new grant.
+    pub(crate) fn offer(&mut self, step: u32, name: &str) -> Result<Vec<Event>, Rejection> {
+        let wish = StepWish::Reserve { agent: agent(name), candidates: Candidates::default() };
+        let grant = self.grant(step) + 1;
+        self.wish_under(step, grant, wish)
+    }
+
+    /// Offered to Ada, and taken.
+    pub(crate) fn begin(&mut self, step: u32) {
+        self.offer(step, "ada").unwrap();
+        self.wish(step, StepWish::Acknowledge).unwrap();
+    }
+
+    /// Begun and completed.
+    pub(crate) fn done(&mut self, step: u32, result: Value) -> Vec<Event> {
+        self.begin(step);
+        self.wish(step, complete(result)).unwrap()
+    }
+
+    /// Begun and failed for good.
+    pub(crate) fn broken(&mut self, step: u32) -> Vec<Event> {
+        self.begin(step);
+        let wish = StepWish::Fail { error: error("broken"), retryable: false, retry_after_ms: None };
+        self.wish(step, wish).unwrap()
+    }
+
+    /// The inputs that a step was reserved with.
+    pub(crate) fn inputs(&self, step: u32) -> Value {
+        self.operation().inputs[&step].value()
+    }
+}

@@ -1,0 +1,128 @@
+//! Owns the command line: which commands there are, and what the process ends with.
+//! It must never hold state of its own; whatever a command knows it asks a server or a file for.
+
+mod agent;
+mod canvas;
+mod config;
+mod connection;
+mod demo;
+mod event;
+mod exit;
+mod follow;
+mod op;
+mod output;
+mod review;
+mod serve;
+mod settings_flags;
+mod signals;
+mod story;
+mod table;
+mod terminal;
+mod tether;
+mod timeline;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use connection::Connection;
+use exit::{Complaint, Exit};
+
+/// Photon coordinates AI agents over a durable event log.
+#[derive(Debug, Parser)]
+#[command(name = "photon", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, \
+    6 the operation failed, 7 timed out, 9 unreachable, 64 configuration, 130 interrupted.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server
+    Serve(serve::ServeArgs),
+    /// Lets a team of agents review a folder, to show what Photon does
+    Demo(demo::DemoArgs),
+    /// Creates, shows, follows and cancels operations
+    #[command(subcommand)]
+    Op(op::OpCommand),
+    /// Lists, shows, registers and removes agents
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
+    /// Turns any command into an agent
+    #[command(subcommand)]
+    Worker(worker::WorkerCommand),
+    /// Shows what happened
+    #[command(subcommand)]
+    Event(event::EventCommand),
+    /// Checks and explains the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Ends with 0 when the server takes requests
+    Healthcheck(Connection),
+    /// Prints the version
+    Version,
+    /// Prints a completion script
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Performs one step of the demo's review: the step on standard input, the result on standard output
+    #[command(hide = true)]
+    Review(review::ReviewArgs),
+    /// Runs a command that must not outlive the worker that started it
+    #[command(hide = true)]
+    Tether(tether::TetherArgs),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Some(command) = Arguments::parse().command else {
+        output::say("Try 'photon demo' to see Photon at work on your own files, or 'photon --help'.");
+        return Exit::USAGE.into();
+    };
+    let ended = actix_web::rt::System::new().block_on(perform(command));
+    ended.unwrap_or_else(|complaint| complaint.voice()).into()
+}
+
+async fn perform(command: Command) -> Result<Exit, Complaint> {
+    match command {
+        Command::Serve(arguments) => serve::run(&arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Op(command) => op::run(command).await,
+        Command::Agent(command) => agent::run(command).await,
+        Command::Worker(command) => worker::run(command).await,
+        Command::Event(command) => event::run(command).await,
+        Command::Config(command) => config::run(command),
+        Command::Healthcheck(connection) => healthcheck(&connection).await,
+        Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),
+        Command::Completion { shell } => completion(shell),
+        Command::Review(arguments) => review::run(&arguments),
+        Command::Tether(arguments) => tether::run(&arguments).await,
+    }
+}
+
+async fn healthcheck(connection: &Connection) -> Result<Exit, Complaint> {
+    connection.client()?.ready().await?;
+    output::say("The server is ready.");
+    Ok(Exit::DONE)
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<Exit, Complaint> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "photon", &mut script);
+    output::print(String::from_utf8_lossy(&script).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,20 @@
+//! Owns the flag that says which server a command speaks to.
+
+use clap::Args;
+
+use super::exit::Complaint;
+use crate::client::{Client, DEFAULT_SERVER};
+
+/// Which server.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Connection {
+    /// Address of the server
+    #[arg(long, value_name = "URL", env = "PHOTON_SERVER", default_value = DEFAULT_SERVER)]
+    server: String,
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> Result<Client, Complaint> {
+        Ok(Client::new(&self.server)?)
+    }
+}

@@ -1,0 +1,88 @@
+//! `photon event`: shows what happened, as the log recorded it.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::connection::Connection;
+use super::exit::{Complaint, Exit};
+use super::output::Output;
+use super::story::Story;
+use super::table::Table;
+use crate::http::event_view::EventView;
+
+/// What to do with events.
+#[derive(Debug, Subcommand)]
+pub(super) enum EventCommand {
+    /// Lists events
+    List(ListArgs),
+}
+
+/// Which end of the history comes first.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Order {
+    /// Oldest first
+    Asc,
+    /// Newest first
+    Desc,
+}
+
+/// Which to list.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only of these types, with commas, such as operation.*,agent.timeout
+    #[arg(long)]
+    types: Option<String>,
+    /// Only of this operation
+    #[arg(long, conflicts_with = "agent")]
+    operation: Option<String>,
+    /// Only of this agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only after this sequence
+    #[arg(long)]
+    after: Option<u64>,
+    /// Which end comes first
+    #[arg(long, value_enum, default_value = "asc")]
+    order: Order,
+    /// At most so many
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(command: EventCommand) -> Result<Exit, Complaint> {
+    let EventCommand::List(arguments) = command;
+    let order = match arguments.order {
+        Order::Asc => "asc",
+        Order::Desc => "desc",
+    };
+    let given = [
+        ("types", arguments.types),
+        ("operation", arguments.operation),
+        ("agent", arguments.agent),
+        ("after", arguments.after.map(|after| after.to_string())),
+        ("order", Some(order.to_owned())),
+    ];
+    let filters: Vec<(&str, String)> =
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let events = arguments.connection.client()?.events(&filters, arguments.limit).await?;
+    arguments.output.list(&events, table)
+}
+
+fn table(events: &[EventView]) -> Table {
+    let story = Story::default();
+    let mut table = Table::new(&["SEQUENCE", "TIME", "TYPE", "SUBJECT", "WHAT"]);
+    for event in events {
+        let told = story.line(event).filter(|told| *told != event.kind);
+        table.row(vec![
+            event.sequence.clone(),
+            event.time.to_string(),
+            event.kind.clone(),
+            event.subject.clone(),
+            told.unwrap_or_default(),
+        ]);
+    }
+    table
+}

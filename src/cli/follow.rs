@@ -1,0 +1,93 @@
+//! Owns how a command follows an operation: long polls, the story of what happened since, the timeline. It
+//! survives a server that is away for a while. It must never decide what to do about what it sees.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::canvas::Canvas;
+use super::story::Story;
+use super::terminal::{self, Style, between, span};
+use super::timeline;
+use crate::client::{Client, ClientError};
+use crate::http::operation_view::OperationView;
+
+/// How often what is drawn moves on.
+const FRAME: Duration = Duration::from_millis(100);
+/// A server may be away this long, for a restart.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(500);
+/// Events told at once; an operation that moves faster tells the rest the next time.
+const TOLD_MAX: usize = 2_000;
+
+/// Follows one operation.
+pub(super) struct Follower {
+    client: Client,
+    pub(super) canvas: Canvas,
+    style: Style,
+    story: Story,
+    /// The last event that was told.
+    sequence: String,
+    /// As it was seen last.
+    pub(super) seen: OperationView,
+}
+
+impl Follower {
+    /// Begins with an operation as it stands; what happened before is told first.
+    pub(super) fn new(client: Client, operation: OperationView, canvas: Canvas, style: Style) -> Self {
+        let story = Story::of(&operation);
+        Self { client, canvas, style, story, sequence: "0".into(), seen: operation }
+    }
+
+    /// Tells what happened since the last time, without waiting.
+    pub(super) async fn catch_up(&mut self) -> Result<(), ClientError> {
+        let filters = [("operation", self.seen.id.clone()), ("after", self.sequence.clone())];
+        for event in self.client.events(&filters, TOLD_MAX).await? {
+            if let Some(sentence) = self.story.line(&event) {
+                let since = span(between(self.seen.created_at, event.time));
+                self.canvas.say(&format!("{since:>8}  {sentence}"));
+            }
+            self.sequence = event.sequence;
+        }
+        self.draw();
+        Ok(())
+    }
+
+    /// Waits until the operation changes, has ended, or the wait is over; tells what happened.
+    pub(super) async fn next(&mut self, wait: Duration) -> Result<&OperationView, ClientError> {
+        let away_since = Instant::now();
+        loop {
+            match self.poll(wait).await {
+                Ok(()) => return Ok(&self.seen),
+                Err(failure) if failure.is_passing() && away_since.elapsed() < AWAY_MAX.min(wait) => {
+                    sleep(RETRY).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn poll(&mut self, wait: Duration) -> Result<(), ClientError> {
+        let (client, id) = (self.client.clone(), self.seen.id.clone());
+        let poll = client.operation_after(&id, wait, Some(self.seen.revision + 1));
+        let mut poll = std::pin::pin!(poll);
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.seen = loop {
+            tokio::select! {
+                answer = &mut poll => break answer?,
+                _ = frames.tick() => self.draw(),
+            }
+        };
+        self.catch_up().await
+    }
+
+    fn draw(&mut self) {
+        self.canvas.draw(timeline::rows(&self.seen, terminal::now(), self.style));
+    }
+}
+
+/// Whether nothing more will happen to it.
+pub(super) fn has_ended(operation: &OperationView) -> bool {
+    matches!(operation.status.as_str(), "completed" | "failed" | "cancelled")
+}

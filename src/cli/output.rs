@@ -1,0 +1,84 @@
+//! Owns the two ways out: data on standard output, talk on standard error. Nothing else in the command line
+//! may write to them but the canvas.
+
+use std::io::{self, Write};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::exit::{Complaint, Exit};
+use super::table::Table;
+
+/// How data looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON document a line
+    Jsonl,
+}
+
+/// The flag for it.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Output {
+    /// How the data looks
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value = "table")]
+    pub(super) format: Format,
+}
+
+impl Output {
+    /// Prints a list.
+    pub(super) fn list<T: Serialize>(
+        self,
+        items: &[T],
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> Result<Exit, Complaint> {
+        match self.format {
+            Format::Table => print(&table(items).drawn()),
+            Format::Json => print(&json(&items, true)?),
+            Format::Jsonl => {
+                let lines = items.iter().map(|item| json(item, false)).collect::<Result<Vec<_>, _>>()?;
+                print(&lines.join("\n"))
+            }
+        }
+    }
+
+    /// Prints one thing.
+    pub(super) fn one<T: Serialize>(
+        self,
+        item: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<Exit, Complaint> {
+        match self.format {
+            Format::Table => print(&text(item)),
+            Format::Json => print(&json(item, true)?),
+            Format::Jsonl => print(&json(item, false)?),
+        }
+    }
+}
+
+fn json<T: Serialize>(item: &T, pretty: bool) -> Result<String, Complaint> {
+    let text = if pretty { serde_json::to_string_pretty(item) } else { serde_json::to_string(item) };
+    text.map_err(|cause| Complaint::new(Exit::FAILED, format!("The data cannot be written: {cause}.")))
+}
+
+/// Prints data; nothing when there is none. A reader that has gone away has seen enough, which is no failure.
+pub(super) fn print(text: &str) -> Result<Exit, Complaint> {
+    if text.is_empty() {
+        return Ok(Exit::DONE);
+    }
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Complaint::new(Exit::FAILED, format!("Standard output cannot be written: {cause}.")))
+        }
+        Ok(()) | Err(_) => Ok(Exit::DONE),
+    }
+}
+
+/// Says something to the person at the terminal. Who does not listen misses nothing that counts.
+pub(super) fn say(sentence: &str) {
+    let _ = writeln!(io::stderr().lock(), "{sentence}");
+}

@@ -1,0 +1,61 @@
+//! `photon serve`: the server in the foreground, until a signal or a failure.
+
+use clap::Args;
+
+use super::exit::{Complaint, Exit};
+use super::output;
+use super::settings_flags::SettingsFlags;
+use super::signals::Signals;
+use crate::app::Server;
+use crate::settings::LogFormat;
+use crate::telemetry;
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    flags: SettingsFlags,
+}
+
+pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
+    let settings = arguments.flags.load()?;
+    telemetry::start(&settings.log.level, settings.log.format)
+        .map_err(|fault| Complaint::new(Exit::CONFIGURATION, format!("The log cannot be written: {fault}.")))?;
+    for warning in settings.warnings() {
+        tracing::warn!(warning, "configuration is odd");
+    }
+    let mut signals = watched()?;
+    let server = tokio::select! {
+        started = Server::start(&settings) => {
+            started.map_err(|fault| Complaint::new(Exit::of(fault.exit_code()), sentence(&fault.to_string())))?
+        }
+        exit = signals.next() => return Ok(exit),
+    };
+    if settings.log.format == LogFormat::Text {
+        let address = server.address();
+        output::say(&format!("Photon listens on http://{address}; its API is shown at http://{address}/docs."));
+    }
+    let exit = tokio::select! {
+        exit = signals.next() => exit,
+        code = server.failed() => Exit::of(code),
+    };
+    // Whoever asks twice does not want to wait for requests to finish.
+    tokio::select! {
+        () = server.stop() => Ok(exit),
+        _ = signals.next() => Ok(Exit::INTERRUPTED),
+    }
+}
+
+/// The signals, or why they cannot be watched.
+pub(super) fn watched() -> Result<Signals, Complaint> {
+    let refused = |cause| Complaint::new(Exit::FAILED, format!("Signals cannot be received: {cause}."));
+    Signals::watch().map_err(refused)
+}
+
+/// An error's text as a sentence.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}

@@ -1,0 +1,192 @@
+//! Why a call failed, by what the caller may do next. It must never hide what the server said.
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::http::envelope::ApiResponse;
+use crate::http::error::Code;
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// What was asked for cannot be sent.
+    #[error("{0}")]
+    Usage(String),
+    /// No answer: nothing listens there, or the connection broke.
+    #[error(
+        "Photon cannot be reached at {server} ({cause}). Start it with 'photon serve', or name another \
+         server with --server."
+    )]
+    Unreachable {
+        /// Where.
+        server: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// No answer in time.
+    #[error("The server at {server} did not answer in time.")]
+    TimedOut {
+        /// Where.
+        server: String,
+    },
+    /// The server said no.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// The answer is not one of Photon's.
+    #[error("The answer of {server} cannot be read: {cause}.")]
+    Unreadable {
+        /// Where.
+        server: String,
+        /// Why not.
+        cause: String,
+    },
+}
+
+/// What the server said no with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the answer.
+    pub status: u16,
+    /// The stable slug.
+    pub code: String,
+    /// For people.
+    pub sentence: String,
+    /// Each single fault, with its place.
+    pub faults: Vec<String>,
+    /// When it makes sense to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.sentence)?;
+        self.faults.iter().try_for_each(|fault| write!(formatter, "\n  {fault}"))
+    }
+}
+
+impl Refusal {
+    /// Reads the envelope of a refusal; whatever is none is described by its status.
+    pub(super) fn of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
+        let envelope: Option<ApiResponse<Value>> = serde_json::from_slice(body).ok();
+        let strange = || format!("The server answered with status {status}, and not in Photon's words.");
+        let Some(envelope) = envelope else {
+            return Self { status, code: String::new(), sentence: strange(), faults: Vec::new(), retry_after };
+        };
+        let errors = envelope.problem.map(|problem| problem.errors).unwrap_or_default();
+        let faults = errors.iter().map(|fault| match &fault.pointer {
+            Some(pointer) => format!("{pointer}: {}", fault.detail),
+            None => fault.detail.clone(),
+        });
+        let faults: Vec<String> = faults.collect();
+        Self {
+            status,
+            code: envelope.code.unwrap_or_default(),
+            sentence: envelope.error.unwrap_or_else(strange),
+            // One fault is the sentence itself.
+            faults: if faults.len() > 1 { faults } else { Vec::new() },
+            retry_after,
+        }
+    }
+}
+
+impl ClientError {
+    /// What a command ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Unreachable { .. } => 9,
+            Self::TimedOut { .. } => 7,
+            Self::Unreadable { .. } => 1,
+            Self::Refused(refusal) => match refusal.status {
+                404 => 3,
+                401 | 403 => 4,
+                409 | 410 | 412 => 5,
+                408 | 504 => 7,
+                _ => 1,
+            },
+        }
+    }
+
+    /// Whether the same call may succeed a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Refused(refusal) => matches!(refusal.status, 408 | 429 | 500..),
+            Self::Usage(_) | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether the server refused with this code.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == code.slug())
+    }
+
+    /// When the server wants to be asked again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// The innermost cause, which is the one that says something.
+pub(super) fn root_of(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    // "Connection refused (os error 111)": the number helps nobody.
+    let text = error.source().map_or_else(|| error.to_string(), |_| cause.to_string());
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refusal(status: u16, body: &Value) -> ClientError {
+        ClientError::Refused(Box::new(Refusal::of(status, None, body.to_string().as_bytes())))
+    }
+
+    #[test]
+    fn each_refusal_has_its_exit_code() {
+        let table = [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (410, 5), (412, 5), (422, 1), (504, 7)];
+        for (status, exit) in table {
+            assert_eq!(refusal(status, &json!(null)).exit_code(), exit, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_passing() {
+        for (status, passing) in [(404, false), (409, false), (422, false), (429, true), (503, true), (507, true)] {
+            assert_eq!(refusal(status, &json!(null)).is_passing(), passing, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_sentence_of_the_envelope_is_kept_and_many_faults_are_listed() {
+        let fault = |pointer: &str| json!({"pointer": pointer, "detail": "is wrong"});
+        let problem = |errors: Value| {
+            json!({"type": "t", "title": "t", "status": 422, "detail": "d", "errors": errors})
+        };
+        let body = |errors: Value| {
+            json!({"success": false, "error": "No.", "code": "invalid_workflow", "requestId": "r",
+                "timestamp": "t", "processingTime": 1.0, "problem": problem(errors)})
+        };
+        let one = refusal(422, &body(json!([fault("/a")])));
+        assert_eq!(one.to_string(), "No.");
+        assert!(one.is(Code::InvalidWorkflow) && !one.is(Code::NotFound));
+        let two = refusal(422, &body(json!([fault("/a"), fault("/b")])));
+        assert_eq!(two.to_string(), "No.\n  /a: is wrong\n  /b: is wrong");
+    }
+}

@@ -1,0 +1,90 @@
+//! The calls about operations and their history.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Serialize;
+
+use super::{Call, Client, ClientError, written};
+use crate::http::event_view::EventView;
+use crate::http::operation_view::{OperationSummary, OperationView};
+
+const OPERATIONS: [&str; 3] = ["api", "v1", "operations"];
+
+/// The longest wait that the server grants a long poll.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+
+impl Client {
+    /// Creates an operation from any JSON, so that the server can name every fault of it.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn create_operation(
+        &self,
+        definition: &impl Serialize,
+        key: Option<&str>,
+    ) -> Result<OperationView, ClientError> {
+        self.data(Call::post(&OPERATIONS, definition)?.key(key)).await
+    }
+
+    /// Operations, newest first.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn operations(
+        &self,
+        filters: &[(&str, String)],
+        most: usize,
+    ) -> Result<Vec<OperationSummary>, ClientError> {
+        self.items(&OPERATIONS, filters, most).await
+    }
+
+    /// One operation as it stands.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn operation(&self, id: &str) -> Result<OperationView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        self.data(Call::get(&[api, version, operations, id])).await
+    }
+
+    /// One operation once it has ended or reached a revision, or as it stands after the wait.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn operation_after(
+        &self,
+        id: &str,
+        wait: Duration,
+        min_revision: Option<u64>,
+    ) -> Result<OperationView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        let wait = wait.min(WAIT_MAX);
+        let mut call = Call::get(&[api, version, operations, id]).query("wait", written(wait)).waits(wait);
+        if let Some(revision) = min_revision {
+            call = call.query("minRevision", revision);
+        }
+        self.data(call).await
+    }
+
+    /// Cancels an operation.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn cancel_operation(&self, id: &str) -> Result<OperationView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        self.data(Call::new(Method::DELETE, &[api, version, operations, id])).await
+    }
+
+    /// Events of the whole log or of one stream, as `filters` say.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn events(
+        &self,
+        filters: &[(&str, String)],
+        most: usize,
+    ) -> Result<Vec<EventView>, ClientError> {
+        self.items(&["api", "v1", "events"], filters, most).await
+    }
+}

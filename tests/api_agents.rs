@@ -1,0 +1,301 @@
+//! The agent protocol over HTTP: incarnations, heartbeats, offers, leases, loss, cancel, fencing.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Photon, step};
+
+const QUICK: &str = "[agents]\nlease_ms = 1000\noffer_ms = 300\ncancel_grace_ms = 1000\nrelease_hold_ms = 300\n";
+
+fn one_step() -> Value {
+    json!([step(1, "work", &[], json!({}))])
+}
+
+fn retried() -> Value {
+    let mut workflow = one_step();
+    workflow[0]["retryPolicy"] = json!({"initialDelay": 1, "maxAttempts": 3});
+    workflow
+}
+
+async fn heartbeat(photon: &Photon, agent: &str, body: Value) -> support::Answer {
+    photon.post(&format!("/api/v1/agents/{agent}/heartbeat"), body).await
+}
+
+#[tokio::test]
+async fn registering_again_starts_the_next_incarnation() {
+    let photon = Photon::start().await;
+    let body = json!({"id": "a", "name": "A", "model": "GLM-4.6", "capabilities": ["x"], "location": "edge"});
+    let first = photon.post("/api/v1/agents", body.clone()).await.expect(201);
+    assert_eq!(first.header("location"), "/api/v1/agents/a");
+    assert_eq!((&first.data()["incarnation"], &first.data()["leaseMs"]), (&json!(1), &json!(60_000)));
+    assert_eq!(first.data()["heartbeatIntervalMs"], json!(10_000));
+    let second = photon.post("/api/v1/agents", body).await.expect(200);
+    assert_eq!(second.data()["incarnation"], json!(2));
+    let stale = json!({"id": "a", "incarnation": 1});
+    photon.post("/api/v1/agents", stale).await.refused(409, "stale_incarnation");
+    heartbeat(&photon, "a", json!({"incarnation": 1})).await.refused(409, "stale_incarnation");
+    heartbeat(&photon, "a", json!({"incarnation": 2})).await.expect(200);
+    heartbeat(&photon, "b", json!({})).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn an_agent_is_listed_changed_and_unregistered() {
+    let photon = Photon::start().await;
+    photon.agent("a", &["x", "y"]).await;
+    photon.agent("b", &["y"]).await;
+    for (filter, count) in
+        [("", 2), ("capability=x", 1), ("status=active", 2), ("status=busy", 0), ("location=cloud", 0)]
+    {
+        let list = photon.get(&format!("/api/v1/agents?count=true&{filter}")).await.expect(200);
+        assert_eq!(list.body["page"]["total"], json!(count), "{filter}");
+    }
+    let changed = photon.put("/api/v1/agents/a", json!({"model": "m", "location": "cloud"})).await.expect(200);
+    assert_eq!((&changed.data()["model"], &changed.data()["capabilities"]), (&json!("m"), &json!(["x", "y"])));
+    let available = photon.get("/api/v1/agents/a/availability").await.expect(200);
+    assert_eq!(available.data()["free"], json!(1));
+    photon.delete("/api/v1/agents/a").await.expect(200);
+    photon.get("/api/v1/agents/a").await.refused(404, "not_found");
+    let again = photon.post("/api/v1/agents", json!({"id": "a"})).await.expect(200);
+    assert_eq!(again.data()["incarnation"], json!(2));
+}
+
+#[tokio::test]
+async fn a_specialist_is_chosen_and_the_choice_is_explained() {
+    let photon = Photon::start().await;
+    photon.agent("generalist", &["rust", "docs", "go", "c"]).await;
+    photon.agent("specialist", &["rust"]).await;
+    photon.agent("stranger", &["docs"]).await;
+    let mut workflow = one_step();
+    workflow[0]["requires"] = json!({"capabilities": ["rust"]});
+    let wait = |agent: &'static str| {
+        let photon = &photon;
+        async move { photon.post(&format!("/api/v1/agents/{agent}/claim"), json!({"wait": "3s"})).await }
+    };
+    let submit = async {
+        // All three wait already when the step becomes ready.
+        photon.until("/api/v1/agents", |agents| agents.as_array().unwrap().len() == 3).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        photon.operation(workflow.clone()).await
+    };
+    let (generalist, specialist, stranger, id) =
+        tokio::join!(wait("generalist"), wait("specialist"), wait("stranger"), submit);
+    assert_eq!(specialist.data()["leases"].as_array().unwrap().len(), 1);
+    assert_eq!((generalist.data(), stranger.data()), (&json!({"leases": []}), &json!({"leases": []})));
+    let detail = photon.get(&format!("/api/v1/operations/{id}/steps/1")).await.expect(200);
+    let chosen = &detail.data()["attempts"][0]["candidates"];
+    assert_eq!(chosen["ranked"][0]["agent"], json!("specialist"));
+    assert_eq!(chosen["ranked"][0]["capability"], json!(1.0));
+    assert_eq!(chosen["ranked"][1]["capability"], json!(0.25));
+    assert_eq!(chosen["excluded"]["capability"], json!(1));
+}
+
+#[tokio::test]
+async fn an_offer_that_nobody_takes_is_offered_again_without_spending_an_attempt() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(one_step()).await;
+    let first = photon.claim("a").await;
+    let second = photon.claim("a").await;
+    assert_eq!((&first["attempt"], &second["attempt"]), (&json!(1), &json!(1)));
+    assert_eq!(second["fencingToken"], json!(2));
+    photon.report(&first, "ack", json!({})).await.refused(410, "lease_lost");
+    photon.report(&second, "ack", json!({})).await.expect(200);
+    assert!(photon.history(&id).await.contains(&"step.offer_expired".to_owned()));
+    photon.report(&second, "complete", json!({"result": 1})).await.expect(200);
+    assert_eq!(photon.shown(&id).await["workflow"][0]["attempt"], json!(1));
+}
+
+#[tokio::test]
+async fn a_lease_lives_by_its_heartbeats_and_is_lost_without() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(retried()).await;
+    let lease = photon.claim("a").await;
+    let named = json!({"leases": [{"leaseId": lease["leaseId"], "progress": 40, "checkpoint": {"at": 40}}]});
+    let mut renewals = 0;
+    // Longer than two lease periods.
+    for _ in 0..7 {
+        let answer = heartbeat(&photon, "a", named.clone()).await.expect(200);
+        renewals += answer.data()["renewed"].as_array().unwrap().len();
+        tokio::time::sleep(std::time::Duration::from_millis(330)).await;
+    }
+    assert_eq!(renewals, 7);
+    let path = format!("/api/v1/operations/{id}");
+    assert_eq!(photon.shown(&id).await["workflow"][0]["status"], json!("running"));
+    photon.until(&path, |shown| shown["workflow"][0]["status"] != json!("running")).await;
+    let lost = heartbeat(&photon, "a", named).await.expect(200);
+    assert_eq!(lost.data()["directives"][0]["type"], json!("lost"));
+    let next = photon.claim("a").await;
+    assert_eq!((&next["attempt"], &next["checkpoint"]), (&json!(2), &json!({"at": 40})));
+    assert!(photon.history(&id).await.contains(&"step.lease_lost".to_owned()));
+    photon.report(&lease, "complete", json!({"result": 1})).await.refused(410, "lease_lost");
+}
+
+#[tokio::test]
+async fn a_late_completion_counts_while_its_grant_is_the_newest() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    let mut workflow = one_step();
+    workflow[0]["retryPolicy"] = json!({"initialDelay": 60_000});
+    let id = photon.operation(workflow).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    let path = format!("/api/v1/operations/{id}");
+    photon.until(&path, |shown| shown["workflow"][0]["status"] == json!("backing_off")).await;
+    photon.report(&lease, "complete", json!({"result": 5})).await.expect(200);
+    photon.report(&lease, "complete", json!({"result": 5})).await.expect(200);
+    photon.report(&lease, "complete", json!({"result": 6})).await.refused(409, "already_terminal");
+    assert_eq!(photon.shown(&id).await["status"], json!("completed"));
+}
+
+#[tokio::test]
+async fn a_silent_agent_is_gone_and_its_step_goes_to_another() {
+    let photon = Photon::start().await;
+    let config = json!({"heartbeatIntervalMs": 200});
+    photon.post("/api/v1/agents", json!({"id": "mute", "config": config})).await.expect(201);
+    let id = photon.operation(retried()).await;
+    let lease = photon.claim("mute").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    photon.agent("other", &[]).await;
+    let next = photon.claim("other").await;
+    assert_eq!(next["attempt"], json!(2));
+    photon.until("/api/v1/agents/mute", |agent| agent["status"] == json!("inactive")).await;
+    let events = photon.get("/api/v1/events?agent=mute&limit=100").await.expect(200);
+    let names: Vec<&str> =
+        events.data().as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert!(names.windows(2).any(|pair| pair == ["agent.timeout", "agent.status_changed"]), "{names:?}");
+    assert!(names.contains(&"agent.released"));
+    heartbeat(&photon, "mute", json!({})).await.expect(200);
+    photon.until("/api/v1/agents/mute", |agent| agent["status"] == json!("active")).await;
+    photon.report(&next, "complete", json!({"result": 1})).await.expect(200);
+    assert_eq!(photon.shown(&id).await["status"], json!("completed"));
+}
+
+#[tokio::test]
+async fn cancel_settles_at_once_and_keeps_the_slot_until_the_agent_reports() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    let told = heartbeat(&photon, "a", json!({"leases": [{"leaseId": lease["leaseId"]}]})).await.expect(200);
+    assert_eq!(told.data()["directives"][0]["type"], json!("cancel"));
+    let busy = photon.get("/api/v1/agents/a/availability").await.expect(200);
+    assert_eq!(busy.data()["free"], json!(0));
+    photon.report(&lease, "complete", json!({"result": 1})).await.refused(409, "already_terminal");
+    photon.until("/api/v1/agents/a/availability", |slots| slots["free"] == json!(1)).await;
+}
+
+#[tokio::test]
+async fn the_end_of_grace_frees_the_slot_of_an_agent_that_ignores_cancel() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    assert_eq!(photon.get("/api/v1/agents/a/availability").await.data()["free"], json!(0));
+    photon.until("/api/v1/agents/a/availability", |slots| slots["free"] == json!(1)).await;
+}
+
+#[tokio::test]
+async fn a_released_step_is_kept_from_its_agent_for_a_while() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    photon.agent("b", &[]).await;
+    let id = photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "release", json!({"reason": "not mine"})).await.expect(200);
+    let nothing = photon.post("/api/v1/agents/a/claim", json!({"wait": "50ms"})).await.expect(200);
+    assert_eq!(nothing.data()["leases"], json!([]));
+    let other = photon.claim("b").await;
+    assert_eq!(other["attempt"], json!(1));
+    photon.report(&other, "complete", json!({"result": null})).await.expect(200);
+    assert_eq!(photon.shown(&id).await["status"], json!("completed"));
+}
+
+#[tokio::test]
+async fn a_new_incarnation_loses_the_old_leases() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(retried()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    let again = json!({"id": "a", "config": {"heartbeatIntervalMs": 0}});
+    photon.post("/api/v1/agents", again).await.expect(200);
+    let next = photon.claim("a").await;
+    assert_eq!(next["attempt"], json!(2));
+    let history = photon.history(&id).await;
+    assert!(history.contains(&"step.lease_lost".to_owned()), "{history:?}");
+}
+
+#[tokio::test]
+async fn a_claim_with_the_same_key_gets_its_live_lease_again() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    photon.operation(json!([step(1, "x", &[], json!({"n": 1})), step(2, "y", &[], json!({}))])).await;
+    let claim = || {
+        let request = photon.request("POST", "/api/v1/agents/a/claim").header("idempotency-key", "c1");
+        photon.send(request.json(&json!({"wait": "1s"})))
+    };
+    let first = claim().await.expect(200);
+    let again = claim().await.expect(200);
+    assert_eq!(first.data()["leases"][0]["leaseId"], again.data()["leases"][0]["leaseId"]);
+    assert_eq!(again.data()["leases"][0]["inputs"], json!({"n": 1}));
+}
+
+#[tokio::test]
+async fn an_operator_sees_and_revokes_leases() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    photon.operation(retried()).await;
+    let lease = photon.claim("a").await;
+    let list = photon.get("/api/v1/leases").await.expect(200);
+    assert_eq!(list.data()[0]["leaseId"], lease["leaseId"]);
+    assert_eq!(list.data()[0]["status"], json!("offered"));
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    let path = format!("/api/v1/leases/{}", lease["leaseId"].as_str().unwrap());
+    photon.delete(&path).await.expect(200);
+    photon.report(&lease, "progress", json!({"progress": 1})).await.refused(410, "lease_lost");
+    assert_eq!(photon.claim("a").await["attempt"], json!(2));
+}
+
+#[tokio::test]
+async fn a_step_that_takes_too_long_is_stopped_by_its_timeout() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let mut workflow = one_step();
+    workflow[0]["timeout"] = json!(200);
+    workflow[0]["retryPolicy"] = json!({"maxAttempts": 1});
+    let id = photon.operation(workflow).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    let ended = photon.get(&format!("/api/v1/operations/{id}?wait=10s")).await.expect(200);
+    assert_eq!(ended.data()["status"], json!("failed"));
+    assert_eq!(ended.data()["workflow"][0]["errorCode"], json!("timeout"));
+}
+
+#[tokio::test]
+async fn an_operation_ends_at_its_deadline() {
+    let photon = Photon::start().await;
+    let soon = (chrono::Utc::now() + chrono::Duration::milliseconds(700)).to_rfc3339();
+    let body = json!({"name": "n", "deadline": soon, "workflow": one_step()});
+    let created = photon.post("/api/v1/operations", body).await.expect(201);
+    let path = format!("/api/v1/operations/{}?wait=10s", created.data()["id"].as_str().unwrap());
+    let ended = photon.get(&path).await.expect(200);
+    assert_eq!(ended.data()["statusReason"], json!("deadline_exceeded"));
+}
+
+#[tokio::test]
+async fn an_inactive_agent_is_told_to_drain_and_gets_no_work() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let told = heartbeat(&photon, "a", json!({"status": "inactive"})).await.expect(200);
+    assert_eq!(told.data()["directives"][0]["type"], json!("drain"));
+    photon.operation(one_step()).await;
+    let nothing = photon.post("/api/v1/agents/a/claim", json!({"wait": "100ms"})).await.expect(200);
+    assert_eq!(nothing.data()["leases"], json!([]));
+    heartbeat(&photon, "a", json!({"status": "active"})).await.expect(200);
+    photon.claim("a").await;
+}

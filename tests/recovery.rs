@@ -1,0 +1,178 @@
+//! kill −9 in the middle of work: what was acknowledged is there, byte for byte, and all of it ends.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use support::{Photon, step};
+
+const OPERATIONS: usize = 50;
+const AGENTS: usize = 8;
+
+fn workflow() -> Value {
+    let mut steps = json!([
+        step(1, "one", &[], json!({})),
+        step(2, "two", &[1], json!({"from": "{{ steps[1].result }}"})),
+        step(3, "three", &[2], json!({"from": "{{ steps[2].result }}"})),
+    ]);
+    for step in steps.as_array_mut().unwrap() {
+        step["retryPolicy"] = json!({"initialDelay": 10, "maxAttempts": 10});
+    }
+    steps
+}
+
+/// Claims and completes until told to stop; a server that is away is no reason to.
+async fn work(client: reqwest::Client, base: String, agent: String, stop: Arc<AtomicBool>) {
+    let post = |path: String, body: Value| {
+        let request = client.post(format!("{base}{path}")).json(&body);
+        async move { request.send().await.ok()?.json::<Value>().await.ok() }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let claimed = post(format!("/api/v1/agents/{agent}/claim"), json!({"wait": "200ms"})).await;
+        let Some(claimed) = claimed else {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            continue;
+        };
+        for lease in claimed["data"]["leases"].as_array().into_iter().flatten() {
+            let path = format!("/api/v1/leases/{}/complete", lease["leaseId"].as_str().unwrap());
+            post(path, json!({"result": {"by": agent, "step": lease["step"]}})).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost() {
+    let mut photon = Photon::configured("[agents]\noffer_ms = 500\nlease_ms = 2000\n").await;
+    for number in 0..AGENTS {
+        photon.agent(&format!("agent-{number}"), &[]).await;
+    }
+    let mut acknowledged: BTreeMap<String, Value> = BTreeMap::new();
+    for number in 0..OPERATIONS {
+        let body = json!({"name": format!("n{number}"), "metadata": {"number": number}, "workflow": workflow()});
+        let answer = photon.post("/api/v1/operations", body).await.expect(201);
+        acknowledged.insert(answer.data()["id"].as_str().unwrap().into(), answer.data().clone());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = reqwest::Client::new();
+    let workers: Vec<_> = (0..AGENTS)
+        .map(|number| {
+            let (base, agent) = (photon.url(""), format!("agent-{number}"));
+            tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
+        })
+        .collect();
+    photon.until("/api/v1/operations?status=completed&limit=500", |done| done.as_array().unwrap().len() >= 10).await;
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    // Nobody writes now except the timers, so what is read twice the same is what must come back.
+    let mut before = BTreeMap::new();
+    for id in acknowledged.keys() {
+        before.insert(id.clone(), photon.shown(id).await);
+    }
+    photon.kill();
+    photon.restart().await;
+    for (id, shown) in &before {
+        let after = photon.shown(id).await;
+        if after["revision"] == shown["revision"] {
+            assert_eq!(after.to_string(), shown.to_string(), "{id}");
+        } else {
+            // Only an offer that nobody took may have moved on meanwhile.
+            assert!(after["revision"].as_u64() > shown["revision"].as_u64(), "{id}");
+        }
+    }
+    finish(&mut photon, client).await;
+}
+
+#[tokio::test]
+async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
+    let mut photon = Photon::configured("[agents]\noffer_ms = 500\nlease_ms = 2000\n").await;
+    for number in 0..AGENTS {
+        photon.agent(&format!("agent-{number}"), &[]).await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let client = reqwest::Client::new();
+    let workers: Vec<_> = (0..AGENTS)
+        .map(|number| {
+            let (base, agent) = (photon.url(""), format!("agent-{number}"));
+            tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
+        })
+        .collect();
+    let mut acknowledged = Vec::new();
+    for round in 0..5 {
+        for _ in 0..OPERATIONS / 5 {
+            acknowledged.push(photon.operation(workflow()).await);
+        }
+        // The workers are in the middle of some step, whatever it is.
+        photon.kill();
+        photon.restart().await;
+        for id in &acknowledged {
+            assert_eq!(photon.get(&format!("/api/v1/operations/{id}")).await.status, 200, "{id} in round {round}");
+        }
+    }
+    for id in &acknowledged {
+        let ended = photon.get(&format!("/api/v1/operations/{id}?wait=30s")).await.expect(200);
+        assert_eq!(ended.data()["status"], json!("completed"), "{}", ended.body);
+        let history = photon.history(id).await;
+        for number in 1..=3 {
+            assert!(ended.data()["results"][number.to_string()].is_object());
+        }
+        assert_eq!(history.iter().filter(|name| *name == "step.completed").count(), 3);
+        assert_eq!(history.iter().filter(|name| *name == "operation.completed").count(), 1);
+        assert_eq!(history.last().unwrap(), "operation.completed");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    // No slot leaks: every agent is free again.
+    photon
+        .until("/api/v1/agents?limit=100", |agents| {
+            agents.as_array().unwrap().iter().all(|agent| agent["currentOperations"] == json!([]))
+        })
+        .await;
+}
+
+async fn finish(photon: &mut Photon, client: reqwest::Client) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (base, agent) = (photon.url(""), "agent-0".to_owned());
+    let worker = tokio::spawn(work(client, base, agent, Arc::clone(&stop)));
+    let list = "/api/v1/operations?status=completed&limit=500";
+    photon.until(list, |done| done.as_array().unwrap().len() == OPERATIONS).await;
+    stop.store(true, Ordering::Relaxed);
+    worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clean_stop_ends_with_zero_and_the_next_start_has_everything() {
+    let mut photon = Photon::start().await;
+    photon.agent("a", &["x"]).await;
+    let id = photon.operation(workflow()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
+    let (operation, agent) = (photon.shown(&id).await, photon.get("/api/v1/agents/a").await);
+    assert_eq!(photon.stop(), 0);
+    photon.restart().await;
+    assert_eq!(photon.shown(&id).await.to_string(), operation.to_string());
+    let after = photon.get("/api/v1/agents/a").await.expect(200);
+    assert_eq!(after.data()["metrics"], agent.data()["metrics"]);
+    assert_eq!(photon.claim("a").await["action"], json!("two"));
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused() {
+    let photon = Photon::start().await;
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_photon"))
+        .arg("serve")
+        .env("PHOTON_PORT", "0")
+        .env("PHOTON_DATA_DIR", photon.folder().join("data"))
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let told = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(told.contains("another process"), "{told}");
+    photon.get("/health/ready").await.expect(200);
+}
