@@ -1,0 +1,272 @@
+//! Stored formats are promises: one stored sample for each event and schema, read for ever.
+//!
+//! A new event or schema gets its sample by `PHOTON_WRITE_SAMPLES=1 cargo test --test formats`; a
+//! sample that exists is never rewritten.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use actors::codec::{KeyUse, Metadata, Stored};
+use domain::agent::event as agent_event;
+use domain::agent::selection::{Candidates, Excluded, Scored, Weights};
+use domain::agent::{Agent, Event as AgentEvent};
+use domain::operation::definition::{
+    Definition, FailurePolicy, Location, Priority, Requirements, StepDefinition,
+};
+use domain::operation::event as operation_event;
+use domain::operation::retry::RetryPolicy;
+use domain::operation::{Event as OperationEvent, Operation};
+use domain::{AgentId, Json, LeaseId, Timestamp};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events")
+}
+
+fn agent() -> AgentId {
+    "agent-1".parse().unwrap()
+}
+
+fn lease() -> LeaseId {
+    "ls_0123456789abcdef0123456789abcdef_3_2".parse().unwrap()
+}
+
+fn json(text: &str) -> Json {
+    serde_json::from_str(text).unwrap()
+}
+
+fn moment() -> Timestamp {
+    Timestamp::parse("2026-11-23T01:02:03.456Z").unwrap()
+}
+
+fn definition() -> Definition {
+    let requires = Requirements {
+        capabilities: vec!["rust".into()],
+        location: Some(Location::Edge),
+        model: Some("GLM-4.6".into()),
+        labels: [("team".to_owned(), "core".to_owned())].into(),
+    };
+    let step = StepDefinition {
+        step: 3,
+        agent: Some(agent()),
+        platform: "worker".parse().unwrap(),
+        action: "review".parse().unwrap(),
+        inputs: json(r#"{"of":"{{ steps[1].result }}"}"#),
+        dependencies: vec![1],
+        timeout_ms: 60_000,
+        retry: RetryPolicy { non_retryable_errors: vec!["bad".into()], ..RetryPolicy::default() },
+        requires,
+        when: Some("steps[1].result.n > 2".into()),
+        continue_on_error: true,
+    };
+    Definition {
+        name: "sample".into(),
+        description: Some("a description".into()),
+        priority: Priority::High,
+        agents: vec![agent()],
+        platforms: vec!["worker".parse().unwrap()],
+        workflow: vec![step],
+        deadline: Some(moment()),
+        metadata: json(r#"{"repo":"photon"}"#),
+        failure_policy: FailurePolicy::Continue,
+        max_parallel: Some(4),
+        auto_start: true,
+    }
+}
+
+fn candidates() -> Candidates {
+    let best = Scored {
+        agent: agent(),
+        score: 0.75,
+        capability: 1.0,
+        performance: 0.5,
+        availability: 0.75,
+        location: 0.5,
+    };
+    let excluded = Excluded { capability: 2, status: 1, ..Excluded::default() };
+    Candidates { ranked: vec![best], excluded, weights: Weights::default() }
+}
+
+fn operation_samples() -> Vec<OperationEvent> {
+    use OperationEvent as E;
+    use operation_event::*;
+    let error = StepError { code: "boom".into(), message: "it broke".into() };
+    let (step, grant, attempt, agent) = (3, 2, 1, agent());
+    vec![
+        E::Created(Box::new(definition())),
+        E::Started,
+        E::Updated(Box::new(Patch {
+            name: Some("new".into()),
+            description: Some(None),
+            priority: Some(Priority::Low),
+            deadline: Some(Some(moment())),
+            metadata: Some(Json::object()),
+            agents: Some(vec![agent.clone()]),
+        })),
+        E::Cancelled(Cancelled { by: "anonymous".into() }),
+        E::Progressed(Progressed { progress: 50 }),
+        E::Completed,
+        E::Failed(Failed { reason: "step_failed".into(), errors: vec!["step 3: boom: it broke".into()] }),
+        E::StepReserved(Box::new(StepReserved {
+            step,
+            grant,
+            lease_id: lease(),
+            agent: agent.clone(),
+            attempt,
+            inputs: json(r#"{"of":7}"#),
+            candidates: candidates(),
+        })),
+        E::StepOfferExpired(StepOfferExpired {
+            step,
+            grant,
+            agent: agent.clone(),
+            reason: "no_sign_of_life".into(),
+        }),
+        E::StepReleased(StepReleased {
+            step,
+            grant,
+            agent: agent.clone(),
+            reason: "not mine".into(),
+            held_until: moment(),
+        }),
+        E::StepStarted(StepStarted { step, grant, attempt }),
+        E::StepProgressed(StepProgressed { step, grant, progress: 40, note: Some("half".into()) }),
+        E::StepCheckpointed(StepCheckpointed { step, grant, checkpoint: json("[1,2]") }),
+        E::StepCompleted(StepCompleted {
+            step,
+            grant,
+            attempt,
+            agent: agent.clone(),
+            result: json(r#"{"n":1.5}"#),
+            usage: Some(json(r#"{"tokens":12}"#)),
+            duration_ms: 1_234,
+        }),
+        E::StepFailed(StepFailed { step, grant, attempt, error, is_final: true }),
+        E::StepRetryScheduled(StepRetryScheduled {
+            step,
+            attempt: 2,
+            at: moment(),
+            delay_ms: 1_000,
+            reason: "boom".into(),
+        }),
+        E::StepLeaseLost(StepLeaseLost { step, grant, attempt, agent, reason: "lease_expired".into() }),
+        E::StepsSkipped(StepsSkipped { steps: vec![4, 5], reason: SkipReason::UpstreamFailed }),
+        E::StepsCancelled(StepsCancelled { steps: vec![6] }),
+    ]
+}
+
+fn agent_samples() -> Vec<AgentEvent> {
+    use AgentEvent as E;
+    use agent_event::*;
+    let profile = Profile {
+        name: "Agent One".into(),
+        model: "Sonnet-4.5".into(),
+        capabilities: vec!["rust".into(), "docs".into()],
+        location: Location::Cloud,
+        config: Config { labels: [("team".to_owned(), "core".to_owned())].into(), ..Config::default() },
+        metadata: json(r#"{"owner":"me"}"#),
+    };
+    let registered = Registered { profile: profile.clone(), incarnation: 2 };
+    let metrics =
+        ReportedMetrics { cpu_usage: Some(12.5), memory_usage: None, network_latency: Some(3.0) };
+    vec![
+        E::Registered(Box::new(Registered { incarnation: 1, ..registered.clone() })),
+        E::Reregistered(Box::new(registered)),
+        E::Updated(Box::new(Patch {
+            name: Some("new".into()),
+            model: None,
+            capabilities: Some(vec!["go".into()]),
+            location: Some(Location::Mobile),
+            config: Some(profile.config),
+            metadata: Some(Json::object()),
+        })),
+        E::StatusChanged(StatusChanged {
+            from: Status::Active,
+            to: Status::Inactive,
+            reason: "timeout".into(),
+        }),
+        E::Assigned(Assigned { lease_id: lease(), operation: lease().operation, step: 3 }),
+        E::Released(Released { lease_id: lease(), outcome: Outcome::Lost, duration_ms: 77 }),
+        E::TimedOut(TimedOut { silent_ms: 30_000 }),
+        E::Unregistered,
+        E::Seen(Seen { metrics }),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let text = text.trim();
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The stored sample, or what would be stored now when samples are to be written.
+fn stored(name: &str, now: &str) -> String {
+    let path = folder().join(name);
+    if !path.exists() && std::env::var_os("PHOTON_WRITE_SAMPLES").is_some() {
+        std::fs::create_dir_all(folder()).unwrap();
+        std::fs::write(&path, format!("{now}\n")).unwrap();
+    }
+    let missing = |_| panic!("{name} has no stored sample; see the head of this file");
+    std::fs::read_to_string(&path).unwrap_or_else(missing).trim().to_owned()
+}
+
+fn check<A: Stored>(samples: &[A::Event])
+where
+    A::Event: PartialEq + std::fmt::Debug,
+{
+    let mut seen = Vec::new();
+    for sample in samples {
+        let encoded = A::encode(sample).unwrap();
+        let name = format!("{}.{}", encoded.name, encoded.schema);
+        let bytes = unhex(&stored(&format!("{name}.hex"), &hex(&encoded.body)));
+        let decoded = A::decode(encoded.name, encoded.schema, &bytes).unwrap();
+        assert_eq!(decoded, *sample, "{name} reads as something else");
+        assert_eq!(bytes, encoded.body, "{name} is written differently: give it a new schema number");
+        let shown = A::json(sample).to_string();
+        assert_eq!(stored(&format!("{name}.json"), &shown), shown, "{name} is shown differently");
+        seen.push((encoded.name, encoded.schema));
+    }
+    let mut written = A::WRITTEN.to_vec();
+    written.sort_unstable();
+    seen.sort_unstable();
+    assert_eq!(seen, written, "every event that is written has a sample");
+}
+
+#[test]
+fn every_operation_event_reads_as_it_was_written() {
+    check::<Operation>(&operation_samples());
+}
+
+#[test]
+fn every_agent_event_reads_as_it_was_written() {
+    check::<Agent>(&agent_samples());
+}
+
+#[test]
+fn metadata_reads_as_it_was_written() {
+    let metadata = Metadata {
+        actor: "anonymous".into(),
+        correlation_id: Some("request-1".into()),
+        causation_id: None,
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        key: Some(KeyUse { key: [1; 16], body: [2; 16] }),
+    };
+    let bytes = unhex(&stored("metadata.1.hex", &hex(&metadata.encode())));
+    assert_eq!(Metadata::decode(&bytes), metadata);
+    assert_eq!(bytes, metadata.encode());
+}
+
+#[test]
+fn an_unknown_event_or_schema_is_an_error_and_never_skipped() {
+    assert!(Operation::decode("operation.created", 99, &[]).is_err());
+    assert!(Operation::decode("operation.exploded", 1, &[]).is_err());
+    assert!(Agent::decode("agent.registered", 1, &[1, 2, 3]).is_err());
+    let mut trailing = Agent::encode(&agent_samples()[6]).unwrap().body.to_vec();
+    trailing.push(0);
+    assert!(Agent::decode("agent.timeout", 1, &trailing).is_err());
+}
