@@ -79,6 +79,8 @@ fn check_state(flow: &Flow) {
     let open = run.steps.iter().filter(|step| !step.status.is_settled()).count();
     assert_eq!(run.settled + open, run.steps.len());
     assert_eq!(operation.status().is_terminal(), open == 0, "{:?}", flow.statuses());
+    let points: usize = run.steps.iter().map(|step| usize::from(step.progress)).sum();
+    assert_eq!(usize::from(run.progress()), points / run.steps.len());
     assert!(run.progress() <= 100);
     if operation.status() == Status::Completed {
         assert_eq!(run.progress(), 100);

@@ -142,6 +142,16 @@ fn continue_skips_only_what_depends_on_the_failure() {
 }
 
 #[test]
+fn a_step_that_was_skipped_is_not_skipped_again_by_another_failure() {
+    let mut flow = Flow::of(continuing(vec![once(1, &[]), once(2, &[]), step(3, &[1, 2]), step(4, &[])]));
+    flow.broken(1);
+    assert_eq!(names(&flow.broken(2)), ["StepFailed", "Progressed"]);
+    assert_eq!(flow.statuses(), ["failed", "failed", "skipped", "ready"]);
+    flow.done(4, json!(1));
+    assert_eq!(flow.operation().errors.len(), 2);
+}
+
+#[test]
 fn an_excused_failure_hands_its_error_on_and_does_not_fail_the_operation() {
     let second = inputs(2, &[1], json!({"x": "{{ steps[1].result.error.code }}"}));
     let mut flow = Flow::of(definition(vec![excused(once(1, &[])), second]));

@@ -308,6 +308,18 @@ fn progress_that_falls_is_said_of_the_whole_too() {
 }
 
 #[test]
+fn a_new_grant_begins_at_no_progress() {
+    let mut flow = running();
+    flow.wish(1, progress(80)).unwrap();
+    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wait(1_000);
+    flow.begin(1);
+    assert_eq!(flow.operation().run.progress(), 0);
+    assert_eq!(names(&flow.wish(1, progress(5)).unwrap()), ["StepProgressed", "Progressed"]);
+    assert_eq!(flow.operation().run.progress(), 5);
+}
+
+#[test]
 fn a_checkpoint_is_kept_at_most_once_a_second_and_never_dropped_in_silence() {
     let mut flow = running();
     let kept = |n: u32| StepWish::Checkpoint(Json::from(json!({ "n": n })));

@@ -79,6 +79,8 @@ pub(crate) enum Move {
     Wait(u64),
     /// What an agent would do next that means well.
     Advance(usize, AgentId),
+    /// What an agent would do next that gives up on it.
+    Break(usize),
     Wish(usize, i64, StepWish),
     Whole(Command),
 }
@@ -120,6 +122,7 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         2 => proptest::sample::select(vec![1, 999, 1_000, 5_000, 30_000, 60_000]).prop_map(Move::Wait),
         10 => (0..9_usize, 0..3_usize).prop_map(|(step, who)| Move::Advance(step, agents(who))),
+        2 => (0..9_usize).prop_map(Move::Break),
         6 => (0..9_usize, wishes()).prop_map(|(step, wish)| Move::Wish(step, 0, wish)),
         1 => (0..9_usize, -2..3_i64, wishes()).prop_map(|(step, off, wish)| Move::Wish(step, off, wish)),
         1 => wholes().prop_map(Move::Whole),
@@ -139,6 +142,12 @@ impl Move {
                 let next = i64::from(matches!(wish, StepWish::Reserve { .. }));
                 let grant = flow.grant(step).saturating_add_signed(off + next);
                 Command::Step { step, grant, wish: wish.clone() }
+            }
+            Self::Break(index) => {
+                let step = number(*index);
+                let error = super::error("broken");
+                let wish = StepWish::Fail { error, retryable: false, retry_after_ms: None };
+                Command::Step { step, grant: flow.grant(step), wish }
             }
             Self::Advance(index, who) => {
                 let step = number(*index);
