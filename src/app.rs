@@ -67,7 +67,9 @@ impl StartError {
         match self {
             Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => EXIT_UNAVAILABLE,
             Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
-            | Self::Replay(CatchUpError::Read(ReadError::Corrupt(_)) | CatchUpError::Views(_)) => EXIT_CORRUPT,
+            | Self::Replay(CatchUpError::Read(ReadError::Corrupt(_)) | CatchUpError::Views(_)) => {
+                EXIT_CORRUPT
+            }
             Self::Open { .. } | Self::Replay(_) => EXIT_DISK,
             Self::Bug(_) => EXIT_BUG,
         }
@@ -91,7 +93,8 @@ impl Server {
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let folder = settings.storage.data_dir.clone();
         let opening = open(folder.clone(), log_options(settings));
-        let log = Arc::new(opening.await.map_err(|source| StartError::Open { folder: folder.clone(), source })?);
+        let log =
+            Arc::new(opening.await.map_err(|source| StartError::Open { folder: folder.clone(), source })?);
         let core = Core::start(core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>));
         let state = Arc::new(ServiceState::default());
         let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
@@ -108,8 +111,13 @@ impl Server {
             disk: Some(health::Disk { folder, low_water_bytes }),
         });
         let (handle, address) = listen(settings, &api)?;
-        let server =
-            Self { api, log, address, handle, drain: Duration::from_millis(settings.server.shutdown_timeout_ms) };
+        let server = Self {
+            api,
+            log,
+            address,
+            handle,
+            drain: Duration::from_millis(settings.server.shutdown_timeout_ms),
+        };
         if let Err(fault) = core.catch_up().await {
             server.stop().await;
             return Err(fault.into());

@@ -5,7 +5,8 @@ mod support;
 use serde_json::{Value, json};
 use support::{Photon, step};
 
-const QUICK: &str = "[agents]\nlease_ms = 1000\noffer_ms = 300\ncancel_grace_ms = 1000\nrelease_hold_ms = 300\n";
+const QUICK: &str =
+    "[agents]\nlease_ms = 1000\noffer_ms = 300\ncancel_grace_ms = 1000\nrelease_hold_ms = 300\n";
 
 fn one_step() -> Value {
     json!([step(1, "work", &[], json!({}))])
@@ -49,8 +50,12 @@ async fn an_agent_is_listed_changed_and_unregistered() {
         let list = photon.get(&format!("/api/v1/agents?count=true&{filter}")).await.expect(200);
         assert_eq!(list.body["page"]["total"], json!(count), "{filter}");
     }
-    let changed = photon.put("/api/v1/agents/a", json!({"model": "m", "location": "cloud"})).await.expect(200);
-    assert_eq!((&changed.data()["model"], &changed.data()["capabilities"]), (&json!("m"), &json!(["x", "y"])));
+    let changed =
+        photon.put("/api/v1/agents/a", json!({"model": "m", "location": "cloud"})).await.expect(200);
+    assert_eq!(
+        (&changed.data()["model"], &changed.data()["capabilities"]),
+        (&json!("m"), &json!(["x", "y"]))
+    );
     let available = photon.get("/api/v1/agents/a/availability").await.expect(200);
     assert_eq!(available.data()["free"], json!(1));
     photon.delete("/api/v1/agents/a").await.expect(200);

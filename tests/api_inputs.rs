@@ -35,9 +35,15 @@ async fn malformed_json_is_refused_with_line_and_column() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep = format!(r#"{{"name": "n", "workflow": [], "metadata": {{"x": {deep}}}}}"#);
     for body in [
-        "{", "", "nonsense", r#"{"name": NaN}"#, r#"{"name": "n", "workflow": [{"step": 1e999}]}"#,
-        r#"{"name": "a", "name": "b", "workflow": []}"#, r#"{"name": "\ud800", "workflow": []}"#,
-        "{\"name\": \"n\",\n  \"workflow\": [}", &deep,
+        "{",
+        "",
+        "nonsense",
+        r#"{"name": NaN}"#,
+        r#"{"name": "n", "workflow": [{"step": 1e999}]}"#,
+        r#"{"name": "a", "name": "b", "workflow": []}"#,
+        r#"{"name": "\ud800", "workflow": []}"#,
+        "{\"name\": \"n\",\n  \"workflow\": [}",
+        &deep,
     ] {
         let answer = raw(&photon, body.to_owned()).await.refused(400, "malformed_json");
         assert!(answer.body["error"].as_str().unwrap().contains("line"), "{}", answer.body);
@@ -56,8 +62,16 @@ async fn a_misspelt_field_or_parameter_is_named_with_the_nearest_known_one() {
     let answer = photon.get("/api/v1/operations?statis=failed").await.refused(400, "unknown_parameter");
     assert!(answer.body["error"].as_str().unwrap().contains("status"), "{}", answer.body);
     for query in [
-        "limit=0", "limit=501", "limit=1000000000", "limit=-1", "limit=x", "status=done", "createdAfter=now",
-        "cursor=forged", "count=maybe", "sort=name",
+        "limit=0",
+        "limit=501",
+        "limit=1000000000",
+        "limit=-1",
+        "limit=x",
+        "status=done",
+        "createdAfter=now",
+        "cursor=forged",
+        "count=maybe",
+        "sort=name",
     ] {
         photon.get(&format!("/api/v1/operations?{query}")).await.refused(400, "invalid_parameter");
     }
@@ -70,14 +84,18 @@ async fn a_missing_or_mistyped_field_is_named_by_its_pointer() {
     for (pointer, body) in [
         ("/name", json!({"name": 7, "workflow": []})),
         ("/priority", json!({"name": "n", "priority": "urgent", "workflow": []})),
-        ("/workflow/0/step", json!({"name": "n", "workflow": [{"step": -1, "platform": "worker", "action": "a"}]})),
+        (
+            "/workflow/0/step",
+            json!({"name": "n", "workflow": [{"step": -1, "platform": "worker", "action": "a"}]}),
+        ),
         ("/deadline", json!({"name": "n", "deadline": "tomorrow", "workflow": []})),
         ("/workflow", json!({"name": "n", "workflow": "none"})),
     ] {
         let answer = photon.post("/api/v1/operations", body).await.refused(422, "invalid_field");
         assert_eq!(answer.body["problem"]["errors"][0]["pointer"], json!(pointer), "{}", answer.body);
     }
-    let answer = photon.post("/api/v1/operations", json!({"workflow": []})).await.refused(422, "invalid_field");
+    let answer =
+        photon.post("/api/v1/operations", json!({"workflow": []})).await.refused(422, "invalid_field");
     assert!(answer.body["error"].as_str().unwrap().contains("name"), "{}", answer.body);
     let agent = json!({"id": "a", "config": {"maxConcurrentSteps": 0}});
     photon.post("/api/v1/agents", agent).await.refused(422, "invalid_field");
@@ -119,10 +137,14 @@ async fn workflows_beyond_the_limits_are_refused() {
 async fn bodies_that_are_too_large_compressed_or_of_another_type_are_refused() {
     let photon = Photon::start().await;
     raw(&photon, vec![b' '; 1024 * 1024 + 1]).await.refused(413, "body_too_large");
-    let beat = photon.request("POST", "/api/v1/agents/a/heartbeat").header("content-type", "application/json");
+    let beat =
+        photon.request("POST", "/api/v1/agents/a/heartbeat").header("content-type", "application/json");
     photon.send(beat.body(vec![b' '; 256 * 1024 + 1])).await.refused(413, "body_too_large");
     let request = photon.request("POST", "/api/v1/operations").header("content-type", "application/json");
-    photon.send(request.header("content-encoding", "gzip").body("x")).await.refused(415, "unsupported_media_type");
+    photon
+        .send(request.header("content-encoding", "gzip").body("x"))
+        .await
+        .refused(415, "unsupported_media_type");
     let request = photon.request("POST", "/api/v1/operations").header("content-type", "text/plain");
     photon.send(request.body("{}")).await.refused(415, "unsupported_media_type");
     untouched(&photon).await;

@@ -27,7 +27,10 @@ async fn a_diamond_runs_in_dependency_order_and_hands_results_on() {
     photon.agent("two", &[]).await;
     let id = photon.operation(diamond()).await;
     let first = photon.claim("one").await;
-    assert_eq!((&first["action"], &first["attempt"], &first["step"]), (&json!("begin"), &json!(1), &json!(1)));
+    assert_eq!(
+        (&first["action"], &first["attempt"], &first["step"]),
+        (&json!("begin"), &json!(1), &json!(1))
+    );
     let nothing = photon.post("/api/v1/agents/two/claim", json!({"wait": "0ms"})).await.expect(200);
     assert_eq!(nothing.data()["leases"], json!([]));
     complete(&photon, &first, json!({"seed": 7})).await;
@@ -68,7 +71,8 @@ async fn a_creation_says_where_it_is_and_at_which_revision() {
     assert!(created.body["requestId"].is_string() && created.body["processingTime"].is_number());
     let step = &created.data()["workflow"][3];
     assert_eq!(step["blockedOn"], json!({"kind": "dependencies", "steps": [2, 3]}));
-    let unchanged = photon.request("GET", &format!("/api/v1/operations/{id}")).header("if-none-match", "\"2\"");
+    let unchanged =
+        photon.request("GET", &format!("/api/v1/operations/{id}")).header("if-none-match", "\"2\"");
     photon.send(unchanged).await.expect(304);
 }
 
@@ -143,7 +147,9 @@ async fn lists_are_paged_filtered_and_stable_under_inserts() {
     let mut path = "/api/v1/operations?limit=3&sort=createdAt".to_owned();
     loop {
         let page = photon.get(&path).await.expect(200);
-        names.extend(page.data().as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()));
+        names.extend(
+            page.data().as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()),
+        );
         photon.operation(diamond()).await;
         let Some(cursor) = page.body["page"]["nextCursor"].as_str() else { break };
         assert!(page.header("link").contains("rel=\"next\""));
@@ -154,8 +160,14 @@ async fn lists_are_paged_filtered_and_stable_under_inserts() {
     }
     assert_eq!(names[..7], ["n0", "n1", "n2", "n3", "n4", "n5", "n6"]);
     for (filter, count) in [
-        ("priority=high", 4), ("priority=low", 3), ("metadata.number=3", 1), ("q=N5", 1), ("status=failed", 0),
-        ("platform=worker&priority=low", 3), ("agent=nobody", 0), ("createdBefore=2020-01-01T00:00:00Z", 0),
+        ("priority=high", 4),
+        ("priority=low", 3),
+        ("metadata.number=3", 1),
+        ("q=N5", 1),
+        ("status=failed", 0),
+        ("platform=worker&priority=low", 3),
+        ("agent=nobody", 0),
+        ("createdBefore=2020-01-01T00:00:00Z", 0),
     ] {
         let list = photon.get(&format!("/api/v1/operations?count=true&{filter}")).await.expect(200);
         assert_eq!(list.body["page"]["total"], json!(count), "{filter}");
@@ -219,7 +231,10 @@ async fn a_long_poll_answers_when_the_operation_ends_or_moves() {
     let revision = ended.data()["revision"].as_u64().unwrap();
     let reached = photon.get(&format!("{path}?wait=20s&minRevision={revision}")).await.expect(200);
     assert_eq!(reached.data()["revision"], json!(revision));
-    photon.get("/api/v1/operations/op_00000000000000000000000000000000?wait=20s").await.refused(404, "not_found");
+    photon
+        .get("/api/v1/operations/op_00000000000000000000000000000000?wait=20s")
+        .await
+        .refused(404, "not_found");
 }
 
 #[tokio::test]
@@ -264,7 +279,9 @@ async fn history_is_paged_both_ways_and_filtered() {
         loop {
             let page = photon.get(&path).await.expect(200);
             let events = page.data().as_array().unwrap();
-            sequences.extend(events.iter().map(|event| event["sequence"].as_str().unwrap().parse::<u64>().unwrap()));
+            sequences.extend(
+                events.iter().map(|event| event["sequence"].as_str().unwrap().parse::<u64>().unwrap()),
+            );
             match page.body["page"]["nextCursor"].as_str() {
                 Some(cursor) => path = format!("/api/v1/events?{query}&cursor={cursor}"),
                 None => return sequences,

@@ -166,8 +166,7 @@ fn agent_samples() -> Vec<AgentEvent> {
         metadata: json(r#"{"owner":"me"}"#),
     };
     let registered = Registered { profile: profile.clone(), incarnation: 2 };
-    let metrics =
-        ReportedMetrics { cpu_usage: Some(12.5), memory_usage: None, network_latency: Some(3.0) };
+    let metrics = ReportedMetrics { cpu_usage: Some(12.5), memory_usage: None, network_latency: Some(3.0) };
     vec![
         E::Registered(Box::new(Registered { incarnation: 1, ..registered.clone() })),
         E::Reregistered(Box::new(registered)),

@@ -51,7 +51,8 @@ async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost()
     }
     let mut acknowledged: BTreeMap<String, Value> = BTreeMap::new();
     for number in 0..OPERATIONS {
-        let body = json!({"name": format!("n{number}"), "metadata": {"number": number}, "workflow": workflow()});
+        let body =
+            json!({"name": format!("n{number}"), "metadata": {"number": number}, "workflow": workflow()});
         let answer = photon.post("/api/v1/operations", body).await.expect(201);
         acknowledged.insert(answer.data()["id"].as_str().unwrap().into(), answer.data().clone());
     }
@@ -63,7 +64,9 @@ async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost()
             tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
         })
         .collect();
-    photon.until("/api/v1/operations?status=completed&limit=500", |done| done.as_array().unwrap().len() >= 10).await;
+    photon
+        .until("/api/v1/operations?status=completed&limit=500", |done| done.as_array().unwrap().len() >= 10)
+        .await;
     stop.store(true, Ordering::Relaxed);
     for worker in workers {
         worker.await.unwrap();
@@ -110,7 +113,11 @@ async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
         photon.kill();
         photon.restart().await;
         for id in &acknowledged {
-            assert_eq!(photon.get(&format!("/api/v1/operations/{id}")).await.status, 200, "{id} in round {round}");
+            assert_eq!(
+                photon.get(&format!("/api/v1/operations/{id}")).await.status,
+                200,
+                "{id} in round {round}"
+            );
         }
     }
     for id in &acknowledged {

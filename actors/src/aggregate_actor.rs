@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::prelude::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
+};
 use domain::{Given, World};
 use events::{Append, AppendError, EventId, EventLog, Expected, Head, NewEvent, Position, StreamId, Version};
 use tokio::sync::oneshot;
@@ -231,7 +233,11 @@ impl<A: Stored> AggregateActor<A> {
     }
 
     /// Decides one command and folds what follows, ahead of the log.
-    fn decide(&mut self, execute: &Execute<A>, events: &mut Vec<NewEvent>) -> Result<Receipt<A>, DispatchError<A>> {
+    fn decide(
+        &mut self,
+        execute: &Execute<A>,
+        events: &mut Vec<NewEvent>,
+    ) -> Result<Receipt<A>, DispatchError<A>> {
         if execute.if_version.is_some_and(|version| version != self.version) {
             return Err(DispatchError::OtherVersion { actual: self.version });
         }

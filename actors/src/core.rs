@@ -14,9 +14,10 @@ use thiserror::Error;
 
 use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
-use crate::dispatcher::{Desk, Dispatcher, Drain};
+use crate::dispatcher::{Dispatcher, Drain};
 use crate::effects::Periods;
 use crate::gateway::Gateway;
+use crate::granting::Desk;
 use crate::presence::Presence;
 use crate::projections::{Projected, Projections};
 use crate::reader::Reader;

@@ -9,21 +9,19 @@ use actix::prelude::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
 };
 use domain::agent::Agent;
-use domain::agent::selection::Weights;
 use domain::operation::Operation;
-use domain::operation::event::StepReserved;
-use domain::operation::{Command, Event, StepWish};
-use domain::{ActionName, AgentId, Json, LeaseId, OperationId, Timestamp, agent};
+use domain::operation::{Command, StepWish};
+use domain::{AgentId, LeaseId, OperationId, Timestamp, agent};
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::aggregate_actor::{DispatchError, Surroundings};
+use crate::aggregate_actor::DispatchError;
 use crate::codec::Metadata;
-use crate::effects::{self, Due, Owed, Periods, Wake};
-use crate::gateway::{Gateway, Order};
+use crate::effects::{self, Due, Owed, Wake};
+use crate::gateway::Order;
+use crate::granting::{Desk, Granted, execute_step, grant};
 use crate::matching::{Appetite, Floor, Pick, Turns};
-use crate::presence::Presence;
-use crate::projections::{Changes, Projected};
+use crate::projections::Changes;
 use crate::timers::Timers;
 
 /// How long a command that was not taken waits before it is sent again.
@@ -34,19 +32,6 @@ const STALL_MS: u64 = 1_000;
 const REFUSED_MS: u64 = 100;
 /// Longest sleep, so that idle actors are sent to rest.
 const SLEEP_MAX_MS: u64 = 1_000;
-
-/// A step that an agent was given.
-#[derive(Clone, Debug)]
-pub struct Granted {
-    /// What was recorded of it.
-    pub reserved: Box<StepReserved>,
-    /// What is performed.
-    pub action: ActionName,
-    /// Hard stop of the attempt, in milliseconds from its start.
-    pub timeout_ms: u64,
-    /// What an earlier attempt left.
-    pub checkpoint: Option<Json>,
-}
 
 /// An agent asks for work.
 pub struct Claim {
@@ -64,23 +49,6 @@ pub struct Claim {
 
 impl Message for Claim {
     type Result = ();
-}
-
-/// What the dispatcher works with.
-#[derive(Clone)]
-pub struct Desk {
-    /// The log, the clock, the world.
-    pub around: Arc<Surroundings>,
-    /// The door to the aggregates.
-    pub gateway: Arc<Gateway>,
-    /// The views.
-    pub projected: Arc<Projected>,
-    /// Who was seen when.
-    pub presence: Arc<Presence>,
-    /// Durations.
-    pub periods: Periods,
-    /// Weights of the score.
-    pub weights: Weights,
 }
 
 /// The actor.
@@ -211,7 +179,9 @@ impl Dispatcher {
             match owed {
                 Owed::Release(agent, lease, outcome) => {
                     let command = agent::Command::Release { lease, outcome };
-                    settled(&gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await)
+                    settled(
+                        &gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await,
+                    )
                 }
                 Owed::Lose(lease, reason) => {
                     let wish = StepWish::LoseLease { reason: reason.into() };
@@ -238,7 +208,10 @@ impl Dispatcher {
         let holders = views.agents.working_for(&lease.operation).filter(|(_, held)| held == lease);
         let agents = holders.map(|(agent, _)| agent.clone()).collect();
         drop(views);
-        self.look_at(&Changes { operations: std::iter::once(lease.operation.clone()).collect(), agents }, ctx);
+        self.look_at(
+            &Changes { operations: std::iter::once(lease.operation.clone()).collect(), agents },
+            ctx,
+        );
     }
 
     fn match_waiting(&mut self, ctx: &mut Context<Self>) {
@@ -311,7 +284,8 @@ impl Dispatcher {
     /// Sleeps until the next wake is due.
     fn sleep(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        let until = self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));
+        let until =
+            self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));
         if let Some((before, handle)) = self.sleeping.take() {
             if before <= until && before > now {
                 self.sleeping = Some((before, handle));
@@ -382,7 +356,8 @@ impl Dispatcher {
             }
             Wake::Timeout(lease) => self.step(wake, lease, StepWish::TimeOut, ctx),
             Wake::Lease(lease) => {
-                let renewed = self.desk.presence.renewed(lease).map(|at| at.plus_ms(self.desk.periods.lease_ms));
+                let renewed =
+                    self.desk.presence.renewed(lease).map(|at| at.plus_ms(self.desk.periods.lease_ms));
                 match renewed {
                     Some(until) if until > now => self.timers.set(wake.clone(), until),
                     _ => self.step(wake, lease, StepWish::LoseLease { reason: "lease_expired".into() }, ctx),
@@ -399,8 +374,9 @@ impl Dispatcher {
     /// Sends a command to an operation; wakes again soon when it could not be taken.
     fn command(&mut self, wake: Wake, id: OperationId, command: Command, ctx: &mut Context<Self>) {
         let gateway = Arc::clone(&self.desk.gateway);
-        let sending =
-            async move { settled(&gateway.execute::<Operation>(&id, Order::of(command, Metadata::of_photon())).await) };
+        let sending = async move {
+            settled(&gateway.execute::<Operation>(&id, Order::of(command, Metadata::of_photon())).await)
+        };
         ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
             if !settled {
                 let at = dispatcher.now().plus_ms(AGAIN_MS);
@@ -423,8 +399,9 @@ impl Dispatcher {
             let silent_ms = heard.map_or(limit, |at| now.ms_since(at));
             let (gateway, id, wake) = (Arc::clone(&self.desk.gateway), id.clone(), wake.clone());
             let command = agent::Command::TimeOut { silent_ms };
-            let sending =
-                async move { settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await) };
+            let sending = async move {
+                settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await)
+            };
             ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, _| {
                 if !settled {
                     dispatcher.timers.set_if_absent(wake, dispatcher.now().plus_ms(AGAIN_MS));
@@ -437,56 +414,6 @@ impl Dispatcher {
 /// Whether a command needs no second time: carried out, or refused by the domain.
 fn settled<A: crate::codec::Stored, T>(outcome: &Result<T, DispatchError<A>>) -> bool {
     matches!(outcome, Ok(_) | Err(DispatchError::Rejected(_)))
-}
-
-/// Puts a wish about one step to its operation.
-///
-/// # Errors
-/// Why it was not, or perhaps not, carried out.
-pub async fn execute_step(
-    gateway: &Gateway,
-    lease: &LeaseId,
-    wish: StepWish,
-    metadata: Metadata,
-) -> Result<crate::aggregate_actor::Receipt<Operation>, DispatchError<Operation>> {
-    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
-    gateway.execute(&lease.operation, Order::of(command, metadata)).await
-}
-
-/// Reserves at the agent, then at the operation. What stays behind of a half is owed and found again.
-async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Option<Granted> {
-    let Pick { lease, candidates } = pick;
-    let reserve = agent::Command::Reserve { lease: lease.clone() };
-    let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, metadata.clone())).await;
-    if reserved.is_err() {
-        return None;
-    }
-    let wish = StepWish::Reserve { agent: agent.clone(), candidates };
-    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
-    let metadata = Metadata { key: None, ..metadata.clone() };
-    let order = Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..Order::of(command, metadata) };
-    let receipt = desk.gateway.execute(&lease.operation, order).await.ok()?;
-    let reserved = receipt.events.iter().find_map(|event| match &**event {
-        Event::StepReserved(reserved) => Some(reserved.clone()),
-        _ => None,
-    })?;
-    let views = desk.projected.views.read();
-    let run = views.operations.get(&lease.operation)?.run.as_ref()?;
-    let definition = &run.skeleton.steps[run.skeleton.position(lease.step)?];
-    let state = receipt.state.as_ref();
-    Some(Granted {
-        reserved,
-        action: definition.action.clone(),
-        timeout_ms: definition.timeout_ms,
-        checkpoint: state.and_then(|operation| operation.checkpoints.get(&lease.step).cloned()),
-    })
-}
-
-fn has_checkpoint(desk: &Desk, lease: &LeaseId) -> bool {
-    let views = desk.projected.views.read();
-    let run = views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
-    let step = run.and_then(|run| run.skeleton.position(lease.step).map(|position| &run.steps[position]));
-    step.is_some_and(|step| step.checkpointed_at.is_some())
 }
 
 impl Actor for Dispatcher {

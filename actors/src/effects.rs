@@ -6,7 +6,7 @@ use domain::agent::{Agent, Effect as AgentEffect, health};
 use domain::operation::pending::Effect;
 use domain::views::Views;
 use domain::views::operation_board::LeaseState;
-use domain::{Aggregate, AgentId, LeaseId, OperationId, Timestamp};
+use domain::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
 
 /// A moment to wake at, and what for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +70,12 @@ pub enum Owed {
 
 /// The wakes that one operation is owed.
 #[must_use]
-pub fn wakes_of_operation(views: &Views, id: &OperationId, periods: &Periods, now: Timestamp) -> Vec<(Wake, Due)> {
+pub fn wakes_of_operation(
+    views: &Views,
+    id: &OperationId,
+    periods: &Periods,
+    now: Timestamp,
+) -> Vec<(Wake, Due)> {
     let Some(row) = views.operations.get(id) else { return Vec::new() };
     let Some(run) = row.run.as_ref().filter(|run| !run.status.is_terminal()) else { return Vec::new() };
     let mut wakes = Vec::new();
@@ -122,7 +127,11 @@ pub fn of_agent(views: &Views, id: &AgentId, periods: &Periods) -> (Vec<(Wake, D
 
 /// The wakes and commands that are owed to the agents that work for one operation.
 #[must_use]
-pub fn of_workers(views: &Views, operation: &OperationId, periods: &Periods) -> (Vec<(Wake, Due)>, Vec<Owed>) {
+pub fn of_workers(
+    views: &Views,
+    operation: &OperationId,
+    periods: &Periods,
+) -> (Vec<(Wake, Due)>, Vec<Owed>) {
     let (mut wakes, mut owed) = (Vec::new(), Vec::new());
     for (agent, lease) in views.agents.working_for(operation) {
         let state = views.operations.lease(lease);

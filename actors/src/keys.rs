@@ -41,7 +41,14 @@ impl Keys {
     }
 
     /// Folds one use.
-    pub fn add(&mut self, key: KeyUse, stream: &StreamId, version: u64, lease: Option<LeaseId>, at: Timestamp) {
+    pub fn add(
+        &mut self,
+        key: KeyUse,
+        stream: &StreamId,
+        version: u64,
+        lease: Option<LeaseId>,
+        at: Timestamp,
+    ) {
         self.forget(at);
         let used = self.used.entry(key.key).or_insert_with(|| {
             self.by_age.push_back((at, key.key));

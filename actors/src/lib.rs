@@ -9,6 +9,7 @@ pub mod directory;
 pub mod dispatcher;
 pub mod effects;
 pub mod gateway;
+pub mod granting;
 pub mod keys;
 pub mod matching;
 pub mod presence;

@@ -170,8 +170,9 @@ impl Floor<'_> {
         };
         let applicants = self.views.agents.iter().map(|(id, row)| {
             let appetite = self.waiting.get(id);
-            let wants = appetite
-                .is_some_and(|appetite| appetite.actions.as_ref().is_none_or(|all| all.contains(&step.action)));
+            let wants = appetite.is_some_and(|appetite| {
+                appetite.actions.as_ref().is_none_or(|all| all.contains(&step.action))
+            });
             self.applicant(id, &row.agent, wants)
         });
         select(&need, applicants, self.weights, self.now)
@@ -198,4 +199,3 @@ fn same_need(run: &Run, one: usize, other: usize) -> bool {
     let held = run.steps[one].held_from.is_empty() && run.steps[other].held_from.is_empty();
     held && a.agent == b.agent && a.action == b.action && a.requires == b.requires
 }
-

@@ -30,7 +30,13 @@ pub struct Presence(Mutex<Present>);
 
 impl Presence {
     /// An agent was heard. Says whether a sample is due, one per `sample_ms`.
-    pub fn heard(&self, agent: &AgentId, metrics: Option<ReportedMetrics>, at: Timestamp, sample_ms: u64) -> bool {
+    pub fn heard(
+        &self,
+        agent: &AgentId,
+        metrics: Option<ReportedMetrics>,
+        at: Timestamp,
+        sample_ms: u64,
+    ) -> bool {
         let mut present = self.0.lock();
         let fresh = Seen { at, metrics: ReportedMetrics::default(), sampled_at: at };
         let seen = present.agents.entry(agent.clone()).or_insert(fresh);

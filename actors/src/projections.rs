@@ -8,7 +8,7 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
 use domain::agent::{Agent, Event as AgentEvent};
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::Views;
-use domain::{Aggregate, AgentId, AgentRoll, OperationId, Timestamp};
+use domain::{AgentId, AgentRoll, Aggregate, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};

@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use crate::aggregate_actor::{DispatchError, Receipt};
 use crate::codec::Metadata;
 use crate::core::Core;
-use crate::dispatcher::{Claim, Granted, execute_step};
+use crate::dispatcher::Claim;
 use crate::gateway::Order;
+use crate::granting::{Granted, execute_step};
 use crate::matching::Appetite;
 
 /// Why a claim or a heartbeat was refused.
@@ -234,7 +235,12 @@ impl Core {
     ///
     /// # Errors
     /// When the agent is not registered, or a newer incarnation has taken over.
-    pub async fn heartbeat(&self, id: &AgentId, beat: Beat, metadata: &Metadata) -> Result<Pulse, ProtocolError> {
+    pub async fn heartbeat(
+        &self,
+        id: &AgentId,
+        beat: Beat,
+        metadata: &Metadata,
+    ) -> Result<Pulse, ProtocolError> {
         let agent = self.hear(id, beat.incarnation, beat.metrics, metadata).await?;
         if let Some(status) = beat.status.filter(|status| *status != agent.status) {
             let command = agent::Command::SetStatus { status, reason: "heartbeat".into() };
@@ -250,7 +256,8 @@ impl Core {
             }
         }
         self.add_cut(&agent, &mut pulse);
-        if beat.status.unwrap_or(agent.status) == Status::Inactive && agent.status_reason != agent::TIMED_OUT {
+        if beat.status.unwrap_or(agent.status) == Status::Inactive && agent.status_reason != agent::TIMED_OUT
+        {
             pulse.directives.push(Directive::Drain);
         }
         Ok(pulse)
@@ -286,8 +293,11 @@ impl Core {
         wishes.extend(beat.checkpoint.map(StepWish::Checkpoint));
         for wish in wishes {
             let outcome = execute_step(&self.gateway, &beat.lease, wish, plain(metadata)).await;
-            if matches!(outcome, Err(DispatchError::Rejected(_))) {
-                return None;
+            match outcome {
+                // A checkpoint so soon after the last one is not kept; the lease is renewed all the same.
+                Ok(_) | Err(DispatchError::Rejected(Rejection::Early)) => {}
+                Err(DispatchError::Rejected(_)) => return None,
+                Err(_) => {}
             }
         }
         Some(self.periods.lease_ms)
@@ -318,7 +328,8 @@ impl Core {
             self.presence.renew(lease, now);
             self.presence.heard(&agent, None, now, u64::MAX);
         }
-        let ends = matches!(wish, StepWish::Complete { .. } | StepWish::Fail { .. } | StepWish::Release { .. });
+        let ends =
+            matches!(wish, StepWish::Complete { .. } | StepWish::Fail { .. } | StepWish::Release { .. });
         let outcome = execute_step(&self.gateway, lease, wish, metadata).await;
         if ends && matches!(outcome, Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. }))) {
             self.free_cut_slot(lease).await;

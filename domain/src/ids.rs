@@ -101,6 +101,14 @@ text_id!(
     OperationId, "an operation id", "op_ and 32 hexadecimal digits", is_operation_id
 );
 
+impl OperationId {
+    /// From the 128 bits of a UUID.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        Self(format!("op_{bits:032x}").into())
+    }
+}
+
 /// A lease: which grant of which step of which operation. It routes without an index.
 ///
 /// As text: `ls_<32 hexadecimal digits>_<step>_<grant>`.
@@ -169,6 +177,12 @@ mod tests {
         let text = "ls_0123456789abcdef0123456789abcdef_12_3";
         let lease: LeaseId = text.parse().unwrap();
         assert_eq!((lease.step, lease.grant, lease.to_string().as_str()), (12, 3, text));
+    }
+
+    #[test]
+    fn an_operation_id_from_bits_is_one() {
+        let id = OperationId::from_bits(7);
+        assert_eq!(id.as_str().parse::<OperationId>().unwrap(), id);
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl StreamId {
         Self::parse(&format!("{category}/{id}"))
     }
 
+    /// Joins a category and an id whatever they hold: what a name may not hold becomes `_`, and what is too
+    /// long is cut. For ids whose own rules are narrower than these it is the same as [`StreamId::new`].
+    #[must_use]
+    pub fn lossy(category: &str, id: &str) -> Self {
+        Self(format!("{}/{}", fitted(category, CATEGORY_MAX_LEN), fitted(id, ID_MAX_LEN)).into())
+    }
+
     /// Reads `category/id`.
     ///
     /// # Errors
@@ -60,6 +67,12 @@ impl StreamId {
     pub fn id(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, id)| id)
     }
+}
+
+fn fitted(part: &str, max_len: usize) -> String {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+    let text: String = part.chars().take(max_len).map(fit).collect();
+    if text.is_empty() { "_".into() } else { text }
 }
 
 fn fits(part: &str, max_len: usize) -> bool {
@@ -171,6 +184,10 @@ mod tests {
         for (category, id) in [("", "a"), ("a", ""), ("a b", "c"), ("a", "b/c"), ("a", "é"), ("a", &long)] {
             assert!(StreamId::new(category, id).is_err(), "{category}/{id}");
         }
+        for (category, id) in [("", "a"), ("a b", "é/"), ("operation", "op_1"), ("a", long.as_str())] {
+            assert!(StreamId::parse(StreamId::lossy(category, id).as_str()).is_ok(), "{category}/{id}");
+        }
+        assert_eq!(StreamId::lossy("operation", "op_1"), StreamId::new("operation", "op_1").unwrap());
         assert!(StreamId::parse("no-slash").is_err());
         assert!(StreamId::new(&"c".repeat(CATEGORY_MAX_LEN), &"x".repeat(ID_MAX_LEN)).is_ok());
     }

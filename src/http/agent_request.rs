@@ -150,8 +150,10 @@ impl RegisterAgent {
     /// # Errors
     /// 422 with each faulty field.
     pub fn profile(self) -> Result<(AgentId, Profile, Option<u64>), ApiError> {
-        let id: AgentId =
-            self.id.parse().map_err(|fault: domain::IdError| ApiError::invalid_field("/id", fault.to_string()))?;
+        let id: AgentId = self
+            .id
+            .parse()
+            .map_err(|fault: domain::IdError| ApiError::invalid_field("/id", fault.to_string()))?;
         let profile = Profile {
             name: self.name.unwrap_or_else(|| id.to_string()),
             model: self.model.unwrap_or_else(|| "none".into()),
@@ -193,11 +195,17 @@ impl Heartbeat {
         let shares = [("cpuUsage", metrics.cpu_usage), ("memoryUsage", metrics.memory_usage)];
         for (name, value) in shares {
             if value.is_some_and(|value| !(0.0..=100.0).contains(&value)) {
-                faults.push(FieldError::at(format!("/metrics/{name}"), format!("{name} must be from 0 to 100")));
+                faults.push(FieldError::at(
+                    format!("/metrics/{name}"),
+                    format!("{name} must be from 0 to 100"),
+                ));
             }
         }
         if metrics.network_latency.is_some_and(|latency| !(0.0..=3_600_000.0).contains(&latency)) {
-            faults.push(FieldError::at("/metrics/networkLatency", "networkLatency must be from 0 to 3600000 ms"));
+            faults.push(FieldError::at(
+                "/metrics/networkLatency",
+                "networkLatency must be from 0 to 3600000 ms",
+            ));
         }
         faults
     }

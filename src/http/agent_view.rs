@@ -1,6 +1,6 @@
 //! Agents and their work as clients see them. Presence is shown here and only here.
 
-use actors::dispatcher::Granted;
+use actors::granting::Granted;
 use actors::presence::Seen;
 use actors::protocol::{Directive, Pulse};
 use domain::agent::event::Config;
@@ -221,8 +221,10 @@ impl HeartbeatView {
     #[must_use]
     pub fn of(pulse: &Pulse) -> Self {
         let renewed = pulse.renewed.iter();
-        let renewed = renewed
-            .map(|(lease, remaining_ms)| RenewedView { lease_id: lease.to_string(), remaining_ms: *remaining_ms });
+        let renewed = renewed.map(|(lease, remaining_ms)| RenewedView {
+            lease_id: lease.to_string(),
+            remaining_ms: *remaining_ms,
+        });
         Self {
             renewed: renewed.collect(),
             directives: pulse.directives.iter().map(DirectiveView::of).collect(),
@@ -246,7 +248,9 @@ impl ClaimView {
     /// Shows what was granted.
     #[must_use]
     pub fn of(granted: &[Granted], offer_ms: u64, traceparent: Option<&str>) -> Self {
-        Self { leases: granted.iter().map(|granted| LeaseGrant::of(granted, offer_ms, traceparent)).collect() }
+        Self {
+            leases: granted.iter().map(|granted| LeaseGrant::of(granted, offer_ms, traceparent)).collect(),
+        }
     }
 }
 

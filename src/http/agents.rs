@@ -46,7 +46,8 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
         &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition"];
     let parameters = Parameters::of(&request, NAMES, &["label."])?;
     let status = parameters.get_choice("status", &["active", "busy", "inactive", "error"])?;
-    let places = domain::operation::definition::Location::ALL.map(domain::operation::definition::Location::name);
+    let places =
+        domain::operation::definition::Location::ALL.map(domain::operation::definition::Location::name);
     let location = parameters.get_choice("location", &places)?;
     let labels: Vec<(&str, &str)> = parameters.family("label.").collect();
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
@@ -54,10 +55,14 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
     let admits = |row: &Row| {
         let profile = &row.agent.profile;
         status.is_none_or(|status| row.agent.shown_status() == status)
-            && parameters.get("capability").is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
+            && parameters
+                .get("capability")
+                .is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
             && location.is_none_or(|location| profile.location.name() == location)
             && parameters.get("model").is_none_or(|model| profile.model == model)
-            && labels.iter().all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
+            && labels
+                .iter()
+                .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
     };
     let views = api.core.projected.views.read();
     let after = paging.after.as_deref().and_then(|after| after.strip_prefix("agent/")).unwrap_or_default();
@@ -102,7 +107,8 @@ pub async fn register(
     let agents = api.core.projected.views.read().agents.len();
     let known = api.core.projected.views.read().agents.ever(&id).is_some();
     if !known && agents >= api.max_agents {
-        let message = format!("There are {agents} agents already, which is the maximum; unregister some first.");
+        let message =
+            format!("There are {agents} agents already, which is the maximum; unregister some first.");
         return Err(ApiError::conflict(message));
     }
     let command = Command::Register { profile: Box::new(profile), incarnation };
@@ -178,7 +184,11 @@ pub async fn update(
 /// Unregisters an agent; what it was working on is given to others.
 #[utoipa::path(delete, path = "/api/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
-pub async fn unregister(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
+pub async fn unregister(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer<AgentView> {
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
     let reply = execute(&api, &request, &id, Command::Unregister).await?;
@@ -262,7 +272,8 @@ pub async fn claim(
         None => CLAIM_WAIT_DEFAULT,
         Some((_, Some(wait))) if wait <= CLAIM_WAIT_MAX => wait,
         Some((text, _)) => {
-            let detail = format!("wait must be such as 30s or 500ms, at most 55s, not {}", super::query::shown(text));
+            let detail =
+                format!("wait must be such as 30s or 500ms, at most 55s, not {}", super::query::shown(text));
             return Err(ApiError::invalid_field("/wait", detail));
         }
     };

@@ -96,7 +96,10 @@ impl DashboardView {
         }
         let count = |status, priority| views.operations.count(status, priority);
         let by_status = Status::ALL.map(|status| {
-            (status.name().to_owned(), Priority::ALL.into_iter().map(|priority| count(status, priority)).sum())
+            (
+                status.name().to_owned(),
+                Priority::ALL.into_iter().map(|priority| count(status, priority)).sum(),
+            )
         });
         let by_priority = Priority::ALL.map(|priority| {
             let active = count(Status::Pending, priority) + count(Status::InProgress, priority);

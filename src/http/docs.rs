@@ -12,19 +12,48 @@ use super::{agents, events, health, leases, metrics, operations, platforms, step
 /// The document.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Photon", description = "Coordinates AI agents over a durable event log.",
-        license(name = "MIT OR Apache-2.0")),
+    info(
+        title = "Photon",
+        description = "Coordinates AI agents over a durable event log.",
+        license(name = "MIT OR Apache-2.0")
+    ),
     paths(
-        health::health, health::detailed, health::live, health::ready, health::startup,
-        metrics::metrics, metrics::dashboard,
-        operations::list, operations::create, operations::get, operations::update, operations::cancel,
-        operations::start, events::of_operation, steps::list, steps::get,
-        agents::list, agents::register, agents::get, agents::update, agents::unregister, agents::heartbeat,
-        agents::claim, agents::availability,
-        leases::list, leases::revoke, leases::ack, leases::progress, leases::complete, leases::fail,
+        health::health,
+        health::detailed,
+        health::live,
+        health::ready,
+        health::startup,
+        metrics::metrics,
+        metrics::dashboard,
+        operations::list,
+        operations::create,
+        operations::get,
+        operations::update,
+        operations::cancel,
+        operations::start,
+        events::of_operation,
+        steps::list,
+        steps::get,
+        agents::list,
+        agents::register,
+        agents::get,
+        agents::update,
+        agents::unregister,
+        agents::heartbeat,
+        agents::claim,
+        agents::availability,
+        leases::list,
+        leases::revoke,
+        leases::ack,
+        leases::progress,
+        leases::complete,
+        leases::fail,
         leases::release,
-        platforms::list, platforms::get, events::list,
-    ))]
+        platforms::list,
+        platforms::get,
+        events::list,
+    )
+)]
 pub struct Document;
 
 /// The document as JSON.

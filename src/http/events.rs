@@ -33,7 +33,8 @@ impl Filter {
     fn of(parameters: &Parameters) -> Result<Self, ApiError> {
         let kinds = parameters.get_list("types")?.into_iter().map(str::to_owned).collect();
         let operation = parameters.get("operation").map(str::parse::<OperationId>).transpose();
-        let operation = operation.map_err(|fault| ApiError::invalid_parameter("operation", fault.to_string()))?;
+        let operation =
+            operation.map_err(|fault| ApiError::invalid_parameter("operation", fault.to_string()))?;
         let agent = parameters.get("agent").map(str::parse::<AgentId>).transpose();
         let agent = agent.map_err(|fault| ApiError::invalid_parameter("agent", fault.to_string()))?;
         let stream = match (operation, agent) {
@@ -75,7 +76,8 @@ struct Found {
         ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<EventView>>)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<EventView>> {
-    const NAMES: &[&str] = &["types", "operation", "agent", "after", "order", "limit", "cursor", "minPosition"];
+    const NAMES: &[&str] =
+        &["types", "operation", "agent", "after", "order", "limit", "cursor", "minPosition"];
     let parameters = Parameters::of(&request, NAMES, &[])?;
     let filter = Filter::of(&parameters)?;
     let descending = parameters.get_choice("order", &["asc", "desc"])? == Some("desc");
@@ -102,7 +104,13 @@ fn page(api: &Api, found: &Found, kind: &str, limit: u64) -> Reply<Vec<EventView
 }
 
 /// Matching events after `start` up to and including `head`, oldest first.
-async fn forwards(api: &Api, filter: &Filter, start: u64, head: u64, limit: usize) -> Result<Found, ApiError> {
+async fn forwards(
+    api: &Api,
+    filter: &Filter,
+    start: u64,
+    head: u64,
+    limit: usize,
+) -> Result<Found, ApiError> {
     let log = &api.core.around.log;
     let mut events = Vec::new();
     let mut looked_at = 0;
@@ -143,7 +151,13 @@ fn tail(log: &Arc<dyn EventLog>, start: u64, head: u64) -> EventStream {
 
 /// Matching events before `end` and after `floor`, newest first. Reads growing windows backwards, since
 /// positions may skip.
-async fn backwards(api: &Api, filter: &Filter, floor: u64, end: u64, limit: usize) -> Result<Found, ApiError> {
+async fn backwards(
+    api: &Api,
+    filter: &Filter,
+    floor: u64,
+    end: u64,
+    limit: usize,
+) -> Result<Found, ApiError> {
     let mut events: Vec<Arc<Recorded>> = Vec::new();
     let (mut end, mut window, mut looked_at) = (end, limit as u64 * 2, 0);
     while end > floor.saturating_add(1) {
@@ -200,4 +214,3 @@ pub async fn of_operation(
     let found = Found { events, resume: last };
     Ok(page(&api, &found, "version", paging.limit).etag(revision))
 }
-

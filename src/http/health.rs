@@ -165,7 +165,8 @@ pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
     let begun = Instant::now();
     add("actors", begun, actors(&api.core));
     let HealthView { version, uptime_ms, .. } = alive(&api);
-    let durability = if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
+    let durability =
+        if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
     let status = worst.name().into();
     let view = DetailedHealthView { status, version, uptime_ms, durability: durability.into(), checks };
     Ok(match worst {

@@ -209,7 +209,8 @@ pub async fn progress(
     if let Some(checkpoint) = checkpoint {
         report(&api, &lease, StepWish::Checkpoint(checkpoint), intent.metadata.clone()).await?;
     }
-    let receipt = report(&api, &lease, StepWish::Progress { progress, note }, intent.metadata.clone()).await?;
+    let receipt =
+        report(&api, &lease, StepWish::Progress { progress, note }, intent.metadata.clone()).await?;
     Ok(renewed(&api, &receipt))
 }
 
@@ -229,9 +230,9 @@ pub async fn complete(
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     intent.used(&api.core.projected)?;
     let CompleteLease { result, usage } = body.value;
-    let receipt =
-        report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
-    let status = api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
+    let receipt = report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
+    let status =
+        api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
     let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
     Ok(positioned(Reply::ok(view), &receipt))
 }
@@ -284,7 +285,8 @@ fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
         faults.push(FieldError::at("/code", format!("code must match [A-Za-z0-9._-]{{1,{CODE_MAX}}}")));
     }
     if failure.message.chars().count() > MESSAGE_MAX {
-        faults.push(FieldError::at("/message", format!("message must have at most {MESSAGE_MAX} characters")));
+        faults
+            .push(FieldError::at("/message", format!("message must have at most {MESSAGE_MAX} characters")));
     }
     faults
 }
@@ -324,9 +326,10 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Lease
     let mut leases = api.core.leases();
     leases.sort_by(|one, other| one.lease.cmp(&other.lease));
     let after: Option<LeaseId> = match &paging.after {
-        Some(text) => Some(text.parse().map_err(|_| {
-            ApiError::invalid_parameter("cursor", "the cursor belongs to another list")
-        })?),
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| ApiError::invalid_parameter("cursor", "the cursor belongs to another list"))?,
+        ),
         None => None,
     };
     let total = leases.len() as u64;
@@ -360,13 +363,16 @@ fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
 /// Takes a lease away; the step is given to another agent by its retry policy.
 #[utoipa::path(delete, path = "/api/v1/leases/{id}", tag = "leases", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
-pub async fn revoke(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<LeaseRenewedView> {
+pub async fn revoke(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let wish = StepWish::LoseLease { reason: "revoked".into() };
     let receipt =
-        actors::dispatcher::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
+        actors::granting::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: true };
     Ok(positioned(Reply::ok(view), &receipt))
 }
-

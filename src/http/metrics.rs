@@ -1,6 +1,5 @@
 //! Counters, gauges and the dashboard. Names follow Prometheus' conventions; no id is ever a label.
 
-
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
@@ -51,7 +50,8 @@ impl Metrics {
     pub fn register() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name: &str, help: &str| IntGauge::new(name, help);
-        let gauges = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         let durations = HistogramOpts::new("photon_http_request_duration_seconds", "Time to the answer.");
         let metrics = Self {
             requests: IntCounterVec::new(
@@ -214,4 +214,3 @@ pub async fn dashboard(api: web::Data<Api>, request: HttpRequest) -> Answer<Dash
     Parameters::of(&request, &[], &[])?;
     Ok(Reply::ok(DashboardView::of(&api)))
 }
-

@@ -129,7 +129,9 @@ fn yes() -> bool {
 }
 
 /// Tells a field that is null from one that is absent.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -146,7 +148,8 @@ impl CreateOperation {
         let workflow = steps.filter_map(|(index, step)| step.definition(index, step_timeout_ms, &mut faults));
         let workflow = workflow.collect();
         if self.max_parallel == Some(0) {
-            faults.push(FieldError::at("/maxParallel", "maxParallel must be at least 1").code("out_of_bounds"));
+            faults
+                .push(FieldError::at("/maxParallel", "maxParallel must be at least 1").code("out_of_bounds"));
         }
         if !faults.is_empty() {
             return Err(ApiError::invalid_workflow(faults));
@@ -242,6 +245,7 @@ fn ids<I: std::str::FromStr<Err = IdError>>(
     pointer: &str,
     faults: &mut Vec<FieldError>,
 ) -> Vec<I> {
-    let parsed = texts.iter().enumerate().filter_map(|(at, text)| id(text, format!("{pointer}/{at}"), faults));
+    let parsed =
+        texts.iter().enumerate().filter_map(|(at, text)| id(text, format!("{pointer}/{at}"), faults));
     parsed.collect()
 }

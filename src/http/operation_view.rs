@@ -274,7 +274,9 @@ impl From<BlockedOn> for BlockedOnView {
         let mut view = Self { kind: blocked.name().into(), steps: Vec::new(), agent: None, until: None };
         match blocked {
             BlockedOn::Dependencies(steps) => view.steps = steps,
-            BlockedOn::Acknowledgement(agent) | BlockedOn::Report(agent) => view.agent = Some(agent.to_string()),
+            BlockedOn::Acknowledgement(agent) | BlockedOn::Report(agent) => {
+                view.agent = Some(agent.to_string());
+            }
             BlockedOn::Retry(at) => view.until = Some(at),
             BlockedOn::Start | BlockedOn::Agent => {}
         }

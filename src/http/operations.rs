@@ -45,8 +45,19 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
     responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
     const NAMES: &[&str] = &[
-        "status", "priority", "agent", "platform", "q", "createdAfter", "createdBefore", "deadlineBefore",
-        "sort", "limit", "cursor", "count", "minPosition",
+        "status",
+        "priority",
+        "agent",
+        "platform",
+        "q",
+        "createdAfter",
+        "createdBefore",
+        "deadlineBefore",
+        "sort",
+        "limit",
+        "cursor",
+        "count",
+        "minPosition",
     ];
     let parameters = Parameters::of(&request, NAMES, &["metadata."])?;
     let filter = Filter::of(&parameters)?;
@@ -67,8 +78,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
     let more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| more);
-    let cursor =
-        last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
+    let cursor = last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
     if paging.count {
         page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row)).count() as u64);
@@ -125,12 +135,20 @@ impl Filter {
         let has = |entry: &(String, String)| row.metadata.contains(entry);
         self.status.is_none_or(|status| row.status == status)
             && self.priority.is_none_or(|priority| row.priority == priority)
-            && self.agent.as_ref().is_none_or(|agent| row.agents_used.iter().any(|used| used.as_str() == agent))
-            && self.platform.as_ref().is_none_or(|name| row.platforms.iter().any(|used| used.as_str() == name))
+            && self
+                .agent
+                .as_ref()
+                .is_none_or(|agent| row.agents_used.iter().any(|used| used.as_str() == agent))
+            && self
+                .platform
+                .as_ref()
+                .is_none_or(|name| row.platforms.iter().any(|used| used.as_str() == name))
             && self.text.as_ref().is_none_or(|text| row.name.to_lowercase().contains(text))
             && self.created_after.is_none_or(|after| row.created_at > after)
             && self.created_before.is_none_or(|before| row.created_at < before)
-            && self.deadline_before.is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
+            && self
+                .deadline_before
+                .is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
             && self.metadata.iter().all(has)
     }
 }
@@ -155,7 +173,12 @@ pub async fn create(
     create_new(&api, id, definition, intent).await
 }
 
-async fn create_new(api: &Api, id: OperationId, definition: Definition, intent: Intent) -> Answer<OperationView> {
+async fn create_new(
+    api: &Api,
+    id: OperationId,
+    definition: Definition,
+    intent: Intent,
+) -> Answer<OperationView> {
     let new = intent.metadata.key.is_none();
     let command = Command::Create(Box::new(definition));
     let order = Order { new, ..Order::of(command, intent.metadata.clone()).with_state() };
@@ -176,8 +199,7 @@ fn operation_id(intent: &Intent) -> OperationId {
         Some(key) => Uuid::new_v8(key.key),
         None => Uuid::now_v7(),
     };
-    #[allow(clippy::unwrap_used, reason = "32 hexadecimal digits are the form of an operation's id")]
-    format!("op_{}", uuid.simple()).parse().unwrap()
+    OperationId::from_bits(uuid.as_u128())
 }
 
 /// The answer that the same key got before.
@@ -261,14 +283,23 @@ pub async fn update(
 /// Cancels an operation.
 #[utoipa::path(delete, path = "/api/v1/operations/{id}", tag = "operations", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
-pub async fn cancel(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
+pub async fn cancel(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Answer<OperationView> {
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     execute(&api, &request, &id, Command::Cancel { by: ANONYMOUS.into() }).await
 }
 
 /// Carries out a PUT or DELETE, on the revision that `If-Match` names.
-async fn execute(api: &Api, request: &HttpRequest, id: &OperationId, command: Command) -> Answer<OperationView> {
+async fn execute(
+    api: &Api,
+    request: &HttpRequest,
+    id: &OperationId,
+    command: Command,
+) -> Answer<OperationView> {
     let row = api.core.projected.views.read().operations.get(id).map(|row| row.revision);
     let present = row.ok_or_else(|| unknown(id))?;
     let if_version = reading::if_match(request, present)?;

@@ -119,7 +119,9 @@ pub fn known_agents(api: &Api, agents: &[AgentId]) -> Result<(), ApiError> {
     let views = api.core.projected.views.read();
     let unknown = agents.iter().enumerate().filter(|(_, agent)| views.agents.get(agent).is_none());
     let faults: Vec<FieldError> = unknown
-        .map(|(at, agent)| FieldError::at(format!("/agents/{at}"), format!("agent {agent} is not registered")))
+        .map(|(at, agent)| {
+            FieldError::at(format!("/agents/{at}"), format!("agent {agent} is not registered"))
+        })
         .collect();
     if faults.is_empty() { Ok(()) } else { Err(invalid_fields(faults)) }
 }

@@ -1,5 +1,7 @@
 //! What the core refuses, as what a client reads. Owns the sentences; the codes are `error`'s.
 
+use std::time::Duration;
+
 use actors::aggregate_actor::DispatchError;
 use actors::codec::Stored;
 use actors::protocol::ProtocolError;
@@ -22,12 +24,12 @@ impl Refusal for Operation {
         use operation::Rejection;
         let sentence = sentence(&rejection.to_string());
         match rejection {
-            Rejection::Unknown => ApiError::not_found(sentence),
-            Rejection::UnknownStep(_) => ApiError::not_found(sentence),
+            Rejection::Unknown | Rejection::UnknownStep(_) => ApiError::not_found(sentence),
             Rejection::Taken => ApiError::new(Code::IdTaken, sentence),
             Rejection::Invalid(faults) => invalid(&faults),
-            Rejection::NotPending { .. } | Rejection::NotReady { .. } | Rejection::Early => {
-                ApiError::conflict(sentence)
+            Rejection::NotPending { .. } | Rejection::NotReady { .. } => ApiError::conflict(sentence),
+            Rejection::Early => {
+                ApiError::new(Code::RateLimited, sentence).retry_after(Duration::from_secs(1))
             }
             Rejection::Terminal { .. } | Rejection::AlreadyTerminal { .. } => {
                 ApiError::new(Code::AlreadyTerminal, sentence)

@@ -111,7 +111,12 @@ pub async fn get(
 }
 
 /// Folds the attempts of one step from the operation's history.
-async fn attempts(api: &Api, id: &OperationId, step: u32, revision: u64) -> Result<Vec<AttemptView>, ApiError> {
+async fn attempts(
+    api: &Api,
+    id: &OperationId,
+    step: u32,
+    revision: u64,
+) -> Result<Vec<AttemptView>, ApiError> {
     let mut history = api.core.around.log.read(&stream_of::<Operation>(id), Version::NONE);
     let mut attempts: Vec<AttemptView> = Vec::new();
     while let Some(recorded) = history.next().await {

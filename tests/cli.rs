@@ -1,0 +1,209 @@
+//! The command line as a black box: what is printed where, and what each command ends with.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod support;
+
+use support::{Photon, free_port, step};
+
+struct Called {
+    exit: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Called {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            exit: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    #[track_caller]
+    fn ends_with(self, exit: i32) -> Self {
+        assert_eq!(self.exit, exit, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+/// A command in an empty folder, without any `PHOTON_*` variable.
+fn command(arguments: &[&str], folder: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    std::env::vars_os()
+        .filter(|(name, _)| name.to_string_lossy().starts_with("PHOTON_"))
+        .for_each(|(name, _)| drop(command.env_remove(name)));
+    command
+}
+
+fn alone(arguments: &[&str]) -> Called {
+    Called::of(&command(arguments, &TempDir::new().unwrap()).output().unwrap())
+}
+
+/// A command that speaks to a server.
+fn to(photon: &Photon, arguments: &[&str], input: &str) -> Called {
+    let folder = TempDir::new().unwrap();
+    let mut command = command(arguments, &folder);
+    command.env("PHOTON_SERVER", photon.url(""));
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Called::of(&child.wait_with_output().unwrap())
+}
+
+fn operation(platform_step: Value) -> String {
+    json!({"name": "from the command line", "workflow": [platform_step]}).to_string()
+}
+
+#[test]
+fn without_a_command_the_demo_is_suggested() {
+    let called = alone(&[]).ends_with(2);
+    assert!(called.stderr.contains("photon demo") && called.stderr.contains("--help"), "{}", called.stderr);
+    assert_eq!(called.stdout, "");
+    assert!(alone(&["--help"]).ends_with(0).stdout.contains("Exit codes"));
+    alone(&["no-such-command"]).ends_with(2);
+}
+
+#[test]
+fn version_and_completion_are_data() {
+    let version = concat!("photon ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(alone(&["version"]).ends_with(0).stdout, version);
+    assert_eq!(alone(&["--version"]).ends_with(0).stdout, version);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(alone(&["completion", shell]).ends_with(0).stdout.contains("photon"));
+    }
+}
+
+#[test]
+fn a_server_that_is_away_is_exit_code_9_and_a_bad_address_2() {
+    let away = format!("http://127.0.0.1:{}", free_port());
+    for arguments in [&["op", "list"][..], &["healthcheck"], &["agent", "get", "a"], &["event", "list"]] {
+        let called = alone(&[arguments, &["--server", &away]].concat()).ends_with(9);
+        assert!(called.stderr.contains(&away) && called.stderr.contains("photon serve"), "{}", called.stderr);
+    }
+    alone(&["op", "list", "--server", "https://localhost"]).ends_with(2);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_exit_code_64() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("config.toml"), "[server]\nprot = 1\n").unwrap();
+    for arguments in [&["serve"][..], &["config", "check"], &["config", "show"]] {
+        let called = Called::of(&command(arguments, &folder).output().unwrap()).ends_with(64);
+        assert!(called.stderr.contains("config.toml:2") && called.stderr.contains("server.port"));
+    }
+    alone(&["serve", "--port", "many"]).ends_with(64);
+    alone(&["config", "check"]).ends_with(0);
+}
+
+#[test]
+fn config_show_says_where_each_value_came_from() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("config.toml"), "[agents]\nlease_ms = 5000\n").unwrap();
+    let mut command = command(&["config", "show", "--port", "81", "-o", "json"], &folder);
+    command.env("PHOTON_LOG_LEVEL", "warn").env("PHOTON_LOG_LEVLE", "warn").env("PHOTON_SERVER", "x");
+    let called = Called::of(&command.output().unwrap()).ends_with(0);
+    let values = called.json();
+    let find = |key: &str| values.as_array().unwrap().iter().find(|one| one["key"] == key).unwrap().clone();
+    assert_eq!(find("server.port"), json!({"key": "server.port", "value": "81", "source": "--port"}));
+    assert_eq!(find("log.level")["source"], json!("PHOTON_LOG_LEVEL"));
+    assert!(find("agents.lease_ms")["source"].as_str().unwrap().ends_with("config.toml:2"));
+    assert_eq!(find("server.host")["source"], json!("default"));
+    assert!(called.stderr.contains("PHOTON_LOG_LEVLE") && !called.stderr.contains("PHOTON_SERVER"));
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_port_does_not_start() {
+    let photon = Photon::start().await;
+    let called = alone(&["serve", "--port", &photon.port().to_string()]).ends_with(69);
+    assert!(called.stderr.contains("--port"), "{}", called.stderr);
+    assert_eq!(to(&photon, &["healthcheck"], "").ends_with(0).stdout, "");
+}
+
+#[tokio::test]
+async fn an_operation_is_created_listed_shown_and_cancelled() {
+    let photon = Photon::start().await;
+    let new = operation(step(1, "go", &[], json!({})));
+    let made = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let again = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
+    assert_eq!(again.json()["id"], json!(id));
+    let list = to(&photon, &["op", "list", "-o", "json"], "").ends_with(0).json();
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["id"]), (1, &json!(id)));
+    let lines = to(&photon, &["op", "list", "-o", "jsonl"], "").ends_with(0).stdout;
+    assert_eq!(lines.lines().count(), 1);
+    assert_eq!(to(&photon, &["op", "list", "--status", "failed"], "").ends_with(0).stdout, "");
+    let shown = to(&photon, &["op", "get", &id], "").ends_with(0).stdout;
+    assert!(shown.contains("waits for an agent") && !shown.contains('\u{1b}'), "{shown}");
+    to(&photon, &["op", "create", "-", "--wait", "100ms"], &new).ends_with(7);
+    to(&photon, &["op", "cancel", &id], "").ends_with(0);
+    let watched = to(&photon, &["op", "watch", &id], "").ends_with(6).stdout;
+    assert!(watched.contains("cancelled by"), "{watched}");
+    let story = to(&photon, &["event", "list", "--operation", &id, "-o", "jsonl"], "").ends_with(0).stdout;
+    assert!(story.lines().last().unwrap().contains("steps.cancelled"), "{story}");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_3_and_what_conflicts_5_and_what_is_wrong_1() {
+    let photon = Photon::start().await;
+    for arguments in [["op", "get"], ["op", "watch"], ["op", "cancel"], ["agent", "get"], ["agent", "rm"]] {
+        let nobody = if arguments[0] == "op" { "op_00000000000000000000000000000000" } else { "nobody" };
+        let called = to(&photon, &[&arguments[..], &[nobody]].concat(), "").ends_with(3);
+        assert!(called.stderr.contains(nobody) && called.stdout.is_empty());
+    }
+    let wrong = to(&photon, &["op", "create", "-"], r#"{"name": "x", "workflow": [], "priorty": 1}"#);
+    assert!(wrong.ends_with(1).stderr.contains("'priority'"));
+    assert!(to(&photon, &["op", "create", "-"], "{").ends_with(1).stderr.contains("not valid JSON"));
+    to(&photon, &["op", "create", "no-such-file"], "").ends_with(1);
+    to(&photon, &["agent", "register", "a", "--capability", "go"], "").ends_with(0);
+    let agents = to(&photon, &["agent", "list"], "").ends_with(0).stdout;
+    assert!(agents.starts_with("ID") && agents.contains("active"), "{agents}");
+    let id = photon.operation(json!([step(1, "go", &[], json!({}))])).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
+    to(&photon, &["op", "cancel", &id], "").ends_with(5);
+    to(&photon, &["op", "watch", &id], "").ends_with(0);
+    let shown = to(&photon, &["op", "get", &id], "").ends_with(0).stdout;
+    assert!(shown.contains("a 0.") && shown.contains("capability 0.40 + performance"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_is_exit_code_6() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let mut once = step(1, "go", &[], json!({}));
+    once["retryPolicy"] = json!({"maxAttempts": 1});
+    let fail = async {
+        let lease = photon.claim("a").await;
+        photon.report(&lease, "fail", json!({"code": "bad", "message": "It broke."})).await.expect(200);
+    };
+    let new = operation(once);
+    let create = async {
+        let url = photon.url("");
+        let call = move || {
+            let folder = TempDir::new().unwrap();
+            let file = folder.path().join("operation.json");
+            std::fs::write(&file, new).unwrap();
+            let file = file.to_str().unwrap();
+            let mut command = command(&["op", "create", file, "--wait", "30s", "--server", &url], &folder);
+            Called::of(&command.output().unwrap())
+        };
+        tokio::task::spawn_blocking(call).await.unwrap()
+    };
+    let (called, ()) = tokio::join!(create, fail);
+    let called = called.ends_with(6);
+    assert!(called.stdout.contains("bad: It broke."), "{}", called.stdout);
+}
