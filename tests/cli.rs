@@ -43,9 +43,11 @@ impl Called {
 fn command(arguments: &[&str], folder: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    std::env::vars_os()
-        .filter(|(name, _)| name.to_string_lossy().starts_with("PHOTON_"))
-        .for_each(|(name, _)| drop(command.env_remove(name)));
+    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PHOTON_")).for_each(
+        |(name, _)| {
+            command.env_remove(name);
+        },
+    );
     command
 }
 
@@ -139,7 +141,8 @@ async fn an_operation_is_created_listed_shown_and_cancelled() {
     let new = operation(step(1, "go", &[], json!({})));
     let made = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
     let id = made.json()["id"].as_str().unwrap().to_owned();
-    let again = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
+    let again =
+        to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
     assert_eq!(again.json()["id"], json!(id));
     let list = to(&photon, &["op", "list", "-o", "json"], "").ends_with(0).json();
     assert_eq!((list.as_array().unwrap().len(), &list[0]["id"]), (1, &json!(id)));

@@ -155,11 +155,9 @@ fn what_is_no_folder_is_refused_in_one_sentence() {
 #[test]
 fn an_interrupt_ends_everything_at_any_time() {
     let folder = TempDir::new().unwrap();
-    for (moment, signal) in [
-        ("listens on", Signal::INT),
-        ("(duplicates) goes to", Signal::INT),
-        ("The demo kills", Signal::TERM),
-    ] {
+    for (moment, signal) in
+        [("listens on", Signal::INT), ("(duplicates) goes to", Signal::INT), ("The demo kills", Signal::TERM)]
+    {
         let data = TempDir::new().unwrap();
         let talk_file = data.path().join("talk");
         let talk = fs::File::create(&talk_file).unwrap();

@@ -258,7 +258,8 @@ fn beat(heartbeat: Heartbeat) -> Result<Beat, ApiError> {
 /// Asks for work and waits for it.
 #[utoipa::path(post, path = "/api/v1/agents/{id}/claim", tag = "agents", params(("id" = String, Path)),
     request_body = ClaimWork,
-    responses((status = 200, body = super::envelope::ApiResponse<ClaimView>), (status = 404), (status = 503)))]
+    responses((status = 200, body = super::envelope::ApiResponse<ClaimView>),
+        (status = 404), (status = 503)))]
 pub async fn claim(
     api: web::Data<Api>,
     request: HttpRequest,

@@ -320,7 +320,8 @@ async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<O
 }
 
 /// Starts an operation that was created with `autoStart: false`.
-#[utoipa::path(post, path = "/api/v1/operations/{id}/start", tag = "operations", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/operations/{id}/start", tag = "operations",
+    params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
 pub async fn start(
     api: web::Data<Api>,

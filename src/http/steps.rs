@@ -57,7 +57,8 @@ pub struct AttemptView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// `completed`, `failed`, `lease_lost`, `offer_expired`, `released` or `cancelled`; absent while under way.
+    /// `completed`, `failed`, `lease_lost`, `offer_expired`, `released` or `cancelled`; absent while it is
+    /// under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it failed.
