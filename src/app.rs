@@ -11,6 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
+use actors::projections::Fault;
 use actors::{CatchUpError, Core, CoreOptions};
 use domain::Limits;
 use domain::agent::selection::Weights;
@@ -67,9 +68,11 @@ impl StartError {
         match self {
             Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => EXIT_UNAVAILABLE,
             Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
-            | Self::Replay(CatchUpError::Read(ReadError::Corrupt(_)) | CatchUpError::Views(_)) => {
-                EXIT_CORRUPT
-            }
+            | Self::Replay(
+                CatchUpError::Read(ReadError::Corrupt(_))
+                | CatchUpError::Views(Fault::Log(ReadError::Corrupt(_))),
+            ) => EXIT_CORRUPT,
+            Self::Replay(CatchUpError::Views(Fault::Ended(_))) => EXIT_BUG,
             Self::Open { .. } | Self::Replay(_) => EXIT_DISK,
             Self::Bug(_) => EXIT_BUG,
         }
@@ -142,7 +145,11 @@ impl Server {
                 tracing::error!(%fault, "the log failed and takes no more appends");
                 EXIT_DISK
             }
-            _ = fault.wait_for(Option::is_some) => EXIT_CORRUPT,
+            fault = fault.wait_for(Option::is_some) => match fault.as_deref() {
+                Ok(Some(Fault::Ended(_))) | Err(_) => EXIT_BUG,
+                Ok(Some(Fault::Log(ReadError::Corrupt(_)))) => EXIT_CORRUPT,
+                Ok(_) => EXIT_DISK,
+            },
         }
     }
 

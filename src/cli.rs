@@ -96,7 +96,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Agent(command) => agent::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),
         Command::Completion { shell } => completion(shell),

@@ -61,8 +61,8 @@ impl<'c> Call<'c> {
         Ok(Self { body: Some(body), ..Self::new(Method::POST, path) })
     }
 
-    fn query(mut self, name: &'c str, value: impl ToString) -> Self {
-        self.query.push((name, value.to_string()));
+    fn query(mut self, name: &'c str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
         self
     }
 
@@ -129,7 +129,8 @@ impl Client {
             return Err(ClientError::Usage(format!("'{segment}' cannot be an id.")));
         }
         let segments = url.path_segments_mut();
-        let mut segments = segments.map_err(|()| ClientError::Usage("The server address has no path.".into()))?;
+        let mut segments =
+            segments.map_err(|()| ClientError::Usage("The server address has no path.".into()))?;
         segments.pop_if_empty().extend(path);
         drop(segments);
         Ok(url)
@@ -151,7 +152,7 @@ impl Client {
         let mut items: Vec<T> = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < most {
-            let mut call = Call::get(path).query("limit", (most - items.len()).min(PAGE_MAX));
+            let mut call = Call::get(path).query("limit", (most - items.len()).min(PAGE_MAX).to_string());
             call.query.extend(filters.iter().cloned());
             call.query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
             let answer = self.send::<Vec<T>>(call).await?;

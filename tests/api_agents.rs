@@ -77,9 +77,7 @@ async fn a_specialist_is_chosen_and_the_choice_is_explained() {
         async move { photon.post(&format!("/api/v1/agents/{agent}/claim"), json!({"wait": "3s"})).await }
     };
     let submit = async {
-        // All three wait already when the step becomes ready.
-        photon.until("/api/v1/agents", |agents| agents.as_array().unwrap().len() == 3).await;
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        photon.claims_waiting(3).await;
         photon.operation(workflow.clone()).await
     };
     let (generalist, specialist, stranger, id) =

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use actix::prelude::{Actor, Addr, Arbiter, ArbiterHandle};
@@ -19,9 +20,9 @@ use crate::effects::Periods;
 use crate::gateway::Gateway;
 use crate::granting::Desk;
 use crate::presence::Presence;
-use crate::projections::{Projected, Projections};
+use crate::projections::{Fault, Projected, Projections};
 use crate::reader::Reader;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Supervisor, Vital};
 
 /// What a core is built from.
 pub struct CoreOptions {
@@ -47,7 +48,7 @@ pub enum CatchUpError {
     Read(#[from] ReadError),
     /// The views cannot follow the log.
     #[error("the views cannot follow the log: {0}")]
-    Views(String),
+    Views(Fault),
 }
 
 /// The core.
@@ -66,6 +67,8 @@ pub struct Core {
     pub supervisor: Arc<Supervisor>,
     /// Durations.
     pub periods: Periods,
+    /// How many claims wait for work.
+    pub waiting: Arc<AtomicUsize>,
     weights: Weights,
     house: ArbiterHandle,
     arbiters: Mutex<Vec<Arbiter>>,
@@ -80,12 +83,12 @@ impl Core {
         let projected = Arc::new(Projected::default());
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
-        let around = Arc::new(Surroundings { log: log.clone(), clock: clock.clone(), world });
+        let around = Arc::new(Surroundings { log: log.clone(), clock, world });
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around)));
         // One thread for the aggregates, one for what watches them.
         let (aggregates, house) = (Arbiter::new(), Arbiter::new());
         let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &[aggregates.handle()]);
-        let projections = Projections::new(log.clone(), clock, Arc::clone(&projected));
+        let projections = Projections::new(&around, &projected, &supervisor);
         let _ = Projections::start_in_arbiter(&house.handle(), |_| projections);
         Arc::new(Self {
             gateway: Arc::new(gateway),
@@ -95,6 +98,7 @@ impl Core {
             around,
             supervisor,
             periods,
+            waiting: Arc::default(),
             weights,
             house: house.handle(),
             arbiters: Mutex::new(vec![aggregates, house]),
@@ -121,8 +125,10 @@ impl Core {
             presence: Arc::clone(&self.presence),
             periods: self.periods,
             weights: self.weights,
+            waiting: Arc::clone(&self.waiting),
         };
-        let dispatcher = Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(desk));
+        let vital = Vital::new("dispatcher", &self.projected, &self.supervisor);
+        let dispatcher = Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(desk, vital));
         *self.dispatcher.lock() = Some(dispatcher);
         Ok(head)
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::prelude::{
@@ -22,6 +23,7 @@ use crate::gateway::Order;
 use crate::granting::{Desk, Granted, execute_step, grant};
 use crate::matching::{Appetite, Floor, Pick, Turns};
 use crate::projections::Changes;
+use crate::supervisor::Vital;
 use crate::timers::Timers;
 
 /// How long a command that was not taken waits before it is sent again.
@@ -65,6 +67,7 @@ pub struct Dispatcher {
     sent: HashSet<LeaseId>,
     sleeping: Option<(Timestamp, SpawnHandle)>,
     draining: bool,
+    _vital: Vital,
 }
 
 /// Answers every claim with nothing and takes no more: the server is about to stop.
@@ -75,7 +78,7 @@ pub struct Drain;
 impl Dispatcher {
     /// One that will find its work in the views.
     #[must_use]
-    pub fn new(desk: Desk) -> Self {
+    pub fn new(desk: Desk, vital: Vital) -> Self {
         Self {
             desk,
             turns: Turns::default(),
@@ -86,6 +89,7 @@ impl Dispatcher {
             sent: HashSet::new(),
             sleeping: None,
             draining: false,
+            _vital: vital,
         }
     }
 
@@ -215,6 +219,8 @@ impl Dispatcher {
     }
 
     fn match_waiting(&mut self, ctx: &mut Context<Self>) {
+        // Whoever has hung up is given nothing.
+        self.claims.retain(|_, claim| !claim.reply.is_closed());
         if self.claims.is_empty() || self.turns.is_empty() || self.draining {
             return;
         }
@@ -283,6 +289,7 @@ impl Dispatcher {
 
     /// Sleeps until the next wake is due.
     fn sleep(&mut self, ctx: &mut Context<Self>) {
+        self.desk.waiting.store(self.claims.len(), Ordering::Relaxed);
         let now = self.now();
         let until =
             self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));

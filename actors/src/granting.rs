@@ -2,6 +2,7 @@
 //! be repeated, and what stays behind of a half is owed and found again.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use domain::agent::selection::Weights;
 use domain::agent::{self, Agent};
@@ -45,6 +46,8 @@ pub struct Desk {
     pub periods: Periods,
     /// Weights of the score.
     pub weights: Weights,
+    /// How many claims wait for work, for whoever wants to know.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 /// Puts a wish about one step to its operation.

@@ -12,11 +12,14 @@ use domain::{AgentId, AgentRoll, Aggregate, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
+use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
+use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
 use crate::codec::{CodecError, Metadata, Stored};
 use crate::keys::Keys;
+use crate::supervisor::{Supervisor, Vital};
 
 /// Events folded under one lock.
 const CHUNK: usize = 256;
@@ -30,6 +33,17 @@ pub struct Changes {
     pub agents: BTreeSet<AgentId>,
 }
 
+/// Why the core cannot go on: the process must stop.
+#[derive(Clone, Debug, Error)]
+pub enum Fault {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(ReadError),
+    /// An actor that all depend on has ended, which is a bug.
+    #[error("the {0} ended")]
+    Ended(&'static str),
+}
+
 /// The views and who waits for them.
 pub struct Projected {
     /// What lists and the dispatcher look at.
@@ -37,7 +51,7 @@ pub struct Projected {
     /// Idempotency keys.
     pub keys: Mutex<Keys>,
     position: watch::Sender<Position>,
-    fault: watch::Sender<Option<String>>,
+    fault: watch::Sender<Option<Fault>>,
     changes: Mutex<Changes>,
     changed: Notify,
     watchers: Mutex<HashMap<OperationId, Arc<Notify>>>,
@@ -74,10 +88,19 @@ impl Projected {
         matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
     }
 
-    /// Why the views follow the log no more, once that has happened.
+    /// Why the core cannot go on, once that has happened.
     #[must_use]
-    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+    pub fn fault(&self) -> watch::Receiver<Option<Fault>> {
         self.fault.subscribe()
+    }
+
+    /// The core cannot go on; the first fault is the one that is told.
+    pub fn fail(&self, fault: Fault) {
+        self.fault.send_if_modified(|told| {
+            let first = told.is_none();
+            told.get_or_insert(fault);
+            first
+        });
     }
 
     /// Waits until something has changed, and takes what.
@@ -212,13 +235,19 @@ pub struct Projections {
     log: Arc<dyn EventLog>,
     clock: Arc<dyn Clock>,
     projected: Arc<Projected>,
+    vital: Vital,
 }
 
 impl Projections {
     /// One that has not begun.
     #[must_use]
-    pub fn new(log: Arc<dyn EventLog>, clock: Arc<dyn Clock>, projected: Arc<Projected>) -> Self {
-        Self { log, clock, projected }
+    pub fn new(around: &Surroundings, projected: &Arc<Projected>, supervisor: &Arc<Supervisor>) -> Self {
+        Self {
+            log: Arc::clone(&around.log),
+            clock: Arc::clone(&around.clock),
+            projected: Arc::clone(projected),
+            vital: Vital::new("projections", projected, supervisor),
+        }
     }
 }
 
@@ -247,10 +276,13 @@ impl StreamHandler<Vec<Result<Arc<Recorded>, ReadError>>> for Projections {
         }
         match fault {
             None => {}
-            Some(ReadError::Closed) => ctx.stop(),
+            Some(ReadError::Closed) => {
+                self.vital.may_end();
+                ctx.stop();
+            }
             Some(fault) => {
                 tracing::error!(%fault, "the views follow the log no more");
-                self.projected.fault.send_replace(Some(fault.to_string()));
+                self.projected.fail(Fault::Log(fault));
                 ctx.stop();
             }
         }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::aggregate_actor::Surroundings;
 use crate::codec::Metadata;
+use crate::projections::{Fault, Projected};
 
 /// So many deaths within the window end in quarantine.
 pub const DEATHS_MAX: usize = 5;
@@ -40,6 +41,36 @@ struct Deaths {
     times: Vec<Timestamp>,
     not_before: Timestamp,
     quarantined: bool,
+}
+
+/// Held by an actor that all others depend on: if it ends before its time, the core cannot go on.
+pub struct Vital {
+    name: &'static str,
+    projected: Arc<Projected>,
+    supervisor: Arc<Supervisor>,
+    may_end: bool,
+}
+
+impl Vital {
+    /// For the actor of this name.
+    #[must_use]
+    pub fn new(name: &'static str, projected: &Arc<Projected>, supervisor: &Arc<Supervisor>) -> Self {
+        Self { name, projected: Arc::clone(projected), supervisor: Arc::clone(supervisor), may_end: false }
+    }
+
+    /// The actor ends on purpose.
+    pub fn may_end(&mut self) {
+        self.may_end = true;
+    }
+}
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if !self.may_end && !self.supervisor.stopping.load(Ordering::Relaxed) {
+            tracing::error!(actor = self.name, "an actor that all depend on has ended");
+            self.projected.fail(Fault::Ended(self.name));
+        }
+    }
 }
 
 /// Keeps the record of deaths.

@@ -28,8 +28,13 @@ pub enum Command {
         /// The incarnation that the caller believes to be; a lower one than the current is stale.
         incarnation: Option<u64>,
     },
-    /// Change what it says of itself.
-    Update(Box<Patch>),
+    /// Change what it says of itself, and its status if one is given.
+    Update {
+        /// What changes.
+        patch: Box<Patch>,
+        /// The status to have.
+        status: Option<Status>,
+    },
     /// Take work, or no more.
     SetStatus {
         /// The status to have.
@@ -287,7 +292,11 @@ impl Agent {
 
     fn decide_registered(&self, command: &Command, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
         Ok(match command {
-            Command::Update(patch) => self.update(patch),
+            Command::Update { patch, status } => {
+                let mut events = self.update(patch);
+                events.extend(status.map(|status| self.set_status(status, "updated")).unwrap_or_default());
+                events
+            }
             Command::SetStatus { status, reason } => self.set_status(*status, reason),
             Command::Reserve { lease } => return self.reserve(lease),
             Command::Release { lease, outcome } => self.release(lease, *outcome, given),

@@ -29,7 +29,7 @@ fn nothing_can_be_asked_of_an_agent_before_it_registers_or_after_it_left() {
     assert_eq!(nobody.when(&reserve(1)), Err(Rejection::Unknown));
     let mut gone = crew(1);
     gone.when(&Command::Unregister).unwrap();
-    for command in [reserve(1), SILENT, status(Status::Active), Command::Update(Box::default())] {
+    for command in [reserve(1), SILENT, status(Status::Active), Command::Update { patch: Box::default(), status: None }] {
         assert_eq!(gone.when(&command), Err(Rejection::Unknown));
     }
     assert_eq!(gone.when(&Command::Unregister), Ok(vec![]));
@@ -83,8 +83,8 @@ fn fewer_slots_than_are_taken_leave_none_free() {
     ada.when(&reserve(1)).unwrap();
     ada.when(&reserve(2)).unwrap();
     let patch = Patch { config: Some(profile(1, &[]).config), ..Patch::default() };
-    ada.when(&Command::Update(Box::new(patch.clone()))).unwrap();
-    assert_eq!(ada.when(&Command::Update(Box::new(patch))), Ok(vec![]));
+    ada.when(&Command::Update { patch: Box::new(patch.clone()), status: None }).unwrap();
+    assert_eq!(ada.when(&Command::Update { patch: Box::new(patch), status: None }), Ok(vec![]));
     assert_eq!(state(&ada).free_slots(), 0);
     ada.when(&release(1, Outcome::Completed)).unwrap();
     assert_eq!(ada.when(&reserve(3)), Err(Rejection::AtCapacity { slots: 1 }));
@@ -174,7 +174,7 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => Just(Command::Unregister),
         1 => (1..4_u32).prop_map(|slots| {
             let config = Some(profile(slots, &[]).config);
-            Command::Update(Box::new(Patch { config, ..Patch::default() }))
+            Command::Update { patch: Box::new(Patch { config, ..Patch::default() }), status: None }
         }),
         1 => Just(Command::RecordSeen { metrics: ReportedMetrics::default() }),
     ]

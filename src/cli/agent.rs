@@ -162,7 +162,7 @@ async fn list(arguments: &ListArgs) -> Result<Exit, Complaint> {
     arguments.output.list(&agents, |agents| {
         let mut table = Table::new(&["ID", "STATUS", "CAPABILITIES", "DONE", "FAILED", "SUCCESS", "SEEN"]);
         for agent in agents {
-            table.row(vec![
+            table.row([
                 agent.id.clone(),
                 agent.status.clone(),
                 agent.capabilities.join(","),
@@ -195,7 +195,13 @@ fn text(agent: &AgentView) -> String {
         ("Slots", agent.config.max_concurrent_steps.to_string()),
         ("Heartbeat", if heartbeat == 0 { "none expected".into() } else { format!("every {heartbeat} ms") }),
         ("Works for", agent.current_operations.join(", ")),
-        ("Steps", format!("{} done, {} failed", agent.metrics.operations_completed, agent.metrics.operations_failed)),
+        (
+            "Steps",
+            format!(
+                "{} done, {} failed",
+                agent.metrics.operations_completed, agent.metrics.operations_failed
+            ),
+        ),
         ("Success", percent(agent.metrics.success_rate)),
         ("Response", response),
         ("Incarnation", agent.incarnation.to_string()),

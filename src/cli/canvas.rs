@@ -30,7 +30,7 @@ impl Canvas {
         Self { out: Box::new(io::stderr()), live: Style::of_stderr().live, drawn: Vec::new() }
     }
 
-    /// Writes a line that stays.
+    /// Writes one or more lines that stay.
     pub(super) fn say(&mut self, line: &str) {
         let drawn = std::mem::take(&mut self.drawn);
         let text = format!("{}{line}\n", erasing(drawn.len()));

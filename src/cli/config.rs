@@ -22,8 +22,8 @@ pub(super) enum ConfigCommand {
     },
 }
 
-pub(super) fn run(command: ConfigCommand) -> Result<Exit, Complaint> {
-    let (flags, shown) = match &command {
+pub(super) fn run(command: &ConfigCommand) -> Result<Exit, Complaint> {
+    let (flags, shown) = match command {
         ConfigCommand::Check(flags) => (flags, None),
         ConfigCommand::Show { flags, output } => (flags, Some(output)),
     };
@@ -40,7 +40,9 @@ pub(super) fn run(command: ConfigCommand) -> Result<Exit, Complaint> {
     output.list(&values, |values| {
         let mut table = Table::new(&["OPTION", "VALUE", "FROM"]);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        values.iter().for_each(|one| table.row(vec![text(&one["key"]), text(&one["value"]), text(&one["source"])]));
+        values
+            .iter()
+            .for_each(|one| table.row([text(&one["key"]), text(&one["value"]), text(&one["source"])]));
         table
     })
 }

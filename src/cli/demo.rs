@@ -14,12 +14,11 @@ use clap::Args;
 
 use super::exit::{Complaint, Exit};
 use super::output;
-use super::serve::{sentence, watched};
+use super::serve::{refused_start, start_log, watched};
 use super::signals::Signals;
 use crate::app::Server;
 use crate::client::Client;
 use crate::http::operation_view::OperationView;
-use crate::telemetry;
 use place::Place;
 use team::Team;
 
@@ -50,12 +49,9 @@ fn interrupted() -> Complaint {
 
 async fn show(place: &Place, signals: &mut Signals, keep: bool) -> Result<Exit, Complaint> {
     let settings = place.settings()?;
-    telemetry::start(&settings.log.level, settings.log.format)
-        .map_err(|fault| Complaint::new(Exit::CONFIGURATION, format!("The log cannot be written: {fault}.")))?;
+    start_log(&settings)?;
     let server = tokio::select! {
-        started = Server::start(&settings) => started.map_err(|fault| {
-            Complaint::new(Exit::of(fault.exit_code()), sentence(&fault.to_string()))
-        })?,
+        started = Server::start(&settings) => started.map_err(|fault| refused_start(&fault))?,
         _ = signals.next() => return Err(interrupted()),
     };
     let shown = with_server(&server, place, signals, keep).await;
@@ -73,9 +69,8 @@ async fn with_server(
     keep: bool,
 ) -> Result<Exit, Complaint> {
     let client = Client::new(&format!("http://{}", server.address()))?;
-    let mut team = Team::assemble(client.server(), &place.workers_log()).map_err(|cause| {
-        Complaint::new(Exit::FAILED, format!("The agents cannot be started: {cause}."))
-    })?;
+    let mut team = Team::assemble(client.server(), &place.workers_log())
+        .map_err(|cause| Complaint::new(Exit::FAILED, format!("The agents cannot be started: {cause}.")))?;
     welcome(&client, place);
     let played = tokio::select! {
         played = play::run(&client, &mut team, place) => played,

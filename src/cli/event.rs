@@ -76,7 +76,7 @@ fn table(events: &[EventView]) -> Table {
     let mut table = Table::new(&["SEQUENCE", "TIME", "TYPE", "SUBJECT", "WHAT"]);
     for event in events {
         let told = story.line(event).filter(|told| *told != event.kind);
-        table.row(vec![
+        table.row([
             event.sequence.clone(),
             event.time.to_string(),
             event.kind.clone(),

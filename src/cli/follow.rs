@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::canvas::Canvas;
@@ -24,7 +25,7 @@ const TOLD_MAX: usize = 2_000;
 pub(super) struct Follower {
     client: Client,
     pub(super) canvas: Canvas,
-    style: Style,
+    pub(super) style: Style,
     story: Story,
     /// The last event that was told.
     sequence: String,
@@ -42,15 +43,26 @@ impl Follower {
     /// Tells what happened since the last time, without waiting.
     pub(super) async fn catch_up(&mut self) -> Result<(), ClientError> {
         let filters = [("operation", self.seen.id.clone()), ("after", self.sequence.clone())];
-        for event in self.client.events(&filters, TOLD_MAX).await? {
-            if let Some(sentence) = self.story.line(&event) {
-                let since = span(between(self.seen.created_at, event.time));
-                self.canvas.say(&format!("{since:>8}  {sentence}"));
-            }
-            self.sequence = event.sequence;
-        }
+        let events = self.client.events(&filters, TOLD_MAX).await?;
+        let told = events.iter().filter_map(|event| Some(self.told_at(event.time, &self.story.line(event)?)));
+        let told: Vec<String> = told.collect();
+        self.sequence = events.last().map_or_else(|| self.sequence.clone(), |last| last.sequence.clone());
         self.draw();
+        if !told.is_empty() {
+            self.canvas.say(&told.join("\n"));
+        }
         Ok(())
+    }
+
+    /// Tells something that no event says.
+    pub(super) fn tell(&mut self, sentence: &str) {
+        let line = self.told_at(terminal::now(), sentence);
+        self.canvas.say(&line);
+    }
+
+    /// A sentence behind the time since the operation was created.
+    fn told_at(&self, moment: Timestamp, sentence: &str) -> String {
+        format!("{:>8}  {sentence}", span(between(self.seen.created_at, moment)))
     }
 
     /// Waits until the operation changes, has ended, or the wait is over; tells what happened.

@@ -182,7 +182,7 @@ async fn list(arguments: &ListArgs) -> Result<Exit, Complaint> {
 fn table(operations: &[OperationSummary]) -> Table {
     let mut table = Table::new(&["ID", "NAME", "STATUS", "STEPS", "DONE", "PRIORITY", "CREATED"]);
     for one in operations {
-        table.row(vec![
+        table.row([
             one.id.clone(),
             one.name.clone(),
             one.status.clone(),

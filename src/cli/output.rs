@@ -80,5 +80,7 @@ pub(super) fn print(text: &str) -> Result<Exit, Complaint> {
 
 /// Says something to the person at the terminal. Who does not listen misses nothing that counts.
 pub(super) fn say(sentence: &str) {
-    let _ = writeln!(io::stderr().lock(), "{sentence}");
+    // A server's words are in it; they must not steer the terminal.
+    let plain: String = sentence.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+    let _ = writeln!(io::stderr().lock(), "{plain}");
 }

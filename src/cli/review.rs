@@ -34,7 +34,8 @@ pub(super) fn run(arguments: &ReviewArgs) -> Result<Exit, Complaint> {
         .take(STEP_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(|cause| bad(format!("The step cannot be read: {cause}.")))?;
-    let step: Value = serde_json::from_str(&text).map_err(|fault| bad(format!("The step is no JSON: {fault}.")))?;
+    let step: Value =
+        serde_json::from_str(&text).map_err(|fault| bad(format!("The step is no JSON: {fault}.")))?;
     let action = step["action"].as_str().unwrap_or_default();
     if arguments.hold_action.as_deref() == Some(action) && step["attempt"] == 1 {
         std::thread::sleep(Duration::from_millis(arguments.hold_ms));

@@ -1,13 +1,15 @@
 //! `photon serve`: the server in the foreground, until a signal or a failure.
 
+use std::io::IsTerminal;
+
 use clap::Args;
 
 use super::exit::{Complaint, Exit};
 use super::output;
 use super::settings_flags::SettingsFlags;
 use super::signals::Signals;
-use crate::app::Server;
-use crate::settings::LogFormat;
+use crate::app::{Server, StartError};
+use crate::settings::{LogFormat, Settings};
 use crate::telemetry;
 
 /// How to serve.
@@ -19,21 +21,21 @@ pub(super) struct ServeArgs {
 
 pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     let settings = arguments.flags.load()?;
-    telemetry::start(&settings.log.level, settings.log.format)
-        .map_err(|fault| Complaint::new(Exit::CONFIGURATION, format!("The log cannot be written: {fault}.")))?;
+    start_log(&settings)?;
     for warning in settings.warnings() {
         tracing::warn!(warning, "configuration is odd");
     }
     let mut signals = watched()?;
     let server = tokio::select! {
-        started = Server::start(&settings) => {
-            started.map_err(|fault| Complaint::new(Exit::of(fault.exit_code()), sentence(&fault.to_string())))?
-        }
+        started = Server::start(&settings) => started.map_err(|fault| refused_start(&fault))?,
         exit = signals.next() => return Ok(exit),
     };
-    if settings.log.format == LogFormat::Text {
+    // Where nobody looks on, the log says it already.
+    if std::io::stderr().is_terminal() && settings.log.format == LogFormat::Text {
         let address = server.address();
-        output::say(&format!("Photon listens on http://{address}; its API is shown at http://{address}/docs."));
+        output::say(&format!(
+            "Photon listens on http://{address}; its API is shown at http://{address}/docs."
+        ));
     }
     let exit = tokio::select! {
         exit = signals.next() => exit,
@@ -52,8 +54,19 @@ pub(super) fn watched() -> Result<Signals, Complaint> {
     Signals::watch().map_err(refused)
 }
 
+/// Begins to write log lines.
+pub(super) fn start_log(settings: &Settings) -> Result<(), Complaint> {
+    let started = telemetry::start(&settings.log.level, settings.log.format);
+    started.map_err(|fault| Complaint::new(Exit::CONFIGURATION, sentence(&fault.to_string())))
+}
+
+/// Why there is no server.
+pub(super) fn refused_start(fault: &StartError) -> Complaint {
+    Complaint::new(Exit::of(fault.exit_code()), sentence(&fault.to_string()))
+}
+
 /// An error's text as a sentence.
-pub(super) fn sentence(text: &str) -> String {
+fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with('.') { "" } else { "." };

@@ -46,13 +46,19 @@ impl Story {
             "step.completed" => format!("{step} is done by {agent} after {}.", millis(&data["durationMs"])),
             "step.failed" => {
                 let end = if data["final"] == true { "for good" } else { "for now" };
-                format!("{step} failed {end}: {} ({})", text(&data["error"]["message"]), text(&data["error"]["code"]))
+                format!(
+                    "{step} failed {end}: {} ({})",
+                    text(&data["error"]["message"]),
+                    text(&data["error"]["code"])
+                )
             }
             "step.lease_lost" => format!("{step} was taken from {agent}: {}.", loss(&text(&data["reason"]))),
             "step.retry_scheduled" => {
                 format!("{step} will be tried again in {}{again}.", millis(&data["delayMs"]))
             }
-            "step.offer_expired" => format!("{step} was not taken by {agent}: {}.", loss(&text(&data["reason"]))),
+            "step.offer_expired" => {
+                format!("{step} was not taken by {agent}: {}.", loss(&text(&data["reason"])))
+            }
             "step.released" => format!("{step} was given back by {agent}: {}.", text(&data["reason"])),
             "steps.skipped" => {
                 let reason = match data["reason"].as_str() {
@@ -152,7 +158,11 @@ mod tests {
     #[test]
     fn an_event_is_told_in_one_sentence() {
         let table = [
-            ("step.reserved", json!({"step": 3, "agent": "a", "attempt": 1}), "Step 3 (duplicates) goes to a."),
+            (
+                "step.reserved",
+                json!({"step": 3, "agent": "a", "attempt": 1}),
+                "Step 3 (duplicates) goes to a.",
+            ),
             ("step.reserved", json!({"step": 4, "agent": "a", "attempt": 2}), "Step 4 goes to a, attempt 2."),
             (
                 "step.lease_lost",

@@ -17,8 +17,8 @@ impl Table {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    pub(super) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| cut(cell)).collect());
+    pub(super) fn row<C: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = C>) {
+        self.rows.push(cells.into_iter().map(|cell| cut(cell.as_ref())).collect());
     }
 
     /// For standard output; empty without rows, since a head over nothing says nothing.
@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(&["ID", "NAME"]);
-        table.row(vec!["op_1".into(), "ä".into()]);
-        table.row(vec!["x".into(), "long".into()]);
+        table.row(["op_1", "ä"]);
+        table.row(["x", "long"]);
         assert_eq!(table.lines(Style::PLAIN), ["ID    NAME", "op_1  ä", "x     long"]);
         assert!(Table::new(&["ID"]).lines(Style::PLAIN).is_empty());
     }

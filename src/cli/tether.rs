@@ -43,9 +43,10 @@ pub(super) async fn run(arguments: &TetherArgs) -> Result<Exit, Complaint> {
     if getppid() != parent {
         return Ok(Exit::FAILED);
     }
-    let (program, rest) = arguments.command.split_first().map_or((OsString::new(), &[][..]), |(program, rest)| {
-        (program.clone(), rest)
-    });
+    let (program, rest) = arguments
+        .command
+        .split_first()
+        .map_or((OsString::new(), &[][..]), |(program, rest)| (program.clone(), rest));
     let mut child = Command::new(&program).args(rest).spawn().map_err(|cause| {
         let sentence = format!("{} cannot be started: {cause}.", program.to_string_lossy());
         Complaint::new(Exit::CANNOT_START, sentence)
@@ -54,7 +55,8 @@ pub(super) async fn run(arguments: &TetherArgs) -> Result<Exit, Complaint> {
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
-            _ = orphaned.recv() => end_group(),
+            // The command may send its group the same signal for reasons of its own.
+            _ = orphaned.recv() => if getppid() != parent { end_group() },
             _ = checks.tick() => if getppid() != parent { end_group() },
         }
     };

@@ -74,7 +74,13 @@ impl Refusal {
         let envelope: Option<ApiResponse<Value>> = serde_json::from_slice(body).ok();
         let strange = || format!("The server answered with status {status}, and not in Photon's words.");
         let Some(envelope) = envelope else {
-            return Self { status, code: String::new(), sentence: strange(), faults: Vec::new(), retry_after };
+            return Self {
+                status,
+                code: String::new(),
+                sentence: strange(),
+                faults: Vec::new(),
+                retry_after,
+            };
         };
         let errors = envelope.problem.map(|problem| problem.errors).unwrap_or_default();
         let faults = errors.iter().map(|fault| match &fault.pointer {
@@ -160,7 +166,8 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_exit_code() {
-        let table = [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (410, 5), (412, 5), (422, 1), (504, 7)];
+        let table =
+            [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (410, 5), (412, 5), (422, 1), (504, 7)];
         for (status, exit) in table {
             assert_eq!(refusal(status, &json!(null)).exit_code(), exit, "{status}");
         }
@@ -168,7 +175,9 @@ mod tests {
 
     #[test]
     fn only_what_may_pass_is_passing() {
-        for (status, passing) in [(404, false), (409, false), (422, false), (429, true), (503, true), (507, true)] {
+        for (status, passing) in
+            [(404, false), (409, false), (422, false), (429, true), (503, true), (507, true)]
+        {
             assert_eq!(refusal(status, &json!(null)).is_passing(), passing, "{status}");
         }
     }
@@ -177,7 +186,9 @@ mod tests {
     fn the_sentence_of_the_envelope_is_kept_and_many_faults_are_listed() {
         let fault = |pointer: &str| json!({"pointer": pointer, "detail": "is wrong"});
         let problem = |errors: Value| {
-            json!({"type": "t", "title": "t", "status": 422, "detail": "d", "errors": errors})
+            let mut problem = json!({"type": "t", "title": "t", "status": 422, "detail": "d"});
+            problem["errors"] = errors;
+            problem
         };
         let body = |errors: Value| {
             json!({"success": false, "error": "No.", "code": "invalid_workflow", "requestId": "r",

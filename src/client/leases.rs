@@ -23,7 +23,11 @@ impl Client {
     ///
     /// # Errors
     /// When it is refused or not answered.
-    pub async fn complete(&self, lease: &str, report: &CompleteLease) -> Result<LeaseSettledView, ClientError> {
+    pub async fn complete(
+        &self,
+        lease: &str,
+        report: &CompleteLease,
+    ) -> Result<LeaseSettledView, ClientError> {
         self.data(Call::post(&path(lease, "complete"), report)?).await
     }
 

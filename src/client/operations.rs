@@ -62,7 +62,7 @@ impl Client {
         let wait = wait.min(WAIT_MAX);
         let mut call = Call::get(&[api, version, operations, id]).query("wait", written(wait)).waits(wait);
         if let Some(revision) = min_revision {
-            call = call.query("minRevision", revision);
+            call = call.query("minRevision", revision.to_string());
         }
         self.data(call).await
     }

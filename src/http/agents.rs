@@ -104,8 +104,10 @@ pub async fn register(
         let reply = registered(&api, &id, &agent, used.version).replayed();
         return Ok(reply);
     }
-    let agents = api.core.projected.views.read().agents.len();
-    let known = api.core.projected.views.read().agents.ever(&id).is_some();
+    let (known, agents) = {
+        let views = api.core.projected.views.read();
+        (views.agents.get(&id).is_some(), views.agents.iter().count())
+    };
     if !known && agents >= api.max_agents {
         let message =
             format!("There are {agents} agents already, which is the maximum; unregister some first.");
@@ -173,12 +175,7 @@ pub async fn update(
     let id: AgentId = id.parse()?;
     let UpdateAgent { status, .. } = body.value;
     let patch = body.value.patch()?;
-    let mut answer = execute(&api, &request, &id, Command::Update(Box::new(patch))).await?;
-    if let Some(status) = status {
-        let command = Command::SetStatus { status, reason: "operator".into() };
-        answer = execute_plain(&api, &id, Order::<Agent>::of(command, metadata())).await?;
-    }
-    Ok(answer)
+    execute(&api, &request, &id, Command::Update { patch: Box::new(patch), status }).await
 }
 
 /// Unregisters an agent; what it was working on is given to others.
@@ -199,11 +196,8 @@ pub async fn unregister(
 async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Command) -> Answer<AgentView> {
     let present = api.core.projected.views.read().agents.ever(id).map(|row| row.revision);
     let if_version = reading::if_match(request, present.ok_or_else(|| unknown(id))?)?;
-    execute_plain(api, id, Order { if_version, ..Order::<Agent>::of(command, metadata()) }).await
-}
-
-async fn execute_plain(api: &Api, id: &AgentId, order: Order<Agent>) -> Answer<AgentView> {
-    let receipt = api.core.gateway.execute(id, order.with_state()).await?;
+    let order = Order { if_version, ..Order::<Agent>::of(command, metadata()).with_state() };
+    let receipt = api.core.gateway.execute(id, order).await?;
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let row = Row { agent: (*agent).clone(), revision: receipt.version.get() };
     let reply = Reply::ok(view(api, id, &row)).etag(row.revision);

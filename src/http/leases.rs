@@ -1,9 +1,12 @@
 //! The routes of leases: what an agent reports about the step it was given.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use domain::operation::event::StepError;
+use domain::operation::step::Run;
 use domain::operation::{Event, Operation, StepWish};
 use domain::{Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -157,9 +160,16 @@ async fn report(
     api.core.report(lease, wish, metadata).await
 }
 
-fn renewed(api: &Api, receipt: &Receipt<Operation>) -> Reply<LeaseRenewedView> {
-    let view = LeaseRenewedView { remaining_ms: api.core.periods.lease_ms, cancel_requested: false };
-    positioned(Reply::ok(view), receipt)
+fn renewed(api: &Api) -> LeaseRenewedView {
+    LeaseRenewedView { remaining_ms: api.core.periods.lease_ms, cancel_requested: false }
+}
+
+/// The operation as it stood when a key was used, if this key was.
+async fn before(api: &Api, lease: &LeaseId, intent: &Intent) -> Result<Option<Arc<Operation>>, ApiError> {
+    match intent.used(&api.core.projected)? {
+        Some(used) => Ok(api.core.reader.at(&lease.operation, used.version).await?),
+        None => Ok(None),
+    }
 }
 
 fn positioned<T: Serialize>(reply: Reply<T>, receipt: &Receipt<Operation>) -> Reply<T> {
@@ -181,9 +191,11 @@ pub async fn ack(
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent.used(&api.core.projected)?;
+    if intent.used(&api.core.projected)?.is_some() {
+        return Ok(Reply::ok(renewed(&api)).replayed());
+    }
     let receipt = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await?;
-    Ok(renewed(&api, &receipt))
+    Ok(positioned(Reply::ok(renewed(&api)), &receipt))
 }
 
 /// Says how far the work is.
@@ -204,14 +216,16 @@ pub async fn progress(
         return Err(invalid_fields(faults));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent.used(&api.core.projected)?;
+    if intent.used(&api.core.projected)?.is_some() {
+        return Ok(Reply::ok(renewed(&api)).replayed());
+    }
     // The checkpoint first: a progress that survives without it would promise too much.
     if let Some(checkpoint) = checkpoint {
         report(&api, &lease, StepWish::Checkpoint(checkpoint), intent.metadata.clone()).await?;
     }
     let receipt =
         report(&api, &lease, StepWish::Progress { progress, note }, intent.metadata.clone()).await?;
-    Ok(renewed(&api, &receipt))
+    Ok(positioned(Reply::ok(renewed(&api)), &receipt))
 }
 
 /// Says that the step is done.
@@ -228,7 +242,10 @@ pub async fn complete(
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent.used(&api.core.projected)?;
+    if let Some(operation) = before(&api, &lease, &intent).await? {
+        let view = LeaseSettledView { operation_status: operation.status().name().into() };
+        return Ok(Reply::ok(view).replayed());
+    }
     let CompleteLease { result, usage } = body.value;
     let receipt = report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
     let status =
@@ -255,7 +272,9 @@ pub async fn fail(
         return Err(invalid_fields(faults));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent.used(&api.core.projected)?;
+    if let Some(operation) = before(&api, &lease, &intent).await? {
+        return Ok(Reply::ok(failed(scheduled(&operation.run, &lease))).replayed());
+    }
     let FailLease { code, message, retryable, retry_after_ms } = body.value;
     let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
     let receipt = report(&api, &lease, wish, intent.metadata.clone()).await?;
@@ -264,14 +283,18 @@ pub async fn fail(
         _ => None,
     });
     // A repeated report changes nothing: the step itself says whether it will be tried again.
-    let retry = retry.or_else(|| scheduled(&api, &lease));
-    let view = LeaseFailedView { will_retry: retry.is_some(), next_attempt_at: retry };
-    Ok(positioned(Reply::ok(view), &receipt))
+    let retry = retry.or_else(|| {
+        let views = api.core.projected.views.read();
+        scheduled(views.operations.get(&lease.operation)?.run.as_ref()?, &lease)
+    });
+    Ok(positioned(Reply::ok(failed(retry)), &receipt))
 }
 
-fn scheduled(api: &Api, lease: &LeaseId) -> Option<Timestamp> {
-    let views = api.core.projected.views.read();
-    let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+fn failed(retry: Option<Timestamp>) -> LeaseFailedView {
+    LeaseFailedView { will_retry: retry.is_some(), next_attempt_at: retry }
+}
+
+fn scheduled(run: &Run, lease: &LeaseId) -> Option<Timestamp> {
     match &run.steps[run.skeleton.position(lease.step)?].status {
         domain::operation::step::StepStatus::BackingOff { at, .. } => Some(*at),
         _ => None,
@@ -310,9 +333,11 @@ pub async fn release(
         return Err(ApiError::invalid_field("/reason", detail));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent.used(&api.core.projected)?;
-    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
+    if intent.used(&api.core.projected)?.is_some() {
+        return Ok(Reply::ok(view).replayed());
+    }
+    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
     Ok(positioned(Reply::ok(view), &receipt))
 }
 

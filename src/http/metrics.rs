@@ -1,5 +1,7 @@
 //! Counters, gauges and the dashboard. Names follow Prometheus' conventions; no id is ever a label.
 
+use std::sync::atomic::Ordering;
+
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
@@ -35,6 +37,7 @@ pub struct Metrics {
     steps: IntGaugeVec,
     actors: IntGauge,
     commands: IntGauge,
+    claims: IntGauge,
     deaths: IntGauge,
     quarantined: IntGauge,
     position: IntGauge,
@@ -65,6 +68,7 @@ impl Metrics {
             steps: gauges("photon_steps", "Steps of operations under way.", &["status"])?,
             actors: gauge("photon_actors", "Actors that live.")?,
             commands: gauge("photon_commands_under_way", "Commands under way.")?,
+            claims: gauge("photon_claims_waiting", "Agents that wait for work.")?,
             deaths: gauge("photon_actor_deaths", "Actors that failed since the start.")?,
             quarantined: gauge("photon_quarantined_streams", "Streams out of service.")?,
             position: gauge("photon_log_position", "Position of the last event shown.")?,
@@ -90,6 +94,7 @@ impl Metrics {
             Box::new(self.steps.clone()),
             Box::new(self.actors.clone()),
             Box::new(self.commands.clone()),
+            Box::new(self.claims.clone()),
             Box::new(self.deaths.clone()),
             Box::new(self.quarantined.clone()),
             Box::new(self.position.clone()),
@@ -130,6 +135,7 @@ impl Metrics {
         drop(views);
         self.actors.set(whole(api.core.gateway.actors()));
         self.commands.set(whole(api.core.gateway.under_way()));
+        self.claims.set(whole(api.core.waiting.load(Ordering::Relaxed)));
         self.deaths.set(i64::try_from(api.core.supervisor.deaths()).unwrap_or(i64::MAX));
         self.quarantined.set(whole(api.core.supervisor.quarantined().len()));
         self.position.set(i64::try_from(api.core.projected.position().get()).unwrap_or(i64::MAX));

@@ -1,7 +1,7 @@
 //! The editor: merges what the specialists found into one written report, with ten things to fix first.
 //! It sees their results only, never the folder; a specialist that failed costs its section, not the report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -136,7 +136,12 @@ fn choose_first(inputs: &Value) -> Vec<Candidate<'static>> {
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.weight));
     let mut chosen = Vec::new();
     let mut passed_over = Vec::new();
+    let mut places = HashSet::new();
     for candidate in candidates {
+        // A line is fixed once, however much is wrong with it.
+        if !places.insert((candidate.finding.file.clone(), candidate.finding.line)) {
+            continue;
+        }
         let of_part = chosen.iter().filter(|c: &&Candidate| c.part.key == candidate.part.key).count();
         let of_file = chosen.iter().filter(|c| c.finding.file == candidate.finding.file).count();
         let has_room = chosen.len() < FIRST_MAX && of_part < candidate.part.share && of_file < 2;

@@ -196,6 +196,16 @@ impl Photon {
         events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Waits until so many agents wait for work.
+    pub async fn claims_waiting(&self, count: usize) {
+        let started = Instant::now();
+        let wanted = format!("photon_claims_waiting {count}\n");
+        while !self.get("/metrics").await.body.as_str().unwrap().contains(&wanted) {
+            assert!(started.elapsed() < PATIENCE, "there are not {count} claims waiting");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until a condition on the answer to a GET holds.
     pub async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();

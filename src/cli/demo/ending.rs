@@ -49,7 +49,8 @@ fn totals(totals: &Value) -> Vec<String> {
         ("brokenLinks", "broken links"),
         ("secrets", "things that look like secrets"),
     ];
-    let total = |key: &str| totals[key].as_u64().map_or_else(|| "unknown".to_owned(), |total| total.to_string());
+    let total =
+        |key: &str| totals[key].as_u64().map_or_else(|| "unknown".to_owned(), |total| total.to_string());
     names.iter().map(|(key, name)| format!("{:>9}  {name}", total(key))).collect()
 }
 
@@ -134,7 +135,8 @@ mod tests {
 
     #[test]
     fn a_word_is_quoted_only_when_a_shell_would_split_it() {
-        for (word, written) in [("/a/b-c.d", "/a/b-c.d"), ("a b", "'a b'"), ("a'b", r"'a'\''b'"), ("", "''")] {
+        for (word, written) in [("/a/b-c.d", "/a/b-c.d"), ("a b", "'a b'"), ("a'b", r"'a'\''b'"), ("", "''")]
+        {
             assert_eq!(quoted(word), written);
         }
     }

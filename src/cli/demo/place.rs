@@ -40,7 +40,7 @@ impl Place {
         Ok(place)
     }
 
-    /// The demo's settings: the environment counts, a `config.toml` in the current folder does not, since that
+    /// The demo's settings: the environment counts, a `config.toml` in the current folder does not, since it
     /// may well belong to the program that is reviewed.
     pub(super) fn settings(&self) -> Result<Settings, Complaint> {
         self.settings_on(Some(self.port))

@@ -85,8 +85,12 @@ mod tests {
     #[test]
     fn every_action_of_the_review_has_a_step_and_an_agent() {
         let plan = operation(Path::new("/"));
-        let planned: Vec<&str> =
-            plan["workflow"].as_array().unwrap().iter().map(|step| step["action"].as_str().unwrap()).collect();
+        let planned: Vec<&str> = plan["workflow"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["action"].as_str().unwrap())
+            .collect();
         assert_eq!(planned, crate::review::ACTIONS);
         let can = |action: &&str| super::super::team::ROLES.iter().any(|role| role.actions.contains(action));
         assert!(planned.iter().all(can));

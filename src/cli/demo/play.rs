@@ -24,11 +24,7 @@ const POLL: Duration = Duration::from_secs(20);
 const MERCY: Duration = Duration::from_millis(600);
 
 /// Runs the review to its end.
-pub(super) async fn run(
-    client: &Client,
-    team: &mut Team,
-    place: &Place,
-) -> Result<OperationView, Complaint> {
+pub(super) async fn run(client: &Client, team: &mut Team, place: &Place) -> Result<OperationView, Complaint> {
     gathered(client, team, place).await?;
     let operation = client.create_operation(&plan::operation(&place.folder), None).await?;
     let mut stage = Follower::new(client.clone(), operation, Canvas::stderr(), Style::of_stderr());
@@ -88,10 +84,12 @@ impl Deed {
             (Self::Waiting, Some(_)) => Self::Due(Instant::now() + MERCY),
             (Self::Due(at), Some((agent, step))) if at <= Instant::now() => {
                 if let Some(process) = team.kill(&agent).await {
-                    stage.canvas.say(&format!(
-                        "          ☠ The demo kills {agent} (process {process}, SIGKILL) in the middle of \
-                         step {step}.\n            Nobody tells Photon: it notices the silence."
+                    let mark = if stage.style.blocks { "☠" } else { "!" };
+                    let whom = format!("{agent} (process {process})");
+                    stage.tell(&format!(
+                        "{mark} The demo kills {whom} with SIGKILL in the middle of step {step}."
                     ));
+                    stage.tell("  Nobody tells Photon: it will notice the silence.");
                 }
                 Self::Done
             }

@@ -26,10 +26,7 @@ pub(super) const ROLES: [Role; 8] = [
     Role { agent: "guard", actions: &["secrets"] },
     Role { agent: "historian", actions: &["churn"] },
     Role { agent: "editor", actions: &["report"] },
-    Role {
-        agent: "understudy",
-        actions: &["todo-marks", "duplicates", "broken-links", "secrets", "churn"],
-    },
+    Role { agent: "understudy", actions: &["todo-marks", "duplicates", "broken-links", "secrets", "churn"] },
 ];
 
 /// The action whose first worker is killed in the middle.

@@ -77,7 +77,8 @@ fn waits_for(blocked: &BlockedOnView) -> String {
         "dependencies" => {
             let steps: Vec<String> = blocked.steps.iter().take(10).map(ToString::to_string).collect();
             let more = if blocked.steps.len() > 10 { ", …" } else { "" };
-            format!("waits for steps {}{more}", steps.join(", "))
+            let noun = if steps.len() == 1 { "step" } else { "steps" };
+            format!("waits for {noun} {}{more}", steps.join(", "))
         }
         "agent" => "waits for an agent that fits and asks for work".to_owned(),
         "acknowledgement" => format!("waits for a first sign of {agent}"),

@@ -198,7 +198,8 @@ fn failed_with(status: ExitStatus, errors: &[u8]) -> Outcome {
 /// The end of the standard error, without what would steer a terminal.
 fn last_words(errors: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(errors);
-    let plain: String = text.trim().chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+    let plain: String =
+        text.trim().chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
     let skipped = plain.chars().count().saturating_sub(MESSAGE_CHARS_MAX);
     let end: String = plain.chars().skip(skipped).collect();
     (!end.is_empty()).then_some(end)

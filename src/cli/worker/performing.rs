@@ -77,7 +77,12 @@ async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut O
 }
 
 /// Reports a result; one that the server cannot take fails the step instead of being tried for ever.
-async fn complete(session: &Session, lease: &str, report_of: &CompleteLease, orders: &mut Orders) -> Reported {
+async fn complete(
+    session: &Session,
+    lease: &str,
+    report_of: &CompleteLease,
+    orders: &mut Orders,
+) -> Reported {
     let client = &session.client;
     let reported = report(session, orders, async || client.complete(lease, report_of).await.map(drop)).await;
     match reported {
