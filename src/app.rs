@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
@@ -17,6 +18,7 @@ use domain::Limits;
 use domain::agent::selection::Weights;
 use events::{EventLog, OpenError, Options, ReadError, SledLog};
 use platforms::Registry;
+use rustix::net::sockopt;
 use thiserror::Error;
 
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
@@ -24,6 +26,9 @@ use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, context, error, health, routing};
 use crate::settings::Settings;
+
+/// A connection whose reader takes nothing for so long is closed, in milliseconds.
+const READER_STALL_MS: u32 = 30_000;
 
 /// A bug.
 pub const EXIT_BUG: i32 = 70;
@@ -200,7 +205,15 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
             .wrap(from_fn(context::enter))
     });
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    // A reader that takes nothing freezes its connection's timers with it: only the kernel ends that.
     let server = server
+        .on_connect(|connection, _| {
+            if let Some(socket) = connection.downcast_ref::<TcpStream>()
+                && let Err(fault) = sockopt::set_tcp_user_timeout(socket, READER_STALL_MS)
+            {
+                tracing::debug!(%fault, "a stalled reader of this connection will not be noticed");
+            }
+        })
         .workers(workers)
         .max_connections(settings.server.max_connections.div_ceil(workers))
         .keep_alive(Duration::from_millis(settings.server.keep_alive_timeout_ms))

@@ -1,6 +1,6 @@
 //! The command line as a black box: what is printed where, and what each command ends with.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -66,7 +66,7 @@ fn to(photon: &Photon, arguments: &[&str], input: &str) -> Called {
     Called::of(&child.wait_with_output().unwrap())
 }
 
-fn operation(platform_step: Value) -> String {
+fn operation(platform_step: &Value) -> String {
     json!({"name": "from the command line", "workflow": [platform_step]}).to_string()
 }
 
@@ -138,7 +138,7 @@ async fn a_second_server_on_the_same_port_does_not_start() {
 #[tokio::test]
 async fn an_operation_is_created_listed_shown_and_cancelled() {
     let photon = Photon::start().await;
-    let new = operation(step(1, "go", &[], json!({})));
+    let new = operation(&step(1, "go", &[], json!({})));
     let made = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
     let id = made.json()["id"].as_str().unwrap().to_owned();
     let again =
@@ -193,7 +193,7 @@ async fn an_operation_that_fails_is_exit_code_6() {
         let lease = photon.claim("a").await;
         photon.report(&lease, "fail", json!({"code": "bad", "message": "It broke."})).await.expect(200);
     };
-    let new = operation(once);
+    let new = operation(&once);
     let create = async {
         let url = photon.url("");
         let call = move || {

@@ -1,6 +1,6 @@
 //! `photon worker run` as a black box: results, failures, cancels, signals, and a server that goes away.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

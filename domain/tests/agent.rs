@@ -29,7 +29,8 @@ fn nothing_can_be_asked_of_an_agent_before_it_registers_or_after_it_left() {
     assert_eq!(nobody.when(&reserve(1)), Err(Rejection::Unknown));
     let mut gone = crew(1);
     gone.when(&Command::Unregister).unwrap();
-    for command in [reserve(1), SILENT, status(Status::Active), Command::Update { patch: Box::default(), status: None }] {
+    let update = Command::Update { patch: Box::default(), status: None };
+    for command in [reserve(1), SILENT, status(Status::Active), update] {
         assert_eq!(gone.when(&command), Err(Rejection::Unknown));
     }
     assert_eq!(gone.when(&Command::Unregister), Ok(vec![]));

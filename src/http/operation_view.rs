@@ -102,8 +102,8 @@ pub struct StepView {
     pub when: Option<String>,
     /// Dependents run although this step failed.
     pub continue_on_error: bool,
-    /// `pending`, `ready`, `reserved`, `running` or `backing_off`; in the end `completed`, `failed`, `skipped`
-    /// or `cancelled`.
+    /// `pending`, `ready`, `reserved`, `running` or `backing_off`; at its end `completed`, `failed`,
+    /// `skipped` or `cancelled`.
     pub status: String,
     /// Attempts begun.
     pub attempt: u32,
