@@ -15,6 +15,8 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn client(&self) -> Result<Client, Complaint> {
-        Ok(Client::new(&self.server)?)
+        // An empty variable counts as absent, as everywhere: container files cannot unset one.
+        let server = if self.server.is_empty() { DEFAULT_SERVER } else { &self.server };
+        Ok(Client::new(server)?)
     }
 }
