@@ -118,7 +118,15 @@ impl Server {
             max_agents: settings.limits.max_agents,
             disk: Some(health::Disk { folder, low_water_bytes }),
         });
-        let (handle, address) = listen(settings, &api)?;
+        let (handle, address) = match listen(settings, &api) {
+            Ok(listening) => listening,
+            Err(fault) => {
+                core.stop();
+                // Nothing was written: whatever closing says, the bind is what is wrong.
+                let _ = log.close().await;
+                return Err(fault);
+            }
+        };
         let server = Self {
             api,
             log,

@@ -1,4 +1,5 @@
 //! The agent protocol over HTTP: incarnations, heartbeats, offers, leases, loss, cancel, fencing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -300,4 +301,118 @@ async fn an_inactive_agent_is_told_to_drain_and_gets_no_work() {
     assert_eq!(nothing.data()["leases"], json!([]));
     heartbeat(&photon, "a", json!({"status": "active"})).await.expect(200);
     photon.claim("a").await;
+}
+
+#[tokio::test]
+async fn an_operation_at_its_parallel_limit_disturbs_nobody() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    photon.agent("b", &[]).await;
+    let workflow = json!([step(1, "x", &[], json!({})), step(2, "x", &[], json!({}))]);
+    let body = json!({"name": "narrow", "priority": "critical", "maxParallel": 1, "workflow": workflow});
+    photon.post("/api/v1/operations", body).await.expect(201);
+    let held = photon.claim("a").await;
+    photon.report(&held, "ack", json!({})).await.expect(200);
+    let nothing = photon.post("/api/v1/agents/b/claim", json!({"wait": "300ms"})).await.expect(200);
+    assert_eq!(nothing.data()["leases"], json!([]));
+    let assigned = photon.get("/api/v1/events?agent=b&types=agent.assigned").await.expect(200);
+    assert_eq!(assigned.data(), &json!([]), "b was given what it could not have");
+    let other = photon.operation(one_step()).await;
+    assert_eq!(photon.claim("b").await["operationId"], json!(other));
+    photon.report(&held, "complete", json!({"result": 1})).await.expect(200);
+    assert_eq!(photon.claim("a").await["step"], json!(2));
+}
+
+#[tokio::test]
+async fn waiting_for_an_answer_is_no_silence() {
+    let photon = Photon::start().await;
+    let config = json!({"heartbeatIntervalMs": 500});
+    photon.post("/api/v1/agents", json!({"id": "a", "config": config})).await.expect(201);
+    let (claimed, _) = tokio::join!(photon.claim("a"), async {
+        photon.claims_waiting(1).await;
+        // Longer than the limit of silence.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(2_000) {
+            assert_eq!(photon.get("/api/v1/agents/a").await.data()["status"], json!("active"));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        photon.operation(one_step()).await
+    });
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(1_000) {
+        assert_eq!(photon.get("/api/v1/agents/a").await.data()["statusReason"], json!("registered"));
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    photon.report(&claimed, "complete", json!({"result": 1})).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_too_large_or_too_soon_loses_no_lease() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    let beat =
+        |checkpoint: Value| json!({"leases": [{"leaseId": lease["leaseId"], "checkpoint": checkpoint}]});
+    let refused = heartbeat(&photon, "a", beat(json!("x".repeat(65 * 1024)))).await;
+    let refused = refused.refused(422, "invalid_field");
+    assert_eq!(refused.body["problem"]["errors"][0]["pointer"], json!("/leases/0/checkpoint"));
+    let kept = heartbeat(&photon, "a", beat(json!(1))).await.expect(200);
+    assert_eq!(kept.data()["renewed"][0]["checkpointKept"], json!(true));
+    let soon = heartbeat(&photon, "a", beat(json!(2))).await.expect(200);
+    assert_eq!(soon.data()["renewed"][0]["checkpointKept"], json!(false));
+    assert_eq!(soon.data()["directives"], json!([]));
+    let progress = json!({"progress": 50, "checkpoint": 3, "usage": {"tokens": 5}});
+    let early = photon.report(&lease, "progress", progress).await.refused(429, "rate_limited");
+    assert_eq!(early.header("retry-after"), "1");
+    let large = json!({"result": "x".repeat(257 * 1024)});
+    photon.report(&lease, "complete", large).await.refused(413, "body_too_large");
+    photon.report(&lease, "complete", json!({"result": "small"})).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_newer_claim_sends_the_older_one_away() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let claim = || photon.post("/api/v1/agents/a/claim", json!({"wait": "20s"}));
+    let (older, newer) = tokio::join!(claim(), async {
+        photon.claims_waiting(1).await;
+        let (newer, _) = tokio::join!(claim(), async {
+            photon.until("/metrics/dashboard", |_| true).await;
+            photon.operation(one_step()).await
+        });
+        newer
+    });
+    let granted = |answer: &support::Answer| answer.data()["leases"].as_array().unwrap().len();
+    // Whichever came second to the server got the step; the first one was sent away with nothing.
+    assert_eq!(granted(&older) + granted(&newer), 1);
+}
+
+#[tokio::test]
+async fn signs_of_life_for_cancelled_work_are_told_to_stop() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "ack", json!({})).await.expect(200);
+    photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    let told = photon.report(&lease, "progress", json!({"progress": 10})).await.expect(200);
+    assert_eq!(told.data()["cancelRequested"], json!(true));
+    photon
+        .report(&lease, "fail", json!({"code": "x", "message": "y"}))
+        .await
+        .refused(409, "already_terminal");
+}
+
+#[tokio::test]
+async fn a_timed_out_agent_that_drains_stays_inactive() {
+    let photon = Photon::start().await;
+    photon
+        .post("/api/v1/agents", json!({"id": "a", "config": {"heartbeatIntervalMs": 100}}))
+        .await
+        .expect(201);
+    photon.until("/api/v1/agents/a", |agent| agent["status"] == json!("inactive")).await;
+    let told = heartbeat(&photon, "a", json!({"status": "inactive"})).await.expect(200);
+    assert_eq!(told.data()["directives"][0]["type"], json!("drain"));
+    assert_eq!(photon.get("/api/v1/agents/a").await.data()["status"], json!("inactive"));
 }

@@ -1,4 +1,5 @@
 //! What the server says of itself: health, metrics, dashboard, platforms, and documents that are true.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 

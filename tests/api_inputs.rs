@@ -1,4 +1,5 @@
 //! Bad input over HTTP: each class gets its stated status, code and field; afterwards nothing changed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 

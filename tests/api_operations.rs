@@ -1,4 +1,5 @@
 //! Operations over HTTP: the diamond, results by expression, lists, changes, keys, long polls.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -2,6 +2,7 @@
 //!
 //! A new event or schema gets its sample by `PHOTON_WRITE_SAMPLES=1 cargo test --test formats`; a
 //! sample that exists is never rewritten.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -129,7 +130,13 @@ fn operation_samples() -> Vec<OperationEvent> {
             held_until: moment(),
         }),
         E::StepStarted(StepStarted { step, grant, attempt }),
-        E::StepProgressed(StepProgressed { step, grant, progress: 40, note: Some("half".into()) }),
+        E::StepProgressed(StepProgressed {
+            step,
+            grant,
+            progress: 40,
+            note: Some("half".into()),
+            usage: Some(json(r#"{"tokens":7}"#)),
+        }),
         E::StepCheckpointed(StepCheckpointed { step, grant, checkpoint: json("[1,2]") }),
         E::StepCompleted(StepCompleted {
             step,

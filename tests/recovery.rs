@@ -1,4 +1,5 @@
 //! kill −9 in the middle of work: what was acknowledged is there, byte for byte, and all of it ends.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -104,22 +105,27 @@ async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
             tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
         })
         .collect();
+    let create = |photon: &Photon, key: usize| {
+        let body = json!({"name": format!("n{key}"), "workflow": workflow()});
+        let request = photon.request("POST", "/api/v1/operations");
+        request.header("idempotency-key", format!("key-{key}")).json(&body)
+    };
     let mut acknowledged = Vec::new();
-    for round in 0..5 {
+    for _ in 0..5 {
         for _ in 0..OPERATIONS / 5 {
-            acknowledged.push(photon.operation(workflow()).await);
+            let answer = photon.send(create(&photon, acknowledged.len())).await.expect(201);
+            acknowledged.push(answer.data().to_string());
         }
         // The workers are in the middle of some step, whatever it is.
         photon.kill();
         photon.restart().await;
-        for id in &acknowledged {
-            assert_eq!(
-                photon.get(&format!("/api/v1/operations/{id}")).await.status,
-                200,
-                "{id} in round {round}"
-            );
+        for (key, first) in acknowledged.iter().enumerate() {
+            let again = photon.send(create(&photon, key)).await.expect(201);
+            assert_eq!(again.data().to_string(), *first, "the state at the acknowledged revision");
         }
     }
+    let ids = acknowledged.iter().map(|data| serde_json::from_str::<Value>(data).unwrap());
+    let acknowledged: Vec<String> = ids.map(|data| data["id"].as_str().unwrap().to_owned()).collect();
     for id in &acknowledged {
         let ended = photon.get(&format!("/api/v1/operations/{id}?wait=30s")).await.expect(200);
         assert_eq!(ended.data()["status"], json!("completed"), "{}", ended.body);
@@ -167,6 +173,27 @@ async fn a_clean_stop_ends_with_zero_and_the_next_start_has_everything() {
     let after = photon.get("/api/v1/agents/a").await.expect(200);
     assert_eq!(after.data()["metrics"], agent.data()["metrics"]);
     assert_eq!(photon.claim("a").await["action"], json!("two"));
+}
+
+#[tokio::test]
+async fn a_stop_answers_long_polls_instead_of_waiting_for_them() {
+    let mut photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(workflow()).await;
+    let path = photon.url(&format!("/api/v1/operations/{id}?wait=50s"));
+    let claim = photon.request("POST", "/api/v1/agents/b/claim");
+    photon.agent("b", &[]).await;
+    let first = photon.claim("a").await;
+    let poll = tokio::spawn(async move { reqwest::get(path).await.unwrap().status().as_u16() });
+    let claim = tokio::spawn(claim.json(&json!({"wait": "50s"})).send());
+    photon.claims_waiting(1).await;
+    assert_eq!(first["step"], json!(1));
+    let begun = std::time::Instant::now();
+    assert_eq!(tokio::task::spawn_blocking(move || photon.stop()).await.unwrap(), 0);
+    // Far below the 25 s that requests may take; both were answered.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(claim.await.unwrap().unwrap().status().as_u16(), 200);
+    assert_eq!(poll.await.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ pub struct Core {
     pub waiting: Arc<AtomicUsize>,
     weights: Weights,
     house: ArbiterHandle,
+    /// In the order of their ends: who commands goes before who carries out.
     arbiters: Mutex<Vec<Arbiter>>,
     dispatcher: Mutex<Option<Addr<Dispatcher>>>,
 }
@@ -87,7 +88,7 @@ impl Core {
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around)));
         // One thread for the aggregates, one for what watches them.
         let (aggregates, house) = (Arbiter::new(), Arbiter::new());
-        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &[aggregates.handle()]);
+        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &aggregates.handle());
         let projections = Projections::new(&around, &projected, &supervisor);
         let _ = Projections::start_in_arbiter(&house.handle(), |_| projections);
         Arc::new(Self {
@@ -101,7 +102,7 @@ impl Core {
             waiting: Arc::default(),
             weights,
             house: house.handle(),
-            arbiters: Mutex::new(vec![aggregates, house]),
+            arbiters: Mutex::new(vec![house, aggregates]),
             dispatcher: Mutex::new(None),
         })
     }

@@ -45,14 +45,17 @@ pub struct Directory<A: Stored> {
     seats: Seats<A>,
     around: Arc<Surroundings>,
     supervisor: Arc<Supervisor>,
-    arbiters: Vec<ArbiterHandle>,
+    arbiter: ArbiterHandle,
 }
 
 impl<A: Stored> Directory<A> {
-    /// An empty one whose actors will live on these arbiters, of which there must be one.
+    /// An empty one whose actors will live on this arbiter.
+    ///
+    /// One thread decides everything: times are then given out in the order in which the log's writer
+    /// receives them.
     #[must_use]
-    pub fn new(around: Arc<Surroundings>, supervisor: Arc<Supervisor>, arbiters: Vec<ArbiterHandle>) -> Self {
-        Self { seats: Arc::default(), around, supervisor, arbiters }
+    pub fn new(around: Arc<Surroundings>, supervisor: Arc<Supervisor>, arbiter: ArbiterHandle) -> Self {
+        Self { seats: Arc::default(), around, supervisor, arbiter }
     }
 
     /// How many actors live.
@@ -85,14 +88,15 @@ impl<A: Stored> Directory<A> {
             let (seats, supervisor) = (Arc::clone(&self.seats), Arc::clone(&self.supervisor));
             let (id, stream) = (id.clone(), stream.clone());
             Box::new(move || {
-                supervisor.died(&stream);
-                seats.write().remove(&id);
+                // While the process stops, an actor may end within `visit`, which holds the lock.
+                if supervisor.died(&stream) {
+                    seats.write().remove(&id);
+                }
             })
         };
         let around = Arc::clone(&self.around);
         let actor = AggregateActor::new(id.clone(), stream.clone(), around, new, barrier, on_death);
-        let arbiter = &self.arbiters[place(stream) % self.arbiters.len()];
-        let address = AggregateActor::start_in_arbiter(arbiter, move |_| actor);
+        let address = AggregateActor::start_in_arbiter(&self.arbiter, move |_| actor);
         Arc::new(Seat { address, users: AtomicUsize::new(0), used_at_us: AtomicI64::new(0) })
     }
 
@@ -119,9 +123,4 @@ fn taken<A: Stored>(seat: &Arc<Seat<A>>, now_us: i64) -> Visit<A> {
     seat.users.fetch_add(1, Ordering::Acquire);
     seat.used_at_us.store(now_us, Ordering::Relaxed);
     Visit(Arc::clone(seat))
-}
-
-/// Spreads streams over arbiters by the last bytes of their names, which differ the most.
-fn place(stream: &StreamId) -> usize {
-    stream.as_str().bytes().rev().take(4).fold(0, |sum, byte| sum * 31 + usize::from(byte))
 }

@@ -14,14 +14,14 @@ use domain::operation::Operation;
 use domain::operation::{Command, StepWish};
 use domain::{AgentId, LeaseId, OperationId, Timestamp, agent};
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
 
 use crate::aggregate_actor::DispatchError;
+use crate::claims::{Claim, Claims};
 use crate::codec::Metadata;
 use crate::effects::{self, Due, Owed, Wake};
 use crate::gateway::Order;
 use crate::granting::{Desk, Granted, execute_step, grant};
-use crate::matching::{Appetite, Floor, Pick, Turns};
+use crate::matching::{Appetite, Floor, Pick, Turns, free_slots};
 use crate::projections::Changes;
 use crate::supervisor::Vital;
 use crate::timers::Timers;
@@ -35,29 +35,11 @@ const REFUSED_MS: u64 = 100;
 /// Longest sleep, so that idle actors are sent to rest.
 const SLEEP_MAX_MS: u64 = 1_000;
 
-/// An agent asks for work.
-pub struct Claim {
-    /// Who.
-    pub agent: AgentId,
-    /// How much, and of what kind.
-    pub appetite: Appetite,
-    /// How long it waits, in milliseconds.
-    pub wait_ms: u64,
-    /// Who asked, and with which key.
-    pub metadata: Metadata,
-    /// Where the answer goes; an empty one when nothing was found.
-    pub reply: oneshot::Sender<Vec<Granted>>,
-}
-
-impl Message for Claim {
-    type Result = ();
-}
-
 /// The actor.
 pub struct Dispatcher {
     desk: Desk,
     turns: Turns,
-    claims: HashMap<AgentId, Claim>,
+    claims: Claims,
     timers: Timers<Wake>,
     /// Wakes that an operation's last look led to, so that those no longer owed can be cleared.
     armed: HashMap<OperationId, HashSet<Wake>>,
@@ -66,6 +48,8 @@ pub struct Dispatcher {
     /// Commands that were sent and not answered; one of a kind is enough.
     sent: HashSet<LeaseId>,
     sleeping: Option<(Timestamp, SpawnHandle)>,
+    /// When idle actors were last sent to rest.
+    rested_at: Timestamp,
     draining: bool,
     _vital: Vital,
 }
@@ -80,14 +64,15 @@ impl Dispatcher {
     #[must_use]
     pub fn new(desk: Desk, vital: Vital) -> Self {
         Self {
+            claims: Claims::new(Arc::clone(&desk.presence)),
             desk,
             turns: Turns::default(),
-            claims: HashMap::new(),
             timers: Timers::default(),
             armed: HashMap::new(),
             in_flight: HashMap::new(),
             sent: HashSet::new(),
             sleeping: None,
+            rested_at: Timestamp::default(),
             draining: false,
             _vital: vital,
         }
@@ -152,7 +137,9 @@ impl Dispatcher {
         let after: HashSet<Wake> = wakes.iter().map(|(wake, _)| wake.clone()).collect();
         for wake in before.difference(&after) {
             self.timers.clear(wake);
-            if let Wake::Lease(lease) = wake {
+            if let Some(lease) =
+                wake.lease().filter(|lease| !after.iter().any(|wake| wake.lease() == Some(lease)))
+            {
                 self.desk.presence.forget_lease(lease);
             }
         }
@@ -178,7 +165,7 @@ impl Dispatcher {
         if self.in_flight.contains_key(&lease) || !self.sent.insert(lease.clone()) {
             return;
         }
-        let gateway = Arc::clone(&self.desk.gateway);
+        let (gateway, again) = (Arc::clone(&self.desk.gateway), owed.clone());
         let sending = async move {
             match owed {
                 Owed::Release(agent, lease, outcome) => {
@@ -198,10 +185,8 @@ impl Dispatcher {
             if settled {
                 dispatcher.look_at_lease(&lease, ctx);
             } else {
-                let again = async { tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await };
-                ctx.spawn(again.into_actor(dispatcher).map(move |(), dispatcher, ctx| {
-                    dispatcher.look_at_lease(&lease, ctx);
-                }));
+                let later = Duration::from_millis(AGAIN_MS);
+                ctx.run_later(later, |dispatcher, ctx| dispatcher.send(again, ctx));
             }
         }));
     }
@@ -219,14 +204,19 @@ impl Dispatcher {
     }
 
     fn match_waiting(&mut self, ctx: &mut Context<Self>) {
-        // Whoever has hung up is given nothing.
-        self.claims.retain(|_, claim| !claim.reply.is_closed());
+        self.claims.forget_closed();
         if self.claims.is_empty() || self.turns.is_empty() || self.draining {
             return;
         }
         let desk = self.desk.clone();
         let views = desk.projected.views.read();
-        let waiting = self.claims.iter().map(|(agent, claim)| (agent, claim.appetite.clone())).collect();
+        let waiting = self.claims.iter().filter_map(|claim| {
+            let agent = &views.agents.get(&claim.agent)?.agent;
+            let free = free_slots(&claim.agent, agent, &self.in_flight);
+            let appetite = Appetite { max: claim.appetite.max.min(free), ..claim.appetite.clone() };
+            (appetite.max > 0).then_some((&claim.agent, appetite))
+        });
+        let waiting = waiting.collect();
         let floor = Floor {
             views: &views,
             presence: &desk.presence,
@@ -243,7 +233,7 @@ impl Dispatcher {
     }
 
     fn grant(&mut self, agent: AgentId, picks: Vec<Pick>, ctx: &mut Context<Self>) {
-        let Some(claim) = self.claims.remove(&agent) else { return };
+        let Some(claim) = self.claims.take(&agent) else { return };
         self.timers.clear(&Wake::Claim(agent.clone()));
         for pick in &picks {
             self.in_flight.insert(pick.lease.clone(), agent.clone());
@@ -261,10 +251,9 @@ impl Dispatcher {
             if granted.is_empty() {
                 // Not at once: whoever refused would only be asked the same again.
                 let later = Duration::from_millis(REFUSED_MS);
-                ctx.run_later(later, |dispatcher, ctx| dispatcher.open(claim, ctx));
+                ctx.run_later(later, |dispatcher, ctx| dispatcher.reopen(claim, ctx));
             } else {
-                // An answer into a dead connection costs the offer's time, no more.
-                let _ = claim.reply.send(granted);
+                dispatcher.claims.answer(claim, granted, dispatcher.now());
             }
             for lease in &leases {
                 dispatcher.look_at_lease(lease, ctx);
@@ -272,19 +261,16 @@ impl Dispatcher {
         }));
     }
 
-    /// Lets a claim wait, and sends an older one of the same agent away.
-    fn open(&mut self, claim: Claim, ctx: &mut Context<Self>) {
-        if claim.reply.is_closed() || self.draining {
-            let _ = claim.reply.send(Vec::new());
-            return;
+    /// Lets a claim wait whose grants were all refused.
+    fn reopen(&mut self, claim: Claim, ctx: &mut Context<Self>) {
+        let (now, agent, until) = (self.now(), claim.agent.clone(), claim.until);
+        if self.draining {
+            self.claims.answer(claim, Vec::new(), now);
+        } else if self.claims.return_to(claim, now) {
+            self.timers.set(Wake::Claim(agent), until);
+            self.match_waiting(ctx);
+            self.sleep(ctx);
         }
-        let now = self.now();
-        let agent = claim.agent.clone();
-        self.timers.set(Wake::Claim(agent.clone()), now.plus_ms(claim.wait_ms));
-        if let Some(older) = self.claims.insert(agent, claim) {
-            let _ = older.reply.send(Vec::new());
-        }
-        self.sleep(ctx);
     }
 
     /// Sleeps until the next wake is due.
@@ -310,7 +296,10 @@ impl Dispatcher {
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
+        if now.ms_since(self.rested_at) >= SLEEP_MAX_MS {
+            self.rested_at = now;
+            self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
+        }
         let late_ms = self.timers.next().map_or(0, |next| now.ms_since(next));
         while let Some(wake) = self.timers.take_due(now) {
             if late_ms > STALL_MS && self.forgive(&wake, now) {
@@ -347,8 +336,8 @@ impl Dispatcher {
         match wake {
             Wake::Retry(..) => {}
             Wake::Claim(agent) => {
-                if let Some(claim) = self.claims.remove(agent) {
-                    let _ = claim.reply.send(Vec::new());
+                if let Some(claim) = self.claims.take(agent) {
+                    self.claims.answer(claim, Vec::new(), now);
                 }
             }
             Wake::Grace(agent, lease) => {
@@ -398,7 +387,7 @@ impl Dispatcher {
         let heard = self.desk.presence.seen(id).map(|seen| seen.at);
         let until = heard.map_or(now, |at| at.plus_ms(limit));
         // An agent that waits for an answer of ours is not silent.
-        if self.claims.contains_key(id) {
+        if self.claims.waits(id) {
             self.timers.set(wake.clone(), now.plus_ms(limit));
         } else if until > now {
             self.timers.set(wake.clone(), until);
@@ -438,7 +427,13 @@ impl Handler<Claim> for Dispatcher {
     fn handle(&mut self, claim: Claim, ctx: &mut Context<Self>) {
         // A report that was just answered may have freed this agent's slot or readied a step.
         let changes = self.desk.projected.changes_now();
-        self.open(claim, ctx);
+        let now = self.now();
+        if self.draining {
+            self.claims.answer(claim, Vec::new(), now);
+            return;
+        }
+        self.timers.set(Wake::Claim(claim.agent.clone()), claim.until);
+        self.claims.enter(claim, now);
         self.look_at(&changes, ctx);
     }
 }
@@ -448,8 +443,9 @@ impl Handler<Drain> for Dispatcher {
 
     fn handle(&mut self, _: Drain, _: &mut Context<Self>) {
         self.draining = true;
-        for (_, claim) in self.claims.drain() {
-            let _ = claim.reply.send(Vec::new());
+        let now = self.now();
+        for claim in self.claims.take_all() {
+            self.claims.answer(claim, Vec::new(), now);
         }
     }
 }

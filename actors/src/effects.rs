@@ -29,6 +29,17 @@ pub enum Wake {
     Claim(AgentId),
 }
 
+impl Wake {
+    /// The lease that it is about.
+    #[must_use]
+    pub fn lease(&self) -> Option<&LeaseId> {
+        match self {
+            Self::Offer(lease) | Self::Lease(lease) | Self::Timeout(lease) => Some(lease),
+            Self::Retry(..) | Self::Deadline(_) | Self::Silence(_) | Self::Grace(..) | Self::Claim(_) => None,
+        }
+    }
+}
+
 /// Durations that the shell keeps, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Periods {

@@ -80,19 +80,18 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the door; actors will live on these arbiters.
+    /// Opens the door; actors will live on this arbiter.
     #[must_use]
     pub fn new(
         around: &Arc<Surroundings>,
         supervisor: &Arc<Supervisor>,
         projected: Arc<Projected>,
-        arbiters: &[ArbiterHandle],
+        arbiter: &ArbiterHandle,
     ) -> Self {
         let (around, supervisor) = (Arc::clone(around), Arc::clone(supervisor));
-        let arbiters = arbiters.to_vec();
         Self {
-            operations: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiters.clone()),
-            agents: Directory::new(around, Arc::clone(&supervisor), arbiters),
+            operations: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
+            agents: Directory::new(around, Arc::clone(&supervisor), arbiter.clone()),
             supervisor,
             projected,
             permits: Semaphore::new(UNDER_WAY_MAX),

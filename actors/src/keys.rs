@@ -64,6 +64,9 @@ impl Keys {
         while let Some((at, key)) = self.by_age.front()
             && (now.ms_since(*at) > KEPT_MS || self.by_age.len() >= KEYS_MAX)
         {
+            if now.ms_since(*at) <= KEPT_MS {
+                tracing::warn!(keys_max = KEYS_MAX, "an idempotency key is forgotten before its day is over");
+            }
             self.used.remove(key);
             self.by_age.pop_front();
         }

@@ -2,6 +2,7 @@
 //! The only crate that knows actix and the domain both. It knows neither HTTP nor how bytes are kept.
 
 pub mod aggregate_actor;
+pub mod claims;
 pub mod clock;
 pub mod codec;
 pub mod core;

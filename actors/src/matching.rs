@@ -125,15 +125,14 @@ impl Floor<'_> {
     fn pick(&self, id: &OperationId, picked: &HashSet<(OperationId, u32)>) -> Option<(AgentId, Pick)> {
         let row = self.views.operations.get(id)?;
         let run = row.run.as_ref().filter(|run| run.status == Status::InProgress)?;
-        let under_way = |number: u32, grant: u64| {
-            picked.contains(&(id.clone(), number))
-                || self.in_flight.contains_key(&LeaseId { operation: id.clone(), step: number, grant })
-        };
+        let coming = self.coming(id, run, picked);
+        if row.max_parallel.is_some_and(|most| run.held.len() + coming.len() >= most as usize) {
+            return None;
+        }
         let mut hopeless: Vec<usize> = Vec::new();
         for position in self.due(run) {
             let step = &run.skeleton.steps[position];
-            let grant = run.steps[position].grant + 1;
-            if step.platform.as_str() != WORKER || under_way(step.step, grant) {
+            if step.platform.as_str() != WORKER || coming.contains(&step.step) {
                 continue;
             }
             // A step that asks for the same as one that nobody can take is not looked at again.
@@ -145,10 +144,22 @@ impl Floor<'_> {
                 hopeless.push(position);
                 continue;
             };
+            let grant = run.steps[position].grant + 1;
             let lease = LeaseId { operation: id.clone(), step: step.step, grant };
             return Some((best, Pick { lease, candidates }));
         }
         None
+    }
+
+    /// Steps of an operation that are picked or being granted, and that its row does not show as held yet.
+    fn coming(&self, id: &OperationId, run: &Run, picked: &HashSet<(OperationId, u32)>) -> HashSet<u32> {
+        let picked = picked.iter().filter(|(operation, _)| operation == id).map(|(_, step)| *step);
+        let granting = self.in_flight.keys().filter(|lease| lease.operation == *id);
+        let granting = granting.filter(|lease| {
+            let run = run.skeleton.position(lease.step).map(|position| &run.steps[position]);
+            run.is_some_and(|run| run.grant < lease.grant)
+        });
+        picked.chain(granting.map(|lease| lease.step)).collect()
     }
 
     fn due<'r>(&self, run: &'r Run) -> impl Iterator<Item = usize> + 'r {
@@ -179,10 +190,6 @@ impl Floor<'_> {
     }
 
     fn applicant<'a>(&self, id: &'a AgentId, agent: &'a Agent, waits: bool) -> Applicant<'a> {
-        let granting = self.in_flight.iter();
-        let granting =
-            granting.filter(|(lease, to)| *to == id && !agent.assignments.contains_key(*lease)).count();
-        let free_slots = agent.free_slots().saturating_sub(u32::try_from(granting).unwrap_or(u32::MAX));
         let seen = self.presence.seen(id);
         let limit = domain::agent::health::silence_limit_ms(&agent.profile.config);
         let freshness = match (seen, limit) {
@@ -190,8 +197,16 @@ impl Floor<'_> {
             _ => 1.0,
         };
         let reported = seen.map_or(agent.reported, |seen| seen.metrics);
+        let free_slots = free_slots(id, agent, self.in_flight);
         Applicant { id, agent, free_slots, freshness, reported, waits }
     }
+}
+
+/// Slots of an agent that are free, where a lease that is being granted has taken one already.
+#[must_use]
+pub fn free_slots(id: &AgentId, agent: &Agent, in_flight: &HashMap<LeaseId, AgentId>) -> u32 {
+    let coming = in_flight.iter().filter(|(lease, to)| *to == id && !agent.assignments.contains_key(*lease));
+    agent.free_slots().saturating_sub(u32::try_from(coming.count()).unwrap_or(u32::MAX))
 }
 
 fn same_need(run: &Run, one: usize, other: usize) -> bool {

@@ -14,9 +14,9 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::aggregate_actor::{DispatchError, Receipt};
+use crate::claims::Claim;
 use crate::codec::Metadata;
 use crate::core::Core;
-use crate::dispatcher::Claim;
 use crate::gateway::Order;
 use crate::granting::{Granted, execute_step};
 use crate::matching::Appetite;
@@ -38,6 +38,9 @@ pub enum ProtocolError {
     /// No work is given out now.
     #[error("no work is given out now")]
     Draining,
+    /// What was said about a lease was not, or perhaps not, taken.
+    #[error("what was said about a lease was not taken")]
+    NotTaken(Box<DispatchError<Operation>>),
 }
 
 /// What an agent says in a heartbeat.
@@ -77,11 +80,22 @@ pub enum Directive {
     Drain,
 }
 
+/// A lease that was renewed.
+#[derive(Clone, Debug)]
+pub struct Renewed {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Milliseconds until it is lost.
+    pub remaining_ms: u64,
+    /// Whether the checkpoint that came with it is durable; false when the last one is not a second old.
+    pub checkpoint_kept: Option<bool>,
+}
+
 /// The answer to a heartbeat.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse {
-    /// Leases that were renewed, with milliseconds that remain.
-    pub renewed: Vec<(LeaseId, u64)>,
+    /// Leases that were renewed.
+    pub renewed: Vec<Renewed>,
     /// What to do.
     pub directives: Vec<Directive>,
     /// When to speak again, in milliseconds.
@@ -116,6 +130,19 @@ impl Core {
         let full = if started { self.periods.lease_ms } else { self.periods.offer_ms };
         let renewed = self.presence.renewed(lease).unwrap_or(since).max(since);
         full.saturating_sub(self.now().ms_since(renewed))
+    }
+
+    /// Milliseconds that a live lease has left; none when it is over.
+    #[must_use]
+    pub fn remaining_of(&self, lease: &LeaseId) -> Option<u64> {
+        let (since, started) = {
+            let views = self.projected.views.read();
+            let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+            let step = &run.steps[run.skeleton.position(lease.step)?];
+            let holder = step.status.holder().filter(|_| step.grant == lease.grant)?;
+            (holder.since, matches!(step.status, StepStatus::Running(_)))
+        };
+        Some(self.remaining_ms(lease, since, started))
     }
 
     /// Every lease of this moment.
@@ -160,7 +187,8 @@ impl Core {
         }
         let dispatcher = self.dispatcher().ok_or(ProtocolError::Draining)?;
         let (reply, answer) = oneshot::channel();
-        let claim = Claim { agent: agent.clone(), appetite, wait_ms, metadata, reply };
+        let until = self.now().plus_ms(wait_ms);
+        let claim = Claim { agent: agent.clone(), appetite, until, metadata, reply };
         dispatcher.send(claim).await.map_err(|_| ProtocolError::Draining)?;
         Ok(answer.await.unwrap_or_default())
     }
@@ -242,22 +270,24 @@ impl Core {
         metadata: &Metadata,
     ) -> Result<Pulse, ProtocolError> {
         let agent = self.hear(id, beat.incarnation, beat.metrics, metadata).await?;
-        if let Some(status) = beat.status.filter(|status| *status != agent.status) {
+        // Even if it is the status of before: being heard may have changed it.
+        if let Some(status) = beat.status {
             let command = agent::Command::SetStatus { status, reason: "heartbeat".into() };
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
         }
         let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
         for lease in beat.leases {
             let name = lease.lease.clone();
-            match self.renew(id, lease, metadata).await {
-                Some(remaining_ms) => pulse.renewed.push((name, remaining_ms)),
+            match self.renew(id, lease, metadata).await? {
+                Some(renewed) => pulse.renewed.push(renewed),
                 None if self.is_cut(&name) => pulse.directives.push(Directive::Cancel(name)),
                 None => pulse.directives.push(Directive::Lost(name)),
             }
         }
         self.add_cut(&agent, &mut pulse);
-        if beat.status.unwrap_or(agent.status) == Status::Inactive && agent.status_reason != agent::TIMED_OUT
-        {
+        // Silence alone is no wish to drain: being heard has ended it.
+        let drained = agent.status == Status::Inactive && agent.status_reason != agent::TIMED_OUT;
+        if beat.status.map_or(drained, |status| status == Status::Inactive) {
             pulse.directives.push(Directive::Drain);
         }
         Ok(pulse)
@@ -273,34 +303,61 @@ impl Core {
         }
     }
 
-    fn is_cut(&self, lease: &LeaseId) -> bool {
+    /// Whether the operation of this lease ended while its agent still worked.
+    #[must_use]
+    pub fn is_cut(&self, lease: &LeaseId) -> bool {
         matches!(self.projected.views.read().operations.lease(lease), LeaseState::Cut(_))
     }
 
     /// Renews one lease of this agent; none when it is not its lease any more.
-    async fn renew(&self, agent: &AgentId, beat: LeaseBeat, metadata: &Metadata) -> Option<u64> {
-        let (holder, started) = self.holder(&beat.lease)?;
+    async fn renew(
+        &self,
+        agent: &AgentId,
+        beat: LeaseBeat,
+        metadata: &Metadata,
+    ) -> Result<Option<Renewed>, ProtocolError> {
+        let Some((holder, started)) = self.holder(&beat.lease) else { return Ok(None) };
         if holder != *agent {
-            return None;
+            return Ok(None);
         }
         self.presence.renew(&beat.lease, self.now());
-        let mut wishes = Vec::new();
-        match beat.progress {
-            Some(progress) => wishes.push(StepWish::Progress { progress, note: beat.note }),
-            None if !started => wishes.push(StepWish::Acknowledge),
-            None => {}
+        let mut renewed =
+            Renewed { lease: beat.lease.clone(), remaining_ms: self.periods.lease_ms, checkpoint_kept: None };
+        let sign = match beat.progress {
+            Some(progress) => Some(StepWish::Progress { progress, note: beat.note, usage: None }),
+            None if !started && beat.checkpoint.is_none() => Some(StepWish::Acknowledge),
+            None => None,
+        };
+        if let Some(wish) = sign
+            && !self.taken(&beat.lease, wish, metadata).await?
+        {
+            return Ok(None);
         }
-        wishes.extend(beat.checkpoint.map(StepWish::Checkpoint));
-        for wish in wishes {
+        if let Some(checkpoint) = beat.checkpoint {
+            let wish = StepWish::Checkpoint(checkpoint);
             let outcome = execute_step(&self.gateway, &beat.lease, wish, plain(metadata)).await;
-            match outcome {
-                // A checkpoint so soon after the last one is not kept; the lease is renewed all the same.
-                Ok(_) | Err(DispatchError::Rejected(Rejection::Early)) => {}
-                Err(DispatchError::Rejected(_)) => return None,
-                Err(_) => {}
-            }
+            renewed.checkpoint_kept = match outcome {
+                Ok(_) => Some(true),
+                Err(DispatchError::Rejected(Rejection::Early)) => Some(false),
+                Err(DispatchError::Rejected(rejection)) if is_over(&rejection) => return Ok(None),
+                Err(fault) => return Err(ProtocolError::NotTaken(Box::new(fault))),
+            };
         }
-        Some(self.periods.lease_ms)
+        Ok(Some(renewed))
+    }
+
+    /// Whether a report was taken; false when the lease is over.
+    async fn taken(
+        &self,
+        lease: &LeaseId,
+        wish: StepWish,
+        metadata: &Metadata,
+    ) -> Result<bool, ProtocolError> {
+        match execute_step(&self.gateway, lease, wish, plain(metadata)).await {
+            Ok(_) => Ok(true),
+            Err(DispatchError::Rejected(rejection)) if is_over(&rejection) => Ok(false),
+            Err(fault) => Err(ProtocolError::NotTaken(Box::new(fault))),
+        }
     }
 
     /// Who holds a lease now, and whether the attempt has begun.
@@ -367,6 +424,17 @@ impl Core {
         };
         Ok(self.reader.at(id, revision).await?.map(|operation| (revision, operation)))
     }
+}
+
+/// Whether a rejection says that the lease is over, rather than that the report was wrong.
+fn is_over(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::LeaseLost
+            | Rejection::AlreadyTerminal { .. }
+            | Rejection::Unknown
+            | Rejection::UnknownStep(_)
+    )
 }
 
 /// Metadata without the key, for what is only a by-product of the request.

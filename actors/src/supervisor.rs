@@ -127,10 +127,10 @@ impl Supervisor {
         }
     }
 
-    /// Records the death of an actor.
-    pub fn died(&self, stream: &StreamId) {
+    /// Records the death of an actor. False while the process stops: then its end is no death.
+    pub fn died(&self, stream: &StreamId) -> bool {
         if self.stopping.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         self.deaths.fetch_add(1, Ordering::Relaxed);
         let now = self.around.clock.now();
@@ -147,6 +147,7 @@ impl Supervisor {
         if record.quarantined {
             self.record_quarantine(stream);
         }
+        true
     }
 
     /// Says so in the `system` stream. Best effort: the quarantine itself does not depend on it.

@@ -1,5 +1,6 @@
 //! Lives and deaths of actors: a panic ends one actor and no other; too many end in quarantine; rest
 //! is no death; a log that lies about an append never makes an answer a lie.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use domain::operation::event::Patch;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Command, Operation};
 use domain::{Json, OperationId, PlatformRule};
-use events::{EventLog, MemoryLog};
+use events::faulty_log::{Fault, FaultyLog};
+use events::{EventLog, MemoryLog, StreamId, Version};
+use futures_util::StreamExt;
 
 fn definition(name: &str) -> Definition {
     Definition {
@@ -116,6 +119,11 @@ async fn too_many_deaths_end_in_quarantine_which_is_recorded() {
     assert!(matches!(rename(&core, 1, "x").await, Err(DispatchError::Quarantined)));
     assert_eq!(rename(&core, 2, "undisturbed").await.unwrap(), 3);
     assert_eq!(core.supervisor.quarantined(), [stream_of::<Operation>(&id(1))]);
+    let system = StreamId::new("system", "system").unwrap();
+    until(|| core.projected.position().get() > 8).await;
+    let recorded = log.read(&system, Version::NONE).next().await.unwrap().unwrap();
+    assert_eq!(*recorded.name, *"stream.quarantined");
+    assert_eq!(recorded.body, stream_of::<Operation>(&id(1)).as_str());
     // It is still there for readers.
     assert!(core.operation(&id(1)).await.unwrap().is_some());
     core.stop();
@@ -162,5 +170,47 @@ async fn what_readers_see_is_what_the_log_folds_to() {
         let folded = recover::<Operation>(&*log, &stream, Recovered::default(), None).await.unwrap();
         assert_eq!(folded.state.unwrap().definition, shown.definition);
     }
+    core.stop();
+}
+
+#[actix::test]
+async fn a_lost_answer_is_an_unknown_outcome_and_the_log_is_asked_what_happened() {
+    let inner = Arc::new(MemoryLog::new());
+    let log = Arc::new(FaultyLog::scripted(inner, []));
+    let core = core(log.clone() as Arc<dyn EventLog>).await;
+    create(&core, 1).await;
+    log.then([Fault::LostAnswer]);
+    assert!(matches!(rename(&core, 1, "happened").await, Err(DispatchError::OutcomeUnknown)));
+    assert_eq!(rename(&core, 1, "happened").await.unwrap(), 3);
+    log.then([Fault::LostAppend]);
+    assert!(matches!(rename(&core, 1, "did not").await, Err(DispatchError::OutcomeUnknown)));
+    assert_eq!(rename(&core, 1, "did not").await.unwrap(), 4);
+    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    assert_eq!((revision, operation.definition.name.as_str()), (4, "did not"));
+    core.stop();
+}
+
+#[actix::test]
+async fn an_overloaded_log_refuses_and_leaves_nothing_behind() {
+    let inner = Arc::new(MemoryLog::new());
+    let log = Arc::new(FaultyLog::scripted(inner, []));
+    let core = core(log.clone() as Arc<dyn EventLog>).await;
+    create(&core, 1).await;
+    log.then([Fault::Overloaded]);
+    assert!(matches!(rename(&core, 1, "x").await, Err(DispatchError::Overloaded)));
+    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    assert_eq!((revision, operation.definition.name.as_str()), (2, "n"));
+    assert_eq!(rename(&core, 1, "x").await.unwrap(), 3);
+    core.stop();
+}
+
+#[actix::test]
+async fn a_conflict_is_decided_again_on_the_newer_state() {
+    let inner = Arc::new(MemoryLog::new());
+    let log = Arc::new(FaultyLog::scripted(inner, []));
+    let core = core(log.clone() as Arc<dyn EventLog>).await;
+    create(&core, 1).await;
+    log.then([Fault::Conflict(Version::new(2)), Fault::Conflict(Version::new(2))]);
+    assert_eq!(rename(&core, 1, "again").await.unwrap(), 3);
     core.stop();
 }

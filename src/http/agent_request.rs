@@ -181,15 +181,19 @@ impl UpdateAgent {
 }
 
 impl Heartbeat {
-    /// Fields that break a rule.
+    /// Fields that break a rule; a checkpoint has at most `checkpoint_max` bytes.
     #[must_use]
-    pub fn faults(&self) -> Vec<FieldError> {
+    pub fn faults(&self, checkpoint_max: usize) -> Vec<FieldError> {
         let mut faults = Vec::new();
         if self.leases.len() > LEASES_MAX {
             faults.push(FieldError::at("/leases", format!("a heartbeat names at most {LEASES_MAX} leases")));
         }
         for (at, lease) in self.leases.iter().enumerate() {
             faults.extend(report_faults(lease.progress, lease.note.as_deref(), &format!("/leases/{at}")));
+            if lease.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.len() > checkpoint_max) {
+                let detail = format!("a checkpoint has at most {checkpoint_max} bytes");
+                faults.push(FieldError::at(format!("/leases/{at}/checkpoint"), detail));
+            }
         }
         let metrics = self.metrics.unwrap_or_default();
         let shares = [("cpuUsage", metrics.cpu_usage), ("memoryUsage", metrics.memory_usage)];

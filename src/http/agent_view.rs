@@ -6,7 +6,7 @@ use actors::protocol::{Directive, Pulse};
 use domain::agent::event::Config;
 use domain::operation::definition::Location;
 use domain::views::agent_directory::Row;
-use domain::{AgentId, Json, Timestamp};
+use domain::{AgentId, Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -104,6 +104,9 @@ pub struct RenewedView {
     pub lease_id: String,
     /// Milliseconds until it is lost.
     pub remaining_ms: u64,
+    /// Whether the checkpoint that came with it is durable; false when the last one is not a second old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_kept: Option<bool>,
 }
 
 /// What an agent is told to do.
@@ -220,10 +223,10 @@ impl HeartbeatView {
     /// Shows a pulse.
     #[must_use]
     pub fn of(pulse: &Pulse) -> Self {
-        let renewed = pulse.renewed.iter();
-        let renewed = renewed.map(|(lease, remaining_ms)| RenewedView {
-            lease_id: lease.to_string(),
-            remaining_ms: *remaining_ms,
+        let renewed = pulse.renewed.iter().map(|renewed| RenewedView {
+            lease_id: renewed.lease.to_string(),
+            remaining_ms: renewed.remaining_ms,
+            checkpoint_kept: renewed.checkpoint_kept,
         });
         Self {
             renewed: renewed.collect(),
@@ -245,17 +248,21 @@ impl DirectiveView {
 }
 
 impl ClaimView {
-    /// Shows what was granted.
-    #[must_use]
-    pub fn of(granted: &[Granted], offer_ms: u64, traceparent: Option<&str>) -> Self {
-        Self {
-            leases: granted.iter().map(|granted| LeaseGrant::of(granted, offer_ms, traceparent)).collect(),
-        }
+    /// Shows what was granted; `remaining_ms` says how long a lease has left.
+    pub fn of(
+        granted: &[Granted],
+        remaining_ms: impl Fn(&LeaseId) -> u64,
+        traceparent: Option<&str>,
+    ) -> Self {
+        let grant = |granted: &Granted| {
+            LeaseGrant::of(granted, remaining_ms(&granted.reserved.lease_id), traceparent)
+        };
+        Self { leases: granted.iter().map(grant).collect() }
     }
 }
 
 impl LeaseGrant {
-    fn of(granted: &Granted, offer_ms: u64, traceparent: Option<&str>) -> Self {
+    fn of(granted: &Granted, remaining_ms: u64, traceparent: Option<&str>) -> Self {
         let reserved = &granted.reserved;
         Self {
             lease_id: reserved.lease_id.to_string(),
@@ -266,8 +273,8 @@ impl LeaseGrant {
             action: granted.action.to_string(),
             inputs: reserved.inputs.clone(),
             checkpoint: granted.checkpoint.clone(),
-            ack_within_ms: offer_ms,
-            remaining_ms: offer_ms,
+            ack_within_ms: remaining_ms,
+            remaining_ms,
             hard_deadline_ms: granted.timeout_ms,
             traceparent: traceparent.map(str::to_owned),
         }

@@ -220,13 +220,13 @@ pub async fn heartbeat(
 ) -> Answer<HeartbeatView> {
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
-    let beat = beat(body.value)?;
+    let beat = beat(body.value, api.core.around.world.limits.max_checkpoint_bytes)?;
     let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
     Ok(Reply::ok(HeartbeatView::of(&pulse)))
 }
 
-fn beat(heartbeat: Heartbeat) -> Result<Beat, ApiError> {
-    let mut faults = heartbeat.faults();
+fn beat(heartbeat: Heartbeat, checkpoint_max: usize) -> Result<Beat, ApiError> {
+    let mut faults = heartbeat.faults(checkpoint_max);
     let mut leases = Vec::new();
     for (at, lease) in heartbeat.leases.into_iter().enumerate() {
         match lease.lease_id.parse() {
@@ -283,7 +283,9 @@ pub async fn claim(
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let appetite = Appetite::of(max, actions);
     let granted = api.core.claim(&id, appetite, wait_ms, intent.metadata.clone()).await?;
-    Ok(Reply::ok(ClaimView::of(&granted, api.core.periods.offer_ms, intent.metadata.traceparent.as_deref())))
+    let remaining_ms = |lease: &domain::LeaseId| api.core.remaining_of(lease).unwrap_or(0);
+    let traceparent = intent.metadata.traceparent.as_deref();
+    Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent)))
 }
 
 fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
@@ -299,15 +301,17 @@ fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
 }
 
 /// Says how many slots an agent has free.
-#[utoipa::path(get, path = "/api/v1/agents/{id}/availability", tag = "agents", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/agents/{id}/availability", tag = "agents",
+    params(("id" = String, Path), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<AvailabilityView>), (status = 404)))]
 pub async fn availability(
     api: web::Data<Api>,
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Answer<AvailabilityView> {
-    Parameters::of(&request, &[], &[])?;
+    let parameters = Parameters::of(&request, &["minPosition"], &[])?;
     let id: AgentId = id.parse()?;
+    reading::wait_for_position(&api, &parameters).await?;
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     let agent = &row.agent;

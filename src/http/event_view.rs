@@ -21,7 +21,7 @@ pub struct EventView {
     /// Its name, such as `step.completed`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The operation or agent that it is about.
+    /// What it is about, such as `operation/op_…` or `agent/…`.
     pub subject: String,
     /// When it happened.
     #[schema(value_type = String, format = DateTime)]
@@ -55,7 +55,7 @@ impl EventView {
             id: recorded.id.to_string(),
             source: "/photon".into(),
             kind: recorded.name.to_string(),
-            subject: recorded.stream.id().to_owned(),
+            subject: recorded.stream.to_string(),
             time: Timestamp::from_micros(recorded.time_us),
             datacontenttype: "application/json".into(),
             sequence: recorded.position.to_string(),

@@ -133,7 +133,7 @@ async fn forwards(
             }
             events.push(recorded);
         }
-        looked_at += 1;
+        looked_at += usize::from(position > start);
         if looked_at == LOOKED_AT_MAX && position < head {
             return Ok(Found { events, resume: Some(position) });
         }

@@ -12,6 +12,7 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 
 use super::context::RequestContext;
 use super::envelope::POSITION;
@@ -46,21 +47,39 @@ pub enum Phase {
 
 /// The phase, shared by whoever changes it and every worker that asks.
 #[derive(Debug, Default)]
-pub struct ServiceState(AtomicU8);
+pub struct ServiceState {
+    phase: AtomicU8,
+    changed: Notify,
+}
 
 impl ServiceState {
     /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
-        self.0.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     /// The present phase; a new state is recovering.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::Acquire) {
             0 => Phase::Recovering,
             1 => Phase::Ready,
             _ => Phase::Draining,
+        }
+    }
+
+    /// Waits until the process is about to end: what waits on purpose is then answered.
+    pub async fn draining(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // Before the look, so that a change in between is not missed.
+            changed.as_mut().enable();
+            if self.phase() == Phase::Draining {
+                return;
+            }
+            changed.await;
         }
     }
 }

@@ -7,7 +7,7 @@ use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use domain::operation::event::StepError;
 use domain::operation::step::Run;
-use domain::operation::{Event, Operation, StepWish};
+use domain::operation::{Event, Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -21,7 +21,7 @@ use super::intent::Intent;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
-use super::reading::{Nothing, Paging};
+use super::reading::{Nothing, Paging, wait_for_position};
 
 /// Longest code of a failure, in bytes.
 const CODE_MAX: usize = 64;
@@ -41,6 +41,10 @@ pub struct ProgressLease {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
+    /// What it cost so far, in the agent's own terms; recorded with the progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub usage: Option<Json>,
 }
 
 /// A step is done.
@@ -160,8 +164,25 @@ async fn report(
     api.core.report(lease, wish, metadata).await
 }
 
-fn renewed(api: &Api) -> LeaseRenewedView {
-    LeaseRenewedView { remaining_ms: api.core.periods.lease_ms, cancel_requested: false }
+fn renewed(api: &Api, lease: &LeaseId) -> LeaseRenewedView {
+    let remaining_ms = api.core.remaining_of(lease).unwrap_or(0);
+    LeaseRenewedView { remaining_ms, cancel_requested: api.core.is_cut(lease) }
+}
+
+/// Answers a sign of life. One for work whose operation has ended is no mistake of the agent's: it is
+/// told to stop.
+fn sign_of_life(
+    api: &Api,
+    lease: &LeaseId,
+    outcome: Result<Receipt<Operation>, DispatchError<Operation>>,
+) -> Answer<LeaseRenewedView> {
+    match outcome {
+        Ok(receipt) => Ok(positioned(Reply::ok(renewed(api, lease)), &receipt)),
+        Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) if api.core.is_cut(lease) => {
+            Ok(Reply::ok(renewed(api, lease)))
+        }
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// The operation as it stood when a key was used, if this key was.
@@ -192,10 +213,10 @@ pub async fn ack(
     let lease = lease(&id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     if intent.used(&api.core.projected)?.is_some() {
-        return Ok(Reply::ok(renewed(&api)).replayed());
+        return Ok(Reply::ok(renewed(&api, &lease)).replayed());
     }
-    let receipt = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await?;
-    Ok(positioned(Reply::ok(renewed(&api)), &receipt))
+    let outcome = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await;
+    sign_of_life(&api, &lease, outcome)
 }
 
 /// Says how far the work is.
@@ -210,22 +231,25 @@ pub async fn progress(
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
-    let ProgressLease { progress, note, checkpoint } = body.value;
+    let ProgressLease { progress, note, checkpoint, usage } = body.value;
     let faults = report_faults(Some(progress), note.as_deref(), "");
     if !faults.is_empty() {
         return Err(invalid_fields(faults));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     if intent.used(&api.core.projected)?.is_some() {
-        return Ok(Reply::ok(renewed(&api)).replayed());
+        return Ok(Reply::ok(renewed(&api, &lease)).replayed());
     }
-    // The checkpoint first: a progress that survives without it would promise too much.
+    // The checkpoint first, and without the key: a progress that is remembered has kept it.
     if let Some(checkpoint) = checkpoint {
-        report(&api, &lease, StepWish::Checkpoint(checkpoint), intent.metadata.clone()).await?;
+        let metadata = Metadata { key: None, ..intent.metadata.clone() };
+        if let Err(fault) = report(&api, &lease, StepWish::Checkpoint(checkpoint), metadata).await {
+            return sign_of_life(&api, &lease, Err(fault));
+        }
     }
-    let receipt =
-        report(&api, &lease, StepWish::Progress { progress, note }, intent.metadata.clone()).await?;
-    Ok(positioned(Reply::ok(renewed(&api)), &receipt))
+    let wish = StepWish::Progress { progress, note, usage };
+    let outcome = report(&api, &lease, wish, intent.metadata.clone()).await;
+    sign_of_life(&api, &lease, outcome)
 }
 
 /// Says that the step is done.
@@ -343,11 +367,13 @@ pub async fn release(
 
 /// Lists the leases of this moment.
 #[utoipa::path(get, path = "/api/v1/leases", tag = "leases",
-    params(("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query)),
+    params(("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<LeaseView>>)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<LeaseView>> {
-    let parameters = Parameters::of(&request, &["limit", "cursor", "count"], &[])?;
+    let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
+    wait_for_position(&api, &parameters).await?;
     let mut leases = api.core.leases();
     leases.sort_by(|one, other| one.lease.cmp(&other.lease));
     let after: Option<LeaseId> = match &paging.after {

@@ -38,7 +38,7 @@ pub struct Metrics {
     actors: IntGauge,
     commands: IntGauge,
     claims: IntGauge,
-    deaths: IntGauge,
+    deaths: IntCounter,
     quarantined: IntGauge,
     position: IntGauge,
     disk_free: IntGauge,
@@ -69,7 +69,7 @@ impl Metrics {
             actors: gauge("photon_actors", "Actors that live.")?,
             commands: gauge("photon_commands_under_way", "Commands under way.")?,
             claims: gauge("photon_claims_waiting", "Agents that wait for work.")?,
-            deaths: gauge("photon_actor_deaths", "Actors that failed since the start.")?,
+            deaths: IntCounter::new("photon_actor_deaths_total", "Actors that failed.")?,
             quarantined: gauge("photon_quarantined_streams", "Streams out of service.")?,
             position: gauge("photon_log_position", "Position of the last event shown.")?,
             disk_free: gauge("photon_disk_free_bytes", "Free space on the log's disk.")?,
@@ -136,7 +136,7 @@ impl Metrics {
         self.actors.set(whole(api.core.gateway.actors()));
         self.commands.set(whole(api.core.gateway.under_way()));
         self.claims.set(whole(api.core.waiting.load(Ordering::Relaxed)));
-        self.deaths.set(i64::try_from(api.core.supervisor.deaths()).unwrap_or(i64::MAX));
+        self.deaths.inc_by(api.core.supervisor.deaths().saturating_sub(self.deaths.get()));
         self.quarantined.set(whole(api.core.supervisor.quarantined().len()));
         self.position.set(i64::try_from(api.core.projected.position().get()).unwrap_or(i64::MAX));
         let free = api.disk.as_ref().and_then(super::health::Disk::free_bytes).unwrap_or(0);

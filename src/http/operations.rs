@@ -239,7 +239,11 @@ pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String
     let id: OperationId = id.parse()?;
     reading::wait_for_position(&api, &parameters).await?;
     if let Some(wait) = wait {
-        wait_until(&api, &id, min_revision, Instant::now() + wait).await;
+        let deadline = Instant::now() + wait;
+        tokio::select! {
+            () = wait_until(&api, &id, min_revision, deadline) => {}
+            () = api.state.draining() => {}
+        }
     }
     let (revision, operation) = api.core.operation(&id).await?.ok_or_else(|| unknown(&id))?;
     Ok(Reply::ok(OperationView::of(&id, &operation, revision)).etag(revision))

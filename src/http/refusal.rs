@@ -35,7 +35,7 @@ impl Refusal for Operation {
                 ApiError::new(Code::AlreadyTerminal, sentence)
             }
             Rejection::LeaseLost => ApiError::new(Code::LeaseLost, sentence),
-            Rejection::TooLarge { .. } => ApiError::new(Code::TooLarge, sentence),
+            Rejection::TooLarge { .. } => ApiError::new(Code::BodyTooLarge, sentence),
         }
     }
 }
@@ -99,6 +99,7 @@ impl From<ProtocolError> for ApiError {
             ProtocolError::UnknownAgent(_) => Self::not_found(sentence),
             ProtocolError::StaleIncarnation { .. } => Self::new(Code::StaleIncarnation, sentence),
             ProtocolError::Draining => Self::of(Code::Draining),
+            ProtocolError::NotTaken(fault) => (*fault).into(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A real server process on a real port, and a client for it. Waits for conditions, never for a time.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -246,6 +246,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A step for a worker.
+#[allow(clippy::needless_pass_by_value, reason = "callers write the inputs in place")]
 pub fn step(number: u32, action: &str, dependencies: &[u32], inputs: Value) -> Value {
     json!({"step": number, "platform": "worker", "action": action, "inputs": inputs,
         "dependencies": dependencies})

@@ -56,6 +56,8 @@ pub enum StepWish {
         progress: u8,
         /// The agent's words.
         note: Option<String>,
+        /// What it cost so far.
+        usage: Option<Json>,
     },
     /// Keep this for the next attempt.
     Checkpoint(Json),

@@ -50,7 +50,9 @@ impl Operation {
             _ if grant != run.grant || grant == 0 => Err(Rejection::LeaseLost),
             StepWish::ExpireOffer { reason } => about.expire_offer(reason),
             StepWish::Acknowledge => about.acknowledge(),
-            StepWish::Progress { progress, note } => about.progress(*progress, note.as_deref()),
+            StepWish::Progress { progress, note, usage } => {
+                about.progress(*progress, note.as_deref(), usage.as_ref())
+            }
             StepWish::Checkpoint(checkpoint) => about.checkpoint(checkpoint),
             StepWish::Complete { result, usage } => about.complete(result, usage.as_ref()),
             StepWish::Fail { error, retryable, retry_after_ms } => {
@@ -156,16 +158,24 @@ impl About<'_> {
         }
     }
 
-    fn progress(&self, progress: u8, note: Option<&str>) -> Result<Vec<Event>, Rejection> {
+    fn progress(
+        &self,
+        progress: u8,
+        note: Option<&str>,
+        usage: Option<&Json>,
+    ) -> Result<Vec<Event>, Rejection> {
         self.require_held()?;
+        if let Some(usage) = usage {
+            self.require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
+        }
         let mut events = self.start();
         let progress = progress.min(100);
         let moved = progress.abs_diff(self.run.progress) >= PROGRESS_STEP;
         let due = progress != self.run.progress && self.due(self.run.progressed_at, PROGRESS_INTERVAL_MS);
         if moved || due {
             let note = note.map(|note| bounds::cut(note, NOTE_MAX).to_owned());
-            let (step, grant) = (self.step, self.grant);
-            events.push(Event::StepProgressed(StepProgressed { step, grant, progress, note }));
+            let (step, grant, usage) = (self.step, self.grant, usage.cloned());
+            events.push(Event::StepProgressed(StepProgressed { step, grant, progress, note, usage }));
             let run = &self.operation.run;
             // A report may also fall; the whole then falls with it.
             let whole = run.progress_with(i64::from(progress) - i64::from(self.run.progress));

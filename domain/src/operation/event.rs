@@ -170,6 +170,8 @@ pub struct StepProgressed {
     pub progress: u8,
     /// The agent's words.
     pub note: Option<String>,
+    /// What it cost so far, in the agent's terms.
+    pub usage: Option<Json>,
 }
 
 /// Body of `step.checkpointed`.

@@ -34,6 +34,8 @@ pub struct Row {
     pub platforms: BTreeSet<PlatformName>,
     /// Entries of the metadata that are short texts, numbers or truths.
     pub metadata: Vec<(String, String)>,
+    /// Most steps that may be under way at once.
+    pub max_parallel: Option<u32>,
     /// When it must have ended.
     pub deadline: Option<Timestamp>,
     /// When it was accepted.
@@ -178,6 +180,7 @@ impl Row {
             agents_used: steps.iter().filter_map(|step| step.agent.clone()).collect(),
             platforms: steps.iter().map(|step| step.platform.clone()).collect(),
             metadata: filterable(&definition.metadata),
+            max_parallel: definition.max_parallel,
             deadline: definition.deadline,
             created_at: at,
             started_at: None,

@@ -102,7 +102,7 @@ pub(crate) fn fail(code: &str) -> StepWish {
 }
 
 pub(crate) fn progress(percent: u8) -> StepWish {
-    StepWish::Progress { progress: percent, note: None }
+    StepWish::Progress { progress: percent, note: None, usage: None }
 }
 
 pub(crate) fn lose(reason: &str) -> StepWish {
