@@ -98,6 +98,19 @@ async fn a_missing_or_mistyped_field_is_named_by_its_pointer() {
     let answer =
         photon.post("/api/v1/operations", json!({"workflow": []})).await.refused(422, "invalid_field");
     assert!(answer.body["error"].as_str().unwrap().contains("name"), "{}", answer.body);
+    for (path, body) in [
+        ("/api/v1/agents", json!(["a"])),
+        ("/api/v1/agents", json!({"id": "a", "config": [1]})),
+        (
+            "/api/v1/operations",
+            json!({"name": "n", "workflow": [
+            {"step": 1, "platform": "worker", "action": "a", "retryPolicy": [7]}]}),
+        ),
+    ] {
+        photon.post(path, body).await.refused(422, "invalid_field");
+    }
+    let misspelt = json!({"id": "a", "config": {"maxConcurentSteps": 1}});
+    photon.post("/api/v1/agents", misspelt).await.refused(400, "unknown_field");
     let agent = json!({"id": "a", "config": {"maxConcurrentSteps": 0}});
     photon.post("/api/v1/agents", agent).await.refused(422, "invalid_field");
     for id in ["", "a b", "a/b", "a\u{0}", "\u{202e}x"] {

@@ -88,10 +88,14 @@ fn candidates() -> Candidates {
 }
 
 fn operation_samples() -> Vec<OperationEvent> {
+    let mut samples = whole_operation_samples();
+    samples.extend(step_samples());
+    samples
+}
+
+fn whole_operation_samples() -> Vec<OperationEvent> {
     use OperationEvent as E;
     use operation_event::*;
-    let error = StepError { code: "boom".into(), message: "it broke".into() };
-    let (step, grant, attempt, agent) = (3, 2, 1, agent());
     vec![
         E::Created(Box::new(definition())),
         E::Started,
@@ -101,12 +105,21 @@ fn operation_samples() -> Vec<OperationEvent> {
             priority: Some(Priority::Low),
             deadline: Some(Some(moment())),
             metadata: Some(Json::object()),
-            agents: Some(vec![agent.clone()]),
+            agents: Some(vec![agent()]),
         })),
         E::Cancelled(Cancelled { by: "anonymous".into() }),
         E::Progressed(Progressed { progress: 50 }),
         E::Completed,
         E::Failed(Failed { reason: "step_failed".into(), errors: vec!["step 3: boom: it broke".into()] }),
+    ]
+}
+
+fn step_samples() -> Vec<OperationEvent> {
+    use OperationEvent as E;
+    use operation_event::*;
+    let error = StepError { code: "boom".into(), message: "it broke".into() };
+    let (step, grant, attempt, agent) = (3, 2, 1, agent());
+    vec![
         E::StepReserved(Box::new(StepReserved {
             step,
             grant,

@@ -86,11 +86,11 @@ impl Core {
         let world = World { limits, platforms: Arc::new(platforms), agents };
         let around = Arc::new(Surroundings { log: log.clone(), clock, world });
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around)));
-        // One thread for the aggregates, one for what watches them.
-        let (aggregates, house) = (Arbiter::new(), Arbiter::new());
+        // A thread each: who decides, who follows the log, who gives out work.
+        let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
         let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &aggregates.handle());
         let projections = Projections::new(&around, &projected, &supervisor);
-        let _ = Projections::start_in_arbiter(&house.handle(), |_| projections);
+        let _ = Projections::start_in_arbiter(&views.handle(), |_| projections);
         Arc::new(Self {
             gateway: Arc::new(gateway),
             projected,
@@ -102,7 +102,7 @@ impl Core {
             waiting: Arc::default(),
             weights,
             house: house.handle(),
-            arbiters: Mutex::new(vec![house, aggregates]),
+            arbiters: Mutex::new(vec![house, aggregates, views]),
             dispatcher: Mutex::new(None),
         })
     }

@@ -1,7 +1,7 @@
 //! Brings ready steps and waiting agents together, and wakes what is due. Holds nothing that cannot be
 //! rebuilt from the views; decides nothing that an aggregate could refuse.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -127,7 +127,9 @@ impl Dispatcher {
         }
         drop(views);
         owed.into_iter().for_each(|owed| self.send(owed, ctx));
-        self.match_waiting(ctx);
+        // A change of an agent that waits may fit any step; other changes only their own.
+        let any = changes.agents.iter().any(|agent| self.claims.waits(agent));
+        self.match_waiting((!any).then_some(&changes.operations), ctx);
         self.sleep(ctx);
     }
 
@@ -203,7 +205,8 @@ impl Dispatcher {
         );
     }
 
-    fn match_waiting(&mut self, ctx: &mut Context<Self>) {
+    /// Matches ready steps and waiting agents: all of them, or only steps of the operations in `among`.
+    fn match_waiting(&mut self, among: Option<&BTreeSet<OperationId>>, ctx: &mut Context<Self>) {
         self.claims.forget_closed();
         if self.claims.is_empty() || self.turns.is_empty() || self.draining {
             return;
@@ -225,7 +228,7 @@ impl Dispatcher {
             weights: desk.weights,
             now: desk.around.clock.now(),
         };
-        let picks = floor.pass(&mut self.turns);
+        let picks = floor.pass(&mut self.turns, among);
         drop(views);
         for (agent, picks) in picks {
             self.grant(agent, picks, ctx);
@@ -268,7 +271,7 @@ impl Dispatcher {
             self.claims.answer(claim, Vec::new(), now);
         } else if self.claims.return_to(claim, now) {
             self.timers.set(Wake::Claim(agent), until);
-            self.match_waiting(ctx);
+            self.match_waiting(None, ctx);
             self.sleep(ctx);
         }
     }
@@ -296,18 +299,24 @@ impl Dispatcher {
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
+        let mut retry = false;
         if now.ms_since(self.rested_at) >= SLEEP_MAX_MS {
             self.rested_at = now;
+            // A step may have been kept from an agent that waits, and is no more.
+            retry = true;
             self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
         }
         let late_ms = self.timers.next().map_or(0, |next| now.ms_since(next));
         while let Some(wake) = self.timers.take_due(now) {
+            retry |= matches!(wake, Wake::Retry(..));
             if late_ms > STALL_MS && self.forgive(&wake, now) {
                 continue;
             }
             self.carry_out(&wake, now, ctx);
         }
-        self.match_waiting(ctx);
+        if retry {
+            self.match_waiting(None, ctx);
+        }
         self.sleep(ctx);
     }
 
@@ -435,6 +444,7 @@ impl Handler<Claim> for Dispatcher {
         self.timers.set(Wake::Claim(claim.agent.clone()), claim.until);
         self.claims.enter(claim, now);
         self.look_at(&changes, ctx);
+        self.match_waiting(None, ctx);
     }
 }
 

@@ -127,8 +127,10 @@ impl Gateway {
     ) -> Result<Receipt<A>, DispatchError<A>> {
         let receipt = self.execute_unseen(id, order).await?;
         if let Some(position) = receipt.position {
-            // Late views do not make a durable fact undone.
-            self.projected.reached(position, DEADLINE).await;
+            // It is done, but a read would not show it: the caller must not be told that it does.
+            if !self.projected.reached(position, DEADLINE).await {
+                return Err(DispatchError::OutcomeUnknown);
+            }
         }
         Ok(receipt)
     }

@@ -6,6 +6,7 @@ use domain::{AgentId, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::body::{object, optional_object};
 use super::error::{ApiError, FieldError};
 use super::operation_request::invalid_fields;
 
@@ -34,7 +35,7 @@ pub struct RegisterAgent {
     #[schema(value_type = String)]
     pub location: Location,
     /// Its settings.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     #[schema(value_type = Object)]
     pub config: Config,
     /// Free data: an object.
@@ -64,7 +65,7 @@ pub struct UpdateAgent {
     #[schema(value_type = Option<String>)]
     pub location: Option<Location>,
     /// Its settings, as a whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub config: Option<Config>,
     /// Free data, as a whole.
@@ -89,7 +90,7 @@ pub struct Heartbeat {
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,
     /// What it reports about itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metrics: Option<ReportedMetrics>,
     /// Leases that it works on.

@@ -65,7 +65,13 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
                 .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
     };
     let views = api.core.projected.views.read();
-    let after = paging.after.as_deref().and_then(|after| after.strip_prefix("agent/")).unwrap_or_default();
+    let after = match paging.after.as_deref().map(|after| after.strip_prefix("agent/")) {
+        None => "",
+        Some(Some(after)) => after,
+        Some(None) => {
+            return Err(ApiError::invalid_parameter("cursor", "the cursor belongs to another list"));
+        }
+    };
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     let rows = views.agents.iter().filter(|(id, row)| id.as_str() > after && admits(row));
     let mut found: Vec<(&AgentId, &Row)> = rows.take(limit.saturating_add(1)).collect();

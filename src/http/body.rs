@@ -9,7 +9,8 @@ use actix_web::{FromRequest, HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{ApiError, Code};
@@ -54,6 +55,26 @@ impl<T, const MAX: usize> Body<T, MAX> {
     pub fn into_inner(self) -> T {
         self.value
     }
+}
+
+/// Reads a field that must be an object; serde alone would also take an array, its items by their order.
+///
+/// # Errors
+/// When it is anything else, or not what `T` wants.
+pub fn object<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let fields = serde_json::Map::deserialize(deserializer)?;
+    serde_json::from_value(fields.into()).map_err(de::Error::custom)
+}
+
+/// The same for a field that may be absent or null.
+///
+/// # Errors
+/// As [`object`].
+pub fn optional_object<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let fields = Option::<serde_json::Map<_, _>>::deserialize(deserializer)?;
+    fields.map(|fields| serde_json::from_value(fields.into()).map_err(de::Error::custom)).transpose()
 }
 
 /// A JSON body that may be missing: no bytes at all mean `T::default()`.

@@ -23,6 +23,9 @@ use super::reading::{self, Paging};
 /// Events looked at for one page; a filter that finds fewer gets a cursor to go on from.
 const LOOKED_AT_MAX: usize = 20_000;
 
+/// Bytes of bodies on one page, beyond its first event.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
 /// Which events are asked for.
 struct Filter {
     kinds: Vec<String>,
@@ -113,7 +116,7 @@ async fn forwards(
 ) -> Result<Found, ApiError> {
     let log = &api.core.around.log;
     let mut events = Vec::new();
-    let mut looked_at = 0;
+    let (mut looked_at, mut bytes) = (0, 0);
     let mut history = match &filter.stream {
         Some(stream) => log.read(stream, Version::NONE),
         None => tail(log, start, head),
@@ -127,7 +130,8 @@ async fn forwards(
             break;
         }
         if position > start && filter.admits(&recorded) {
-            if events.len() == limit {
+            bytes += recorded.body.len();
+            if events.len() == limit || (bytes > PAGE_BYTES_MAX && !events.is_empty()) {
                 let resume = events.last().map(|last: &Arc<Recorded>| last.position.get());
                 return Ok(Found { events, resume });
             }
@@ -163,6 +167,11 @@ async fn backwards(
     while end > floor.saturating_add(1) {
         let start = end.saturating_sub(window).max(floor.saturating_add(1)) - 1;
         let found = forwards(api, filter, start, end - 1, usize::MAX).await?;
+        if found.resume.is_some() && window > 1 {
+            // Too much for one look: a smaller one is enough, and one event always fits.
+            window /= 2;
+            continue;
+        }
         for recorded in found.events.into_iter().rev() {
             if events.len() == limit {
                 let resume = events.last().map(|last| last.position.get());
@@ -200,10 +209,13 @@ pub async fn of_operation(
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     let mut history = api.core.around.log.read(&stream_of::<Operation>(&id), Version::new(after));
     let mut events: Vec<Arc<Recorded>> = Vec::new();
+    let mut bytes = 0;
     while events.len() < limit
+        && bytes < PAGE_BYTES_MAX
         && let Some(recorded) = history.next().await
     {
         let recorded = recorded.map_err(RecoveryError::from)?;
+        bytes += recorded.body.len();
         // The views have not seen it: a reader must not either.
         if recorded.version.get() > revision {
             break;

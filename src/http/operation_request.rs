@@ -7,6 +7,7 @@ use domain::{AgentId, IdError, Json, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use super::body::object;
 use super::error::{ApiError, FieldError};
 
 /// Asks Photon to choose the agent.
@@ -77,11 +78,11 @@ pub struct CreateStep {
     #[serde(default)]
     pub timeout: Option<u64>,
     /// What happens after a failed attempt.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     #[schema(value_type = Object)]
     pub retry_policy: RetryPolicy,
     /// What the agent must have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     #[schema(value_type = Object)]
     pub requires: Requirements,
     /// An expression; false skips the step.

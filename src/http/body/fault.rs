@@ -15,6 +15,10 @@ use crate::http::query::{did_you_mean, shown};
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // The parser looks at the encoding of those texts only that it keeps; this holds for all.
     let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error.valid_up_to()))?;
+    // Serde would take an array for an object and its items for the fields by their order.
+    if text.trim_start().starts_with('[') {
+        return Err(ApiError::invalid_field("", "the body must be an object, not an array"));
+    }
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let pointer = pointer_to(error.path());
