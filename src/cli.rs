@@ -2,6 +2,7 @@
 //! It must never hold state of its own; whatever a command knows it asks a server or a file for.
 
 mod agent;
+mod bench;
 mod canvas;
 mod config;
 mod connection;
@@ -64,6 +65,8 @@ enum Command {
     Healthcheck(Connection),
     /// Prints the version
     Version,
+    /// Measures this machine: creations, operations, heartbeats, the log alone, restart
+    Bench(bench::Arguments),
     /// Prints a completion script
     Completion {
         /// For which shell
@@ -99,6 +102,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),
+        Command::Bench(arguments) => Ok(Exit::of(bench::run(arguments).await)),
         Command::Completion { shell } => completion(shell),
         Command::Review(arguments) => review::run(&arguments),
         Command::Tether(arguments) => tether::run(&arguments).await,

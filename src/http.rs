@@ -30,9 +30,9 @@ pub mod steps;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::platforms::Registry;
 use actix_web::web::ServiceConfig;
 use actors::Core;
-use ::platforms::Registry;
 
 use guard::ServiceState;
 use intent::Turns;

@@ -48,8 +48,9 @@ impl SledLog {
         let watched = Arc::clone(&shared);
         let work = move || {
             if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
-                watched.fail(io::Error::other("the writer panicked"));
+                // First the queue: who hears of the failure must find it closed.
                 watched.queue.abort();
+                watched.fail(io::Error::other("the writer panicked"));
                 watched.end();
             }
         };

@@ -1,0 +1,139 @@
+//! Owns the report: what was measured, on which machine, and how it compares with what was wanted. It must
+//! never leave a fault out.
+
+use std::fs;
+
+use serde::Serialize;
+
+use super::Plan;
+use super::creates::Creates;
+use super::heartbeats::Heartbeats;
+use super::log::Commits;
+use super::restart::Restart;
+use super::steps::Steps;
+
+/// Durable creations in relation to bare actix-web.
+const CREATES_RATIO: f64 = 0.4;
+/// Operations of three steps per second.
+const OPERATIONS_PER_SECOND: f64 = 1_000.0;
+/// Events per second of the log at 256 per commit.
+const EVENTS_PER_SECOND: f64 = 100_000.0;
+/// Events of the log whose restart is judged; fewer would be no proof.
+const RESTART_EVENTS: u64 = 1_000_000;
+/// Seconds of that restart.
+const RESTART_SECONDS: f64 = 10.0;
+/// Peak memory of that restart, in MiB.
+const RESTART_MIB: f64 = 512.0;
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    version: &'static str,
+    machine: Machine,
+    plan: Plan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) creates: Option<Creates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) steps: Option<Steps>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) heartbeats: Option<Heartbeats>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) log: Vec<Commits>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) restart: Option<Restart>,
+    goals: Vec<Goal>,
+    pub(super) faults: Vec<String>,
+}
+
+/// What the figures hold for. Client and server share it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Machine {
+    cores: usize,
+    processor: String,
+    kernel: String,
+    /// Of one minute, before the first measurement and after the last: others may work here too.
+    load_before: f64,
+    load_after: f64,
+    debug_build: bool,
+}
+
+/// What was wanted, and what was reached.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Goal {
+    what: &'static str,
+    wanted: f64,
+    reached: f64,
+    met: bool,
+}
+
+impl Report {
+    /// An empty one.
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: Machine::look(),
+            plan,
+            creates: None,
+            steps: None,
+            heartbeats: None,
+            log: Vec::new(),
+            restart: None,
+            goals: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// Whether the figures mean nothing.
+    pub(super) fn is_debug(&self) -> bool {
+        self.machine.debug_build
+    }
+
+    /// Compares with the goals, as far as they were measured.
+    pub(super) fn judge(&mut self) {
+        self.machine.load_after = load();
+        let at_least = |what, wanted, reached| Goal { what, wanted, reached, met: reached >= wanted };
+        let less = |what, wanted, reached| Goal { what, wanted, reached, met: reached < wanted };
+        let ratio = self.creates.as_ref().and_then(|creates| creates.ratio);
+        let mut goals = Vec::new();
+        goals.extend(ratio.map(|ratio| at_least("creates: ratio to bare actix-web", CREATES_RATIO, ratio)));
+        goals.extend(self.steps.as_ref().map(|steps| {
+            let reached = steps.operations.per_second;
+            at_least("three-step operations per second", OPERATIONS_PER_SECOND, reached)
+        }));
+        let most = self.log.last().and_then(|commits| commits.appends_of);
+        goals.extend(most.map(|rate| at_least("log: events per second at 256", EVENTS_PER_SECOND, rate)));
+        let restart = self.restart.as_ref().filter(|restart| restart.events >= RESTART_EVENTS);
+        for (what, start) in restart.into_iter().flat_map(|restart| {
+            [("restart: seconds, clean", restart.clean), ("restart: seconds, unclean", restart.unclean)]
+        }) {
+            goals.push(less(what, RESTART_SECONDS, start.ready_seconds));
+            let peak = start.settled.map(|memory| memory.peak_mib);
+            goals.extend(peak.map(|peak| less("restart: peak memory in MiB", RESTART_MIB, peak)));
+        }
+        self.goals = goals;
+    }
+}
+
+impl Machine {
+    fn look() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Self {
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            processor: model.map(|(_, name)| name.to_owned()).unwrap_or_default(),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_before: load(),
+            load_after: 0.0,
+            debug_build: cfg!(debug_assertions),
+        }
+    }
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or_default()
+}
