@@ -62,10 +62,22 @@ pub struct Api {
     pub disk: Option<health::Disk>,
 }
 
-/// The route table.
+/// The route table. Routes are tried in this order, so what is asked for the most stands first.
 #[rustfmt::skip]
 pub fn routes(config: &mut ServiceConfig) {
     config
+        .service(resource("/api/v1/agents/{id}/claim").post(agents::claim))
+        .service(resource("/api/v1/leases/{id}/complete").post(leases::complete))
+        .service(resource("/api/v1/operations").get(operations::list).post(operations::create))
+        .service(resource("/api/v1/operations/{id}")
+            .get(operations::get).put(operations::update).delete(operations::cancel))
+        .service(resource("/api/v1/agents/{id}/heartbeat").post(agents::heartbeat))
+        .service(resource("/api/v1/leases/{id}/ack").post(leases::ack))
+        .service(resource("/api/v1/leases/{id}/progress").post(leases::progress))
+        .service(resource("/api/v1/leases").get(leases::list))
+        .service(resource("/api/v1/leases/{id}").delete(leases::revoke))
+        .service(resource("/api/v1/leases/{id}/fail").post(leases::fail))
+        .service(resource("/api/v1/leases/{id}/release").post(leases::release))
         .service(resource("/health").get(health::health))
         .service(resource("/health/detailed").get(health::detailed))
         .service(resource("/health/live").get(health::live))
@@ -73,9 +85,6 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/health/startup").get(health::startup))
         .service(resource("/metrics").get(metrics::metrics))
         .service(resource("/metrics/dashboard").get(metrics::dashboard))
-        .service(resource("/api/v1/operations").get(operations::list).post(operations::create))
-        .service(resource("/api/v1/operations/{id}")
-            .get(operations::get).put(operations::update).delete(operations::cancel))
         .service(resource("/api/v1/operations/{id}/start").post(operations::start))
         .service(resource("/api/v1/operations/{id}/events").get(events::of_operation))
         .service(resource("/api/v1/operations/{id}/steps").get(steps::list))
@@ -83,16 +92,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/agents").get(agents::list).post(agents::register))
         .service(resource("/api/v1/agents/{id}")
             .get(agents::get).put(agents::update).delete(agents::unregister))
-        .service(resource("/api/v1/agents/{id}/heartbeat").post(agents::heartbeat))
-        .service(resource("/api/v1/agents/{id}/claim").post(agents::claim))
         .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))
-        .service(resource("/api/v1/leases").get(leases::list))
-        .service(resource("/api/v1/leases/{id}").delete(leases::revoke))
-        .service(resource("/api/v1/leases/{id}/ack").post(leases::ack))
-        .service(resource("/api/v1/leases/{id}/progress").post(leases::progress))
-        .service(resource("/api/v1/leases/{id}/complete").post(leases::complete))
-        .service(resource("/api/v1/leases/{id}/fail").post(leases::fail))
-        .service(resource("/api/v1/leases/{id}/release").post(leases::release))
         .service(resource("/api/v1/platforms").get(platforms::list))
         .service(resource("/api/v1/platforms/{name}").get(platforms::get))
         .service(resource("/api/v1/events").get(events::list))

@@ -110,9 +110,9 @@ impl Dispatcher {
         for id in &changes.operations {
             self.arm(id, effects::wakes_of_operation(&views, id, &desk.periods, now), now);
             let row = views.operations.get(id);
-            match row.and_then(|row| row.run.as_ref().map(|run| (row.priority, run))) {
-                Some((priority, run)) if !(run.ready.is_empty() && run.backing_off.is_empty()) => {
-                    self.turns.enter(id, priority);
+            match row.and_then(|row| row.run.as_ref().map(|run| (row, run))) {
+                Some((row, run)) if !(run.ready.is_empty() && run.backing_off.is_empty()) => {
+                    self.turns.enter(id, row, run);
                 }
                 _ => self.turns.leave(id),
             }

@@ -2,13 +2,16 @@
 //! age. Pure over the views; it reserves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound;
 
 use domain::agent::Agent;
 use domain::agent::selection::{Applicant, Candidates, Need, Weights, select};
-use domain::operation::definition::{Priority, Requirements};
+use domain::operation::definition::{Priority, StepDefinition};
 use domain::operation::step::{Run, Status, StepStatus};
 use domain::views::Views;
 use domain::views::agent_directory::Row as AgentRow;
+use domain::views::operation_board::Row;
 use domain::{ActionName, AgentId, LeaseId, OperationId, Timestamp};
 
 use crate::presence::Presence;
@@ -34,19 +37,41 @@ pub struct Appetite {
     pub actions: Option<Vec<ActionName>>,
 }
 
+/// What a step asks for, as a number: steps that ask for the same have the same one.
+type Ask = u64;
+
+/// Steps of one operation that are looked at to see whether all of them ask for the same.
+const SAME_ASK_STEPS_MAX: usize = 16;
+
+/// An operation's turn.
+#[derive(Debug)]
+struct Turn {
+    id: OperationId,
+    /// What all of its due steps ask for, if it is known that they ask for the same.
+    ask: Option<Ask>,
+}
+
 /// Operations that may have ready steps, in the order of their turns.
 #[derive(Debug, Default)]
 pub struct Turns {
-    queues: [BTreeMap<u64, OperationId>; Priority::ALL.len()],
+    queues: [BTreeMap<u64, Turn>; Priority::ALL.len()],
     queued: HashMap<OperationId, (Priority, u64)>,
     next: u64,
+    /// Turns a step's wishes into a number; differs from process to process, so nobody can aim at it.
+    asking: RandomState,
 }
 
 impl Turns {
     /// Gives an operation a turn, behind the others of its priority unless it has one.
-    pub fn enter(&mut self, id: &OperationId, priority: Priority) {
-        if self.queued.get(id).is_none_or(|(queued, _)| *queued != priority) {
-            self.move_back(id, priority);
+    pub fn enter(&mut self, id: &OperationId, row: &Row, run: &Run) {
+        let ask = self.same_ask(row, run);
+        match self.queued.get(id) {
+            Some((priority, turn)) if *priority == row.priority => {
+                if let Some(turn) = self.queues[*priority as usize].get_mut(turn) {
+                    turn.ask = ask;
+                }
+            }
+            _ => self.move_back(id, row.priority, ask),
         }
     }
 
@@ -57,40 +82,58 @@ impl Turns {
         }
     }
 
-    fn move_back(&mut self, id: &OperationId, priority: Priority) {
-        self.leave(id);
-        self.next += 1;
-        self.queued.insert(id.clone(), (priority, self.next));
-        self.queues[priority as usize].insert(self.next, id.clone());
-    }
-
-    /// The turns of one priority: of all operations, or of those in `among`.
-    fn of(&self, priority: Priority, among: Option<&BTreeSet<OperationId>>) -> Vec<OperationId> {
-        let Some(among) = among else { return self.queues[priority as usize].values().cloned().collect() };
-        let mut turns: Vec<(u64, &OperationId)> = among
-            .iter()
-            .filter_map(|id| self.queued.get(id).map(|(queued, turn)| (*queued, *turn, id)))
-            .filter(|(queued, _, _)| *queued == priority)
-            .map(|(_, turn, id)| (turn, id))
-            .collect();
-        turns.sort_unstable();
-        turns.into_iter().map(|(_, id)| id.clone()).collect()
-    }
-
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queued.is_empty()
     }
-}
 
-/// What a step asks for, to be asked once in a pass.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Ask<'f> {
-    agent: Option<&'f AgentId>,
-    among: &'f [AgentId],
-    requires: &'f Requirements,
-    action: &'f ActionName,
+    fn move_back(&mut self, id: &OperationId, priority: Priority, ask: Option<Ask>) {
+        self.leave(id);
+        self.next += 1;
+        self.queued.insert(id.clone(), (priority, self.next));
+        self.queues[priority as usize].insert(self.next, Turn { id: id.clone(), ask });
+    }
+
+    /// The next turn of this priority after the given one, of all operations or of those in `among`.
+    /// Operations that only ask for what nobody takes are passed over.
+    fn after(
+        &self,
+        priority: Priority,
+        turn: u64,
+        among: Option<&BTreeSet<OperationId>>,
+        hopeless: &HashSet<Ask>,
+    ) -> Option<(u64, OperationId, Option<Ask>)> {
+        let hopeful = |found: &Turn| found.ask.is_none_or(|ask| !hopeless.contains(&ask));
+        let queue = &self.queues[priority as usize];
+        let Some(among) = among else {
+            let mut later = queue.range((Bound::Excluded(turn), Bound::Unbounded));
+            let (turn, found) = later.find(|(_, found)| hopeful(found))?;
+            return Some((*turn, found.id.clone(), found.ask));
+        };
+        let turns = among.iter().filter_map(|id| self.queued.get(id));
+        let later = turns.filter(|(queued, at)| *queued == priority && *at > turn).map(|(_, at)| *at);
+        let next = later.filter(|at| queue.get(at).is_some_and(hopeful)).min()?;
+        let found = queue.get(&next)?;
+        Some((next, found.id.clone(), found.ask))
+    }
+
+    fn same_ask(&self, row: &Row, run: &Run) -> Option<Ask> {
+        if run.ready.len() + run.backing_off.len() > SAME_ASK_STEPS_MAX {
+            return None;
+        }
+        let mut asks = run.ready.iter().chain(&run.backing_off).map(|position| {
+            // A step that is kept from somebody is a case of its own.
+            let shared = run.steps[*position].held_from.is_empty();
+            shared.then(|| self.ask(row, &run.skeleton.steps[*position]))
+        });
+        let first = asks.next()??;
+        asks.all(|ask| ask == Some(first)).then_some(first)
+    }
+
+    fn ask(&self, row: &Row, step: &StepDefinition) -> Ask {
+        self.asking.hash_one((&step.platform, &step.agent, &row.agents, &step.requires, &step.action))
+    }
 }
 
 /// What a pass looks at.
@@ -109,7 +152,7 @@ pub struct Floor<'f> {
     pub now: Timestamp,
 }
 
-impl<'f> Floor<'f> {
+impl Floor<'_> {
     /// Matches as many steps as there is appetite for: of all operations, or of those in `among`.
     pub fn pass(
         mut self,
@@ -118,23 +161,21 @@ impl<'f> Floor<'f> {
     ) -> HashMap<AgentId, Vec<Pick>> {
         let mut picks: HashMap<AgentId, Vec<Pick>> = HashMap::new();
         let mut picked: HashSet<(OperationId, u32)> = HashSet::new();
-        // Appetites only shrink in a pass: what nobody can take once, nobody can take later.
-        let mut hopeless: HashSet<Ask<'f>> = HashSet::new();
+        // Appetites only shrink in a pass: what nobody takes once, nobody takes later.
+        let mut hopeless: HashSet<Ask> = HashSet::new();
         for priority in Priority::ALL {
-            let mut round = turns.of(priority, among);
-            // One step each, then again for those that were given one.
-            while !round.is_empty() && !self.waiting.is_empty() {
-                round.retain(|id| {
-                    if self.waiting.is_empty() {
-                        return false;
-                    }
-                    let Some((agent, pick)) = self.pick(id, &picked, &mut hopeless) else { return false };
+            let mut last = 0;
+            // An operation that is served moves to the back, and is met again after all others.
+            while !self.waiting.is_empty()
+                && let Some((turn, id, ask)) = turns.after(priority, last, among, &hopeless)
+            {
+                last = turn;
+                if let Some((agent, pick)) = self.pick(&id, turns, &picked, &mut hopeless) {
                     picked.insert((id.clone(), pick.lease.step));
                     self.serve(&agent);
                     picks.entry(agent).or_default().push(pick);
-                    turns.move_back(id, priority);
-                    true
-                });
+                    turns.move_back(&id, priority, ask);
+                }
             }
         }
         picks
@@ -153,8 +194,9 @@ impl<'f> Floor<'f> {
     fn pick(
         &self,
         id: &OperationId,
+        turns: &Turns,
         picked: &HashSet<(OperationId, u32)>,
-        hopeless: &mut HashSet<Ask<'f>>,
+        hopeless: &mut HashSet<Ask>,
     ) -> Option<(AgentId, Pick)> {
         let row = self.views.operations.get(id)?;
         let run = row.run.as_ref().filter(|run| run.status == Status::InProgress)?;
@@ -164,23 +206,24 @@ impl<'f> Floor<'f> {
         }
         for position in self.due(run) {
             let step = &run.skeleton.steps[position];
-            if step.platform.as_str() != WORKER || coming.contains(&step.step) {
+            if coming.contains(&step.step) {
                 continue;
             }
-            let agent = step.agent.as_ref();
-            let ask = Ask { agent, among: &row.agents, requires: &step.requires, action: &step.action };
+            let ask = turns.ask(row, step);
             if hopeless.contains(&ask) {
                 continue;
             }
             let held_from = &run.steps[position].held_from;
-            if !self.anybody_takes(ask, held_from) {
+            let need =
+                Need { agent: step.agent.as_ref(), among: &row.agents, requires: &step.requires, held_from };
+            if step.platform.as_str() != WORKER || !self.anybody_takes(&need, &step.action) {
                 // Whoever gave the step back is kept from this step only, not from others like it.
                 if held_from.is_empty() {
                     hopeless.insert(ask);
                 }
                 continue;
             }
-            let candidates = self.select(ask, held_from, self.views.agents.iter());
+            let candidates = self.select(&need, &step.action, self.views.agents.iter());
             let grant = run.steps[position].grant + 1;
             let lease = LeaseId { operation: id.clone(), step: step.step, grant };
             let best = candidates.best().cloned()?;
@@ -190,23 +233,21 @@ impl<'f> Floor<'f> {
     }
 
     /// Looks at those that wait only: most agents do not, and the table of all is for the explanation.
-    fn anybody_takes(&self, ask: Ask<'_>, held_from: &[(AgentId, Timestamp)]) -> bool {
+    fn anybody_takes(&self, need: &Need<'_>, action: &ActionName) -> bool {
         let waiting = self.waiting.keys().filter_map(|id| Some((*id, self.views.agents.get(id)?)));
-        self.select(ask, held_from, waiting).best().is_some()
+        self.select(need, action, waiting).best().is_some()
     }
 
     fn select<'a>(
         &self,
-        ask: Ask<'_>,
-        held_from: &[(AgentId, Timestamp)],
+        need: &Need<'_>,
+        action: &ActionName,
         agents: impl Iterator<Item = (&'a AgentId, &'a AgentRow)>,
     ) -> Candidates {
-        let need = Need { agent: ask.agent, among: ask.among, requires: ask.requires, held_from };
-        let wants =
-            |appetite: &Appetite| appetite.actions.as_ref().is_none_or(|all| all.contains(ask.action));
+        let wants = |appetite: &Appetite| appetite.actions.as_ref().is_none_or(|all| all.contains(action));
         let applicants =
             agents.map(|(id, row)| self.applicant(id, &row.agent, self.waiting.get(id).is_some_and(wants)));
-        select(&need, applicants, self.weights, self.now)
+        select(need, applicants, self.weights, self.now)
     }
 
     /// Steps of an operation that are picked or being granted, and that its row does not show as held yet.

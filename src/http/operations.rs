@@ -185,7 +185,6 @@ async fn create_new(
     let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
     let operation = receipt.state.ok_or_else(|| ApiError::internal("a receipt without its state"))?;
     let revision = receipt.version.get();
-    api.core.reader.remember(&id, revision, &operation);
     let reply = Reply::created(OperationView::of(&id, &operation, revision), location(&id)).etag(revision);
     Ok(match receipt.position {
         Some(position) => reply.position(position.get()),

@@ -18,6 +18,8 @@ const RECORDS_MAX: usize = 8;
 /// The most bytes of a value; a page of sled holds 16 of them, and beyond 128 KiB it goes to a file of its
 /// own.
 const VALUE_MAX_LEN: usize = 7 << 10;
+/// Commits above this many bytes are put in as one batch.
+const BATCH_MIN_LEN: usize = 64 << 10;
 /// What sled may keep in memory, in bytes (a wish: it keeps more).
 const CACHE_BYTES: u64 = 16 << 20;
 /// How long the lock of a handle that was just dropped may linger.
@@ -83,16 +85,27 @@ impl Blocks {
         }
     }
 
-    /// Adds the records of one commit, as one batch.
+    /// Adds the records of one commit.
+    ///
+    /// A batch makes sled turn over its write buffer twice and wake its threads, which costs a small commit
+    /// more than it saves; a large one would hold more memory without. Nothing rests on its being atomic:
+    /// after an unclean end the blocks are made anew from the journal.
     pub(crate) fn put(&self, payload: &[u8]) -> Result<(), BlocksError> {
-        let mut batch = sled::Batch::default();
+        let mut batch = (payload.len() > BATCH_MIN_LEN).then(sled::Batch::default);
         for block in pack(payload)? {
             let first = RawRecord::position_of(block).ok_or_else(cut_off)?;
             for (chunk, value) in block.chunks(VALUE_MAX_LEN).enumerate() {
-                batch.insert(&key(first, chunk as u16), value);
+                let key = key(first, chunk as u16);
+                match &mut batch {
+                    Some(batch) => batch.insert(&key, value),
+                    None => _ = self.tree.insert(key, value)?,
+                }
             }
         }
-        Ok(self.tree.apply_batch(batch)?)
+        match batch {
+            Some(batch) => Ok(self.tree.apply_batch(batch)?),
+            None => Ok(()),
+        }
     }
 
     /// The bytes of the record at a position.

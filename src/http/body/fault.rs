@@ -19,6 +19,10 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if text.trim_start().starts_with('[') {
         return Err(ApiError::invalid_field("", "the body must be an object, not an array"));
     }
+    // The usual body is right; only a wrong one is worth the search for the place.
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let pointer = pointer_to(error.path());
