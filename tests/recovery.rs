@@ -166,6 +166,8 @@ async fn a_clean_stop_ends_with_zero_and_the_next_start_has_everything() {
     let id = photon.operation(workflow()).await;
     let lease = photon.claim("a").await;
     photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
+    // The slot is freed a moment after the report was answered.
+    photon.until("/api/v1/agents/a", |agent| agent["currentOperations"] == json!([])).await;
     let (operation, agent) = (photon.shown(&id).await, photon.get("/api/v1/agents/a").await);
     assert_eq!(photon.stop(), 0);
     photon.restart().await;
