@@ -96,14 +96,31 @@ impl Claims {
     }
 
     /// Forgets claims whose clients have hung up.
-    pub fn forget_closed(&mut self) {
-        self.waiting.retain(|_, claim| !claim.reply.is_closed());
+    pub fn forget_closed(&mut self, now: Timestamp) {
+        let presence = &self.presence;
+        self.waiting.retain(|agent, claim| {
+            let closed = claim.reply.is_closed();
+            if closed {
+                presence.heard(agent, None, now, u64::MAX);
+            }
+            !closed
+        });
     }
 
-    /// Answers a claim. One into a dead connection costs the offer's time, no more.
-    pub fn answer(&self, claim: Claim, granted: Vec<Granted>, now: Timestamp) {
+    /// Answers a claim. One into a dead connection costs the offer's time, no more; if the same claim was
+    /// made again by its key, that one is answered.
+    pub fn answer(&mut self, claim: Claim, granted: Vec<Granted>, now: Timestamp) {
         // Waiting for our answer was no silence: that begins now.
         self.presence.heard(&claim.agent, None, now, u64::MAX);
-        let _ = claim.reply.send(granted);
+        let Claim { agent, metadata, reply, .. } = claim;
+        let Err(granted) = reply.send(granted) else { return };
+        let again = self.waiting.get(&agent).is_some_and(|waiting| waiting.metadata.key == metadata.key);
+        if again
+            && metadata.key.is_some()
+            && !granted.is_empty()
+            && let Some(waiting) = self.waiting.remove(&agent)
+        {
+            let _ = waiting.reply.send(granted);
+        }
     }
 }

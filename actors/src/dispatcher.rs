@@ -12,6 +12,7 @@ use actix::prelude::{
 use domain::agent::Agent;
 use domain::operation::Operation;
 use domain::operation::{Command, StepWish};
+use domain::views::operation_board::LeaseState;
 use domain::{AgentId, LeaseId, OperationId, Timestamp, agent};
 use futures_util::future::join_all;
 
@@ -32,6 +33,8 @@ const AGAIN_MS: u64 = 1_000;
 const STALL_MS: u64 = 1_000;
 /// How long a claim rests after everything it was matched with was refused.
 const REFUSED_MS: u64 = 100;
+/// Changed operations that are matched by themselves; when there are more, all are.
+const AMONG_MAX: usize = 64;
 /// Longest sleep, so that idle actors are sent to rest.
 const SLEEP_MAX_MS: u64 = 1_000;
 
@@ -183,14 +186,24 @@ impl Dispatcher {
             }
         };
         ctx.spawn(sending.into_actor(self).map(move |settled, dispatcher, ctx| {
-            dispatcher.sent.remove(&lease);
             if settled {
+                dispatcher.sent.remove(&lease);
                 dispatcher.look_at_lease(&lease, ctx);
             } else {
+                // It counts as sent until it is sent again, so that no change meanwhile sends it twice.
                 let later = Duration::from_millis(AGAIN_MS);
-                ctx.run_later(later, |dispatcher, ctx| dispatcher.send(again, ctx));
+                ctx.run_later(later, move |dispatcher, ctx| dispatcher.send_again(again, &lease, ctx));
             }
         }));
+    }
+
+    /// Sends what was not taken, unless the lease was granted anew in the meantime.
+    fn send_again(&mut self, owed: Owed, lease: &LeaseId, ctx: &mut Context<Self>) {
+        self.sent.remove(lease);
+        let held = self.desk.projected.views.read().operations.lease(lease) == LeaseState::Held;
+        if !(held && matches!(owed, Owed::Release(..))) {
+            self.send(owed, ctx);
+        }
     }
 
     /// After a loss the slot is to be freed, and after a refused reservation too.
@@ -207,7 +220,9 @@ impl Dispatcher {
 
     /// Matches ready steps and waiting agents: all of them, or only steps of the operations in `among`.
     fn match_waiting(&mut self, among: Option<&BTreeSet<OperationId>>, ctx: &mut Context<Self>) {
-        self.claims.forget_closed();
+        self.claims.forget_closed(self.desk.around.clock.now());
+        // For many it is cheaper to look at all in order than at each of them again and again.
+        let among = among.filter(|among| among.len() <= AMONG_MAX);
         if self.claims.is_empty() || self.turns.is_empty() || self.draining {
             return;
         }
@@ -237,6 +252,7 @@ impl Dispatcher {
 
     fn grant(&mut self, agent: AgentId, picks: Vec<Pick>, ctx: &mut Context<Self>) {
         let Some(claim) = self.claims.take(&agent) else { return };
+        self.desk.presence.heard(&agent, None, self.now(), u64::MAX);
         self.timers.clear(&Wake::Claim(agent.clone()));
         for pick in &picks {
             self.in_flight.insert(pick.lease.clone(), agent.clone());
@@ -283,7 +299,8 @@ impl Dispatcher {
         let until =
             self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));
         if let Some((before, handle)) = self.sleeping.take() {
-            if before <= until && before > now {
+            // One that is due already will fire: to put it off again and again would starve it.
+            if before <= until {
                 self.sleeping = Some((before, handle));
                 return;
             }
@@ -396,7 +413,7 @@ impl Dispatcher {
         let heard = self.desk.presence.seen(id).map(|seen| seen.at);
         let until = heard.map_or(now, |at| at.plus_ms(limit));
         // An agent that waits for an answer of ours is not silent.
-        if self.claims.waits(id) {
+        if self.claims.waits(id) || self.in_flight.values().any(|agent| agent == id) {
             self.timers.set(wake.clone(), now.plus_ms(limit));
         } else if until > now {
             self.timers.set(wake.clone(), until);

@@ -276,13 +276,24 @@ impl Core {
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
         }
         let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
+        // All first: what cannot be said of one lease must not cost the agent another.
+        for lease in &beat.leases {
+            if self.holder(&lease.lease).is_some_and(|(holder, _)| holder == *id) {
+                self.presence.renew(&lease.lease, self.now());
+            }
+        }
+        let mut failed = None;
         for lease in beat.leases {
             let name = lease.lease.clone();
-            match self.renew(id, lease, metadata).await? {
-                Some(renewed) => pulse.renewed.push(renewed),
-                None if self.is_cut(&name) => pulse.directives.push(Directive::Cancel(name)),
-                None => pulse.directives.push(Directive::Lost(name)),
+            match self.renew(id, lease, metadata).await {
+                Ok(Some(renewed)) => pulse.renewed.push(renewed),
+                Ok(None) if self.is_cut(&name) => pulse.directives.push(Directive::Cancel(name)),
+                Ok(None) => pulse.directives.push(Directive::Lost(name)),
+                Err(fault) => failed = failed.or(Some(fault)),
             }
+        }
+        if let Some(fault) = failed {
+            return Err(fault);
         }
         self.add_cut(&agent, &mut pulse);
         // Silence alone is no wish to drain: being heard has ended it.
@@ -320,7 +331,6 @@ impl Core {
         if holder != *agent {
             return Ok(None);
         }
-        self.presence.renew(&beat.lease, self.now());
         let mut renewed =
             Renewed { lease: beat.lease.clone(), remaining_ms: self.periods.lease_ms, checkpoint_kept: None };
         let sign = match beat.progress {

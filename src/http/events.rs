@@ -163,7 +163,7 @@ async fn backwards(
     limit: usize,
 ) -> Result<Found, ApiError> {
     let mut events: Vec<Arc<Recorded>> = Vec::new();
-    let (mut end, mut window, mut looked_at) = (end, limit as u64 * 2, 0);
+    let (mut end, mut window, mut looked_at, mut bytes) = (end, limit as u64 * 2, 0, 0);
     while end > floor.saturating_add(1) {
         let start = end.saturating_sub(window).max(floor.saturating_add(1)) - 1;
         let found = forwards(api, filter, start, end - 1, usize::MAX).await?;
@@ -173,7 +173,8 @@ async fn backwards(
             continue;
         }
         for recorded in found.events.into_iter().rev() {
-            if events.len() == limit {
+            bytes += recorded.body.len();
+            if events.len() == limit || (bytes > PAGE_BYTES_MAX && !events.is_empty()) {
                 let resume = events.last().map(|last| last.position.get());
                 return Ok(Found { events, resume });
             }
