@@ -48,33 +48,6 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told; for tests.
-#[derive(Debug)]
-pub struct ManualClock(AtomicI64);
-
-impl ManualClock {
-    /// Stands at `start`.
-    #[must_use]
-    pub fn at(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.as_micros()))
-    }
-
-    /// Moves on by `ms` milliseconds.
-    pub fn advance_ms(&self, ms: u64) {
-        self.0.fetch_max(self.now().plus_ms(ms).as_micros(), Ordering::Relaxed);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
-    }
-
-    fn raise_to(&self, floor: Timestamp) {
-        self.0.fetch_max(floor.as_micros(), Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

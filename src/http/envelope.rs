@@ -107,12 +107,6 @@ impl<T: Serialize> Reply<T> {
         Self { status: StatusCode::CREATED, ..Self::ok(data) }.header(header::LOCATION, location)
     }
 
-    /// 202, with the path where the outcome will be.
-    #[must_use]
-    pub fn accepted(data: T, location: impl Display) -> Self {
-        Self { status: StatusCode::ACCEPTED, ..Self::ok(data) }.header(header::LOCATION, location)
-    }
-
     /// The status of this refusal, but with data: a health report that is red.
     #[must_use]
     pub fn failing(code: Code, data: T, error: impl Into<String>) -> Self {
