@@ -2,7 +2,7 @@
 //! reads a stream in order to decide on it.
 
 use domain::{Aggregate, Timestamp};
-use events::{EventLog, ReadError, StreamId, Version};
+use events::{EventLog, ReadError, Since, StreamId, Version};
 use futures_util::StreamExt;
 use thiserror::Error;
 
@@ -55,7 +55,7 @@ pub async fn recover<A: Stored>(
     to: Option<u64>,
 ) -> Result<Recovered<A>, RecoveryError> {
     let Recovered { mut state, mut version } = from;
-    let mut history = log.read(stream, version);
+    let mut history = log.read(stream, Since::Version(version));
     while to.is_none_or(|to| version.get() < to)
         && let Some(recorded) = history.next().await
     {

@@ -19,7 +19,7 @@ use domain::operation::retry::RetryPolicy;
 use domain::operation::{Command, Operation};
 use domain::{Json, OperationId, PlatformRule};
 use events::faulty_log::{Fault, FaultyLog};
-use events::{EventLog, MemoryLog, StreamId, Version};
+use events::{EventLog, MemoryLog, Since, StreamId, Version};
 use futures_util::StreamExt;
 
 fn definition(name: &str) -> Definition {
@@ -121,7 +121,7 @@ async fn too_many_deaths_end_in_quarantine_which_is_recorded() {
     assert_eq!(core.supervisor.quarantined(), [stream_of::<Operation>(&id(1))]);
     let system = StreamId::new("system", "system").unwrap();
     until(|| core.projected.position().get() > 8).await;
-    let recorded = log.read(&system, Version::NONE).next().await.unwrap().unwrap();
+    let recorded = log.read(&system, Since::BEGINNING).next().await.unwrap().unwrap();
     assert_eq!(*recorded.name, *"stream.quarantined");
     assert_eq!(recorded.body, stream_of::<Operation>(&id(1)).as_str());
     // It is still there for readers.

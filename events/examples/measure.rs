@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use events::{Append, EventLog, Expected, NewEvent, Options, Position, SledLog, StreamId, Version};
+use events::{Append, EventLog, Expected, NewEvent, Options, Position, Since, SledLog, StreamId};
 use futures_util::StreamExt;
 use uuid::Uuid;
 
@@ -139,7 +139,7 @@ async fn read_streams(log: &SledLog, events: u64) -> Result<(), Failure> {
         let mut count = 0u64;
         for task in 0..4 {
             let stream = StreamId::new("operation", &format!("op-{task}-{round}"))?;
-            count += log.read(&stream, Version::NONE).count().await as u64;
+            count += log.read(&stream, Since::BEGINNING).count().await as u64;
         }
         println!("read 4 {what} streams: {count} events in {:.2} ms", begun.elapsed().as_secs_f64() * 1e3);
     }

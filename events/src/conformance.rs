@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use uuid::Uuid;
 
-use crate::log::{Append, AppendError, BoxFuture, EventLog, Expected, Head, ReadError, Refusal};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, Expected, Head, ReadError, Refusal, Since};
 use crate::record::{NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
@@ -171,11 +171,17 @@ pub async fn the_versions_of_a_stream_are_one_two_three(subject: &mut impl Subje
         for (index, event) in events.iter().enumerate() {
             assert_eq!((&event.stream, event.version), (stream, Version::new(index as u64 + 1)));
         }
-        let rest: Vec<_> = log.read(stream, Version::new(7)).map(Result::unwrap).collect().await;
+        let rest: Vec<_> =
+            log.read(stream, Since::Version(Version::new(7))).map(Result::unwrap).collect().await;
         assert_eq!(rest, events[7..]);
-        assert_eq!(log.read(stream, Version::new(1000)).count().await, 0);
+        for (index, event) in events.iter().enumerate() {
+            let since = Since::Position(event.position);
+            let rest: Vec<_> = log.read(stream, since).map(Result::unwrap).collect().await;
+            assert_eq!(rest, events[index + 1..], "since the position of an event of the stream");
+        }
+        assert_eq!(log.read(stream, Since::Version(Version::new(1000))).count().await, 0);
     }
-    assert_eq!(log.read(&stream("unknown"), Version::NONE).count().await, 0);
+    assert_eq!(log.read(&stream("unknown"), Since::BEGINNING).count().await, 0);
 }
 
 /// Clause 5, and P6: times never decrease.
@@ -395,7 +401,7 @@ pub fn append(stream: &StreamId, expected: Expected, first: u64, count: u64) -> 
 /// # Panics
 /// When the log cannot be read.
 pub async fn events_of(log: &dyn EventLog, stream: &StreamId) -> Vec<Arc<Recorded>> {
-    log.read(stream, Version::NONE).map(|event| event.expect("the stream can be read")).collect().await
+    log.read(stream, Since::BEGINNING).map(|event| event.expect("the stream can be read")).collect().await
 }
 
 /// The next `count` events of the whole log.

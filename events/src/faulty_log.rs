@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
 use crate::stream::{Position, StreamId, Version};
 
 /// What befalls one append.
@@ -134,8 +134,8 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
         }
     }
 
-    fn read(&self, stream: &StreamId, after: Version) -> EventStream {
-        self.inner.read(stream, after)
+    fn read(&self, stream: &StreamId, since: Since) -> EventStream {
+        self.inner.read(stream, since)
     }
 
     fn tail(&self, after: Position) -> EventStream {

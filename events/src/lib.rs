@@ -11,7 +11,7 @@ mod faults;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty_log;
 mod journal;
-mod live;
+pub mod live;
 mod log;
 mod memory_log;
 mod options;
@@ -23,7 +23,7 @@ mod stream;
 pub use faults::Faults;
 pub use log::{
     APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Head,
-    NAME_MAX_LEN, ReadError, Refusal,
+    NAME_MAX_LEN, ReadError, Refusal, Since,
 };
 pub use memory_log::MemoryLog;
 pub use options::Options;

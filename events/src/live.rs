@@ -1,5 +1,6 @@
-//! Owns the joint of history and live: the newest events in a bounded ring, and readers that take from the
-//! ring while they keep up and from the log's history when they do not.
+//! Owns the joint of history and live: the newest items in a bounded ring, and readers that take from the
+//! ring while they keep up and from history when they do not. The log's readers are here; whoever shows the
+//! log's events in a form of his own keeps a [`Feed`] of that form.
 //! Must never buffer for a reader: a reader pulls, and one that stops costs nothing.
 
 use std::collections::VecDeque;
@@ -14,11 +15,30 @@ use crate::log::{BoxFuture, EventStream, ReadError};
 use crate::record::Recorded;
 use crate::stream::Position;
 
-/// How many events a reader takes from the ring at once.
+/// How many items a reader takes from the ring at once.
 const PAGE_EVENTS: usize = 256;
 
 /// Some events, in order.
 pub(crate) type Page = Vec<Arc<Recorded>>;
+
+/// What a feed can hold: it has a place in the log.
+pub trait Placed {
+    /// Its place; that of the next item is later.
+    fn position(&self) -> Position;
+
+    /// What it holds in memory, roughly, in bytes.
+    fn held_bytes(&self) -> usize;
+}
+
+impl Placed for Recorded {
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.metadata.len() + self.body.len()
+    }
+}
 
 /// Everything that is no longer in the ring.
 pub(crate) trait History: Send + Sync + 'static {
@@ -27,105 +47,135 @@ pub(crate) trait History: Send + Sync + 'static {
     fn page(&self, after: Position) -> BoxFuture<'static, Result<Page, ReadError>>;
 }
 
-/// The newest events, and the signal that there are more.
-pub(crate) struct Feed {
-    ring: Mutex<Ring>,
+/// The newest items, and the signal that there are more.
+pub struct Feed<T> {
+    ring: Mutex<Ring<T>>,
     state: watch::Sender<State>,
 }
 
-/// How much the ring may hold; the newest event stays whatever its size.
-#[derive(Clone, Copy)]
-pub(crate) struct RingMax {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
+/// How much a ring may hold; the newest item stays whatever its size.
+#[derive(Debug, Clone, Copy)]
+pub struct RingMax {
+    /// Items.
+    pub events: usize,
+    /// Bytes, by [`Placed::held_bytes`].
+    pub bytes: usize,
 }
 
-struct Ring {
-    /// The ring holds every event after this position.
+struct Ring<T> {
+    /// The ring holds every item after this position.
     base: Position,
     end: Position,
-    events: VecDeque<Arc<Recorded>>,
+    events: VecDeque<Arc<T>>,
     bytes: usize,
     max: RingMax,
 }
 
-#[derive(Clone, Copy)]
-struct State {
-    end: Position,
-    closed: bool,
+/// How far a feed has come. Look at it before [`Feed::after`], so that what is published in between wakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The position of the newest item.
+    pub end: Position,
+    /// Whether no more will come.
+    pub closed: bool,
 }
 
-enum Taken {
-    Events(Page),
-    /// There is nothing after that position yet.
+/// What a feed has after a position.
+#[derive(Debug)]
+pub enum Taken<T> {
+    /// At least one item, in order.
+    Events(Vec<Arc<T>>),
+    /// Nothing yet.
     CaughtUp,
-    /// The ring has already dropped what comes next.
+    /// The ring has already dropped what comes next: history has it.
     Behind,
 }
 
-impl Feed {
+impl<T: Placed> Feed<T> {
     /// An empty ring for a log that ends at `end`.
-    pub(crate) fn new(end: Position, max: RingMax) -> Self {
+    #[must_use]
+    pub fn new(end: Position, max: RingMax) -> Self {
         let ring = Ring { base: end, end, events: VecDeque::new(), bytes: 0, max };
         Self { ring: Mutex::new(ring), state: watch::Sender::new(State { end, closed: false }) }
     }
 
-    /// Shows durable events to every reader.
-    pub(crate) fn publish(&self, events: Page) {
-        let Some(end) = events.last().map(|event| event.position) else { return };
+    /// Shows durable items to every reader.
+    pub fn publish(&self, events: Vec<Arc<T>>) {
+        let Some(end) = events.last().map(|event| event.position()) else { return };
         self.ring.lock().extend(events, end);
         self.state.send_modify(|state| state.end = end);
     }
 
+    /// Moves on without holding anything: readers find what came before in history.
+    pub fn skip_to(&self, end: Position) {
+        self.ring.lock().skip_to(end);
+        self.state.send_modify(|state| state.end = end);
+    }
+
     /// Lets readers end once they have read everything.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.state.send_modify(|state| state.closed = true);
     }
 
-    /// The position of the newest published event.
-    pub(crate) fn end(&self) -> Position {
+    /// The position of the newest published item.
+    #[must_use]
+    pub fn end(&self) -> Position {
         self.state.borrow().end
     }
 
-    fn is_behind(&self, after: Position) -> bool {
+    /// Follows how far the feed has come.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The oldest items after a position, 256 at most.
+    #[must_use]
+    pub fn after(&self, position: Position) -> Taken<T> {
+        self.ring.lock().after(position)
+    }
+
+    /// Whether the ring has dropped what comes after this position.
+    #[must_use]
+    pub fn is_behind(&self, after: Position) -> bool {
         after < self.ring.lock().base
     }
 }
 
-impl Ring {
-    fn extend(&mut self, events: Page, end: Position) {
+impl<T: Placed> Ring<T> {
+    fn extend(&mut self, events: Vec<Arc<T>>, end: Position) {
         self.end = end;
         for event in events {
-            self.bytes += size(&event);
+            self.bytes += event.held_bytes();
             self.events.push_back(event);
         }
         while self.events.len() > 1 && (self.events.len() > self.max.events || self.bytes > self.max.bytes) {
             if let Some(oldest) = self.events.pop_front() {
-                self.bytes -= size(&oldest);
-                self.base = oldest.position;
+                self.bytes -= oldest.held_bytes();
+                self.base = oldest.position();
             }
         }
     }
 
-    fn after(&self, position: Position) -> Taken {
+    fn skip_to(&mut self, end: Position) {
+        (self.base, self.end, self.bytes) = (end, end, 0);
+        self.events.clear();
+    }
+
+    fn after(&self, position: Position) -> Taken<T> {
         if position >= self.end {
             return Taken::CaughtUp;
         }
         if position < self.base {
             return Taken::Behind;
         }
-        let first = self.events.partition_point(|event| event.position <= position);
+        let first = self.events.partition_point(|event| event.position() <= position);
         Taken::Events(self.events.iter().skip(first).take(PAGE_EVENTS).cloned().collect())
     }
 }
 
-/// What an event holds in memory, roughly, in bytes.
-fn size(event: &Recorded) -> usize {
-    size_of::<Recorded>() + event.metadata.len() + event.body.len()
-}
-
 /// All events after a position: history first, then live.
-pub(crate) fn tail(feed: Arc<Feed>, history: Arc<dyn History>, after: Position) -> EventStream {
+pub(crate) fn tail(feed: Arc<Feed<Recorded>>, history: Arc<dyn History>, after: Position) -> EventStream {
     let state = feed.state.subscribe();
     let reader = Reader { feed, history, state, cursor: after, ahead: None };
     stream::try_unfold(reader, Reader::step)
@@ -135,7 +185,7 @@ pub(crate) fn tail(feed: Arc<Feed>, history: Arc<dyn History>, after: Position) 
 }
 
 struct Reader {
-    feed: Arc<Feed>,
+    feed: Arc<Feed<Recorded>>,
     history: Arc<dyn History>,
     state: watch::Receiver<State>,
     /// The last position given out; the join of history and live is nothing but this number.
@@ -154,7 +204,7 @@ impl Reader {
         loop {
             // Looked at before the ring, so that an event published in between wakes us again.
             let closed = self.state.borrow_and_update().closed;
-            let taken = self.feed.ring.lock().after(self.cursor);
+            let taken = self.feed.after(self.cursor);
             match taken {
                 Taken::Events(page) => return Ok(self.advance(page)),
                 Taken::Behind => return self.history_page().await,

@@ -49,8 +49,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// the future does not take it back.
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Head, AppendError>>;
 
-    /// The events of one stream after a version, oldest first; then it ends.
-    fn read(&self, stream: &StreamId, after: Version) -> EventStream;
+    /// The events of one stream since a place, oldest first; then it ends. Costs what it gives out, however
+    /// long the log is.
+    fn read(&self, stream: &StreamId, since: Since) -> EventStream;
 
     /// All events after a position, in order; then it waits for more, for as long as the log is open.
     /// Once the log is closed and all is read, the last item is [`ReadError::Closed`].
@@ -58,6 +59,29 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
+}
+
+/// Where the reading of a stream begins: at the first event after this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Since {
+    /// A place in the stream; [`Version::NONE`] for its beginning.
+    Version(Version),
+    /// A place in the whole log.
+    Position(Position),
+}
+
+impl Since {
+    /// From the stream's first event.
+    pub const BEGINNING: Self = Self::Version(Version::NONE);
+
+    /// Whether an event at this place comes after it.
+    #[must_use]
+    pub fn is_before(self, version: Version, position: Position) -> bool {
+        match self {
+            Self::Version(after) => version > after,
+            Self::Position(after) => position > after,
+        }
+    }
 }
 
 /// Where a stream stands after an append.

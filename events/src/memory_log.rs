@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use parking_lot::Mutex;
 
 use crate::live::{self, Feed, History, Page, RingMax};
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Refusal};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Refusal, Since};
 use crate::record::{EventId, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
@@ -26,7 +26,7 @@ pub struct MemoryLog {
 
 struct Inner {
     kept: Mutex<Kept>,
-    feed: Arc<Feed>,
+    feed: Arc<Feed<Recorded>>,
 }
 
 #[derive(Default)]
@@ -74,10 +74,10 @@ impl EventLog for MemoryLog {
         future::ready(answer).boxed()
     }
 
-    fn read(&self, stream: &StreamId, after: Version) -> EventStream {
+    fn read(&self, stream: &StreamId, since: Since) -> EventStream {
         let kept = self.inner.kept.lock();
         let events = kept.streams.get(stream).map(Vec::as_slice).unwrap_or_default();
-        let first = events.partition_point(|event| event.version <= after);
+        let first = events.partition_point(|event| !since.is_before(event.version, event.position));
         stream::iter(events[first..].to_vec()).map(Ok).boxed()
     }
 

@@ -23,10 +23,10 @@ use futures_util::{FutureExt, future};
 use tokio::sync::{oneshot, watch};
 
 use crate::live::{self, History};
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
 use crate::options::Options;
 use crate::sled_log::shared::{Shared, Status};
-use crate::stream::{Position, StreamId, Version};
+use crate::stream::{Position, StreamId};
 
 pub use open::OpenError;
 
@@ -107,8 +107,8 @@ impl EventLog for SledLog {
         }
     }
 
-    fn read(&self, stream: &StreamId, after: Version) -> EventStream {
-        reader::read(Arc::clone(&self.shared), stream, after)
+    fn read(&self, stream: &StreamId, since: Since) -> EventStream {
+        reader::read(Arc::clone(&self.shared), stream, since)
     }
 
     fn tail(&self, after: Position) -> EventStream {

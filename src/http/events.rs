@@ -8,7 +8,7 @@ use actors::recovery::RecoveryError;
 use domain::agent::Agent;
 use domain::operation::Operation;
 use domain::{AgentId, OperationId};
-use events::{EventLog, EventStream, Position, Recorded, StreamId, Version};
+use events::{EventLog, EventStream, Position, Recorded, Since, StreamId, Version};
 use futures_util::StreamExt;
 
 use super::Api;
@@ -118,7 +118,7 @@ async fn forwards(
     let mut events = Vec::new();
     let (mut looked_at, mut bytes) = (0, 0);
     let mut history = match &filter.stream {
-        Some(stream) => log.read(stream, Version::NONE),
+        Some(stream) => log.read(stream, Since::BEGINNING),
         None => tail(log, start, head),
     };
     while start < head
@@ -208,7 +208,8 @@ pub async fn of_operation(
     let revision = revision.ok_or_else(|| unknown(&id))?;
     let after = paging.after_number("version")? as u64;
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
-    let mut history = api.core.around.log.read(&stream_of::<Operation>(&id), Version::new(after));
+    let mut history =
+        api.core.around.log.read(&stream_of::<Operation>(&id), Since::Version(Version::new(after)));
     let mut events: Vec<Arc<Recorded>> = Vec::new();
     let mut bytes = 0;
     while events.len() < limit

@@ -7,7 +7,7 @@ use actix_web::http::header;
 use actors::Core;
 use actors::codec::{KeyUse, Metadata};
 use domain::AgentId;
-use events::{Position, StreamId, Version};
+use events::{Position, Since, StreamId, Version};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -99,7 +99,7 @@ pub async fn written_with(
     stream: &StreamId,
     key: [u8; 16],
 ) -> Result<Option<(KeyUse, u64)>, ApiError> {
-    let mut history = core.around.log.read(stream, Version::NONE);
+    let mut history = core.around.log.read(stream, Since::BEGINNING);
     let mut found = None;
     while let Some(recorded) = history.next().await {
         let recorded = recorded.map_err(actors::recovery::RecoveryError::from)?;

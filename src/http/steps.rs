@@ -8,7 +8,7 @@ use domain::agent::selection::Candidates;
 use domain::operation::event::StepError;
 use domain::operation::{Event, Operation};
 use domain::{OperationId, Timestamp};
-use events::Version;
+use events::Since;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -118,7 +118,7 @@ async fn attempts(
     step: u32,
     revision: u64,
 ) -> Result<Vec<AttemptView>, ApiError> {
-    let mut history = api.core.around.log.read(&stream_of::<Operation>(id), Version::NONE);
+    let mut history = api.core.around.log.read(&stream_of::<Operation>(id), Since::BEGINNING);
     let mut attempts: Vec<AttemptView> = Vec::new();
     while let Some(recorded) = history.next().await {
         let recorded = recorded.map_err(RecoveryError::from)?;

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::journal::record::Names;
 use crate::live::{History, Page};
-use crate::log::{BoxFuture, EventStream, ReadError};
+use crate::log::{BoxFuture, EventStream, ReadError, Since};
 use crate::record::Recorded;
 use crate::sled_log::shared::Shared;
 use crate::stream::{Position, StreamId, Version};
@@ -28,13 +28,14 @@ impl History for Shared {
     }
 }
 
-/// The events of a stream after a version, oldest first.
-pub(crate) fn read(shared: Arc<Shared>, stream: &StreamId, after: Version) -> EventStream {
+/// The events of a stream since a place, oldest first.
+pub(crate) fn read(shared: Arc<Shared>, stream: &StreamId, since: Since) -> EventStream {
     // The head is taken now: what is appended later belongs to later reads.
-    let Some(head) = shared.heads.read().get(stream).copied().filter(|head| head.version > after) else {
+    let head = shared.heads.read().get(stream).copied();
+    let Some(head) = head.filter(|head| since.is_before(head.version, head.position)) else {
         return stream::empty().boxed();
     };
-    let walk = Walk { shared, stream: stream.clone(), after, names: Names::default() };
+    let walk = Walk { shared, stream: stream.clone(), since, names: Names::default() };
     let begin = move |mut walk: Walk| walk.back_from(head.version, head.position).map(|left| (walk, left));
     stream::once(off_thread(move || begin(walk)))
         .map_ok(|(walk, left)| stream::try_unfold((walk, left), |(walk, left)| next_page(walk, left)))
@@ -69,7 +70,7 @@ async fn next_page(mut walk: Walk, mut left: Left) -> Result<Option<(Page, (Walk
 struct Walk {
     shared: Arc<Shared>,
     stream: StreamId,
-    after: Version,
+    since: Since,
     names: Names,
 }
 
@@ -78,7 +79,7 @@ impl Walk {
     fn back_from(&mut self, mut version: Version, mut position: Position) -> Result<Left, ReadError> {
         let mut left = Left { older: Vec::new(), newest: Page::new() };
         let mut bytes = 0;
-        while version > self.after {
+        while version > Version::NONE && self.since.is_before(version, position) {
             let (event, previous) = self.event(position, version)?;
             bytes += size_of::<Recorded>() + event.metadata.len() + event.body.len();
             if bytes <= STREAM_PAGE_BYTES || left.newest.is_empty() {

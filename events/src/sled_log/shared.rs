@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::live::Feed;
 use crate::log::ReadError;
+use crate::record::Recorded;
 use crate::sled_log::generation::Generation;
 use crate::sled_log::ledger::Heads;
 use crate::sled_log::queue::Queue;
@@ -20,7 +21,7 @@ pub(crate) struct Shared {
     pub(crate) folder: PathBuf,
     pub(crate) queue: Queue,
     pub(crate) heads: Arc<RwLock<Heads>>,
-    pub(crate) feed: Arc<Feed>,
+    pub(crate) feed: Arc<Feed<Recorded>>,
     pub(crate) status: watch::Sender<Status>,
     /// Oldest first, never empty.
     generations: RwLock<Vec<Arc<Generation>>>,
@@ -38,7 +39,7 @@ impl Shared {
         folder: PathBuf,
         queue: Queue,
         heads: Arc<RwLock<Heads>>,
-        feed: Feed,
+        feed: Feed<Recorded>,
         generations: Vec<Arc<Generation>>,
     ) -> Self {
         let (feed, status) = (Arc::new(feed), watch::Sender::default());

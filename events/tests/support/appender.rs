@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use events::{Append, EventLog, Expected, NewEvent, Options, Position, Recorded, SledLog, StreamId, Version};
+use events::{Append, EventLog, Expected, NewEvent, Options, Position, Recorded, Since, SledLog, StreamId};
 use futures_util::StreamExt;
 use uuid::Uuid;
 
@@ -200,7 +200,7 @@ impl Judge {
                 found.iter().filter(|(n, _)| *n % 7 == stream).flat_map(|(_, e)| e).collect();
             expected.sort_by_key(|event| event.position);
             let stream = append(stream).stream;
-            let mut read = log.read(&stream, Version::NONE);
+            let mut read = log.read(&stream, Since::BEGINNING);
             for event in expected {
                 let next =
                     read.next().await.ok_or("a stream is too short")?.map_err(|error| error.to_string())?;
