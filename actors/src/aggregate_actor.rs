@@ -230,6 +230,10 @@ impl<A: Stored> AggregateActor<A> {
             batch.commands.push(execute);
             batch.answers.push(answer);
         }
+        // Most actors get one command and then rest: they need not keep room for more.
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
         batch
     }
 

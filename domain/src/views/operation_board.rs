@@ -33,7 +33,7 @@ pub struct Row {
     /// Platforms of its steps, each once.
     pub platforms: Vec<PlatformName>,
     /// Entries of the metadata that are short texts, numbers or truths.
-    pub metadata: Vec<(String, String)>,
+    pub metadata: Box<[(String, String)]>,
     /// Most steps that may be under way at once.
     pub max_parallel: Option<u32>,
     /// When it must have ended.
@@ -258,8 +258,8 @@ fn platforms(steps: &[StepDefinition]) -> Vec<PlatformName> {
     names.into_iter().cloned().collect()
 }
 
-fn filterable(metadata: &Json) -> Vec<(String, String)> {
-    let Value::Object(fields) = metadata.value() else { return Vec::new() };
+fn filterable(metadata: &Json) -> Box<[(String, String)]> {
+    let Value::Object(fields) = metadata.value() else { return Box::default() };
     let texts = fields.into_iter().filter_map(|(key, value)| {
         let text = match value {
             Value::String(text) => text,
