@@ -65,7 +65,7 @@ fn definition() -> Definition {
         priority: Priority::High,
         agents: vec![agent()],
         platforms: vec!["worker".parse().unwrap()],
-        workflow: vec![step],
+        workflow: vec![step].into(),
         deadline: Some(moment()),
         metadata: json(r#"{"repo":"photon"}"#),
         failure_policy: FailurePolicy::Continue,

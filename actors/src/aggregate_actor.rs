@@ -138,7 +138,8 @@ pub struct AggregateActor<A: Stored> {
     stream: StreamId,
     around: Arc<Surroundings>,
     phase: Phase,
-    state: Option<A>,
+    /// Shared with the receipts of those who asked for it.
+    state: Option<Arc<A>>,
     version: Version,
     waiting: VecDeque<Execute<A>>,
     in_flight: bool,
@@ -188,7 +189,7 @@ impl<A: Stored> AggregateActor<A> {
     fn loaded(&mut self, outcome: Result<Recovered<A>, RecoveryError>, ctx: &mut Context<Self>) {
         match outcome {
             Ok(recovered) => {
-                (self.state, self.version) = (recovered.state, recovered.version);
+                (self.state, self.version) = (recovered.state.map(Arc::new), recovered.version);
                 self.phase = Phase::Running;
                 self.pump(ctx);
             }
@@ -229,6 +230,10 @@ impl<A: Stored> AggregateActor<A> {
             batch.commands.push(execute);
             batch.answers.push(answer);
         }
+        // Most actors get one command and then rest: they need not keep room for more.
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
         batch
     }
 
@@ -243,7 +248,7 @@ impl<A: Stored> AggregateActor<A> {
         }
         let now = self.around.clock.now();
         let given = Given { now, world: &self.around.world };
-        let decided = A::decide(self.state.as_ref(), &self.id, &execute.command, &given);
+        let decided = A::decide(self.state.as_deref(), &self.id, &execute.command, &given);
         let decided = decided.map_err(DispatchError::Rejected)?;
         let mut encoded = Vec::with_capacity(decided.len());
         let metadata = if decided.is_empty() { bytes::Bytes::new() } else { execute.metadata.encode() };
@@ -259,11 +264,15 @@ impl<A: Stored> AggregateActor<A> {
             });
         }
         events.append(&mut encoded);
-        for event in &decided {
-            self.state = A::evolve(self.state.take(), event, now);
+        if !decided.is_empty() {
+            let before = self.state.take().map(Arc::unwrap_or_clone);
+            let after = decided.iter().fold(before, |state, event| A::evolve(state, event, now));
+            self.state = after.map(Arc::new);
+        }
+        for _ in &decided {
             self.version = self.version.next();
         }
-        let state = if execute.wants_state { self.state.clone().map(Arc::new) } else { None };
+        let state = self.state.clone().filter(|_| execute.wants_state);
         let events = decided.into_iter().map(Arc::new).collect();
         Ok(Receipt { version: self.version, position: None, events, state })
     }

@@ -19,6 +19,7 @@ use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
 use crate::codec::{CodecError, Metadata, Stored};
 use crate::keys::Keys;
+use crate::reached::Reached;
 use crate::supervisor::{Supervisor, Vital};
 
 /// Events folded under one lock.
@@ -50,7 +51,7 @@ pub struct Projected {
     pub views: RwLock<Views>,
     /// Idempotency keys.
     pub keys: Mutex<Keys>,
-    position: watch::Sender<Position>,
+    reached: Reached,
     fault: watch::Sender<Option<Fault>>,
     changes: Mutex<Changes>,
     changed: Notify,
@@ -62,7 +63,7 @@ impl Default for Projected {
         Self {
             views: RwLock::default(),
             keys: Mutex::default(),
-            position: watch::Sender::new(Position::START),
+            reached: Reached::default(),
             fault: watch::Sender::new(None),
             changes: Mutex::default(),
             changed: Notify::new(),
@@ -75,17 +76,12 @@ impl Projected {
     /// Where the views stand.
     #[must_use]
     pub fn position(&self) -> Position {
-        *self.position.borrow()
+        self.reached.position()
     }
 
     /// Waits until the views have reached a position. False when they have not within the deadline.
     pub async fn reached(&self, position: Position, deadline: Duration) -> bool {
-        if self.position() >= position {
-            return true;
-        }
-        let mut receiver = self.position.subscribe();
-        let reached = receiver.wait_for(|reached| *reached >= position);
-        matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
+        self.reached.wait_for(position, deadline).await
     }
 
     /// Why the core cannot go on, once that has happened.
@@ -138,7 +134,7 @@ impl Projected {
         }
         drop(views);
         if let Some(last) = chunk.last() {
-            self.position.send_replace(last.position);
+            self.reached.advance(last.position);
         }
         self.tell(touched);
     }

@@ -41,7 +41,8 @@ fn definition(name: &str) -> Definition {
             requires: domain::operation::definition::Requirements::default(),
             when: None,
             continue_on_error: false,
-        }],
+        }]
+        .into(),
         deadline: None,
         metadata: Json::object(),
         failure_policy: FailurePolicy::FailFast,

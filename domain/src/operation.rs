@@ -120,7 +120,7 @@ impl Operation {
     fn created(definition: &Definition, at: Timestamp) -> Self {
         let definition = Arc::new(definition.clone());
         Self {
-            run: Run::of(&definition),
+            run: Run::of(&definition.workflow),
             asked: Arc::clone(&definition),
             definition,
             results: BTreeMap::new(),

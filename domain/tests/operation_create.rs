@@ -198,9 +198,9 @@ fn texts_and_lists_must_be_short_and_plain() {
     let platforms = changed(|it| it.platforms = vec!["worker".parse().unwrap(); 65]);
     assert_eq!(platforms, one("too_many", "/platforms"));
     assert_eq!(changed(|it| it.max_parallel = Some(0)), one("out_of_bounds", "/maxParallel"));
-    let inputs = changed(|it| it.workflow[0].inputs = Json::null());
+    let inputs = changed(|it| Arc::make_mut(&mut it.workflow)[0].inputs = Json::null());
     assert_eq!(inputs, one("not_an_object", "/workflow/0/inputs"));
-    let needs = changed(|it| it.workflow[0].requires.capabilities = vec![String::new()]);
+    let needs = changed(|it| Arc::make_mut(&mut it.workflow)[0].requires.capabilities = vec![String::new()]);
     assert_eq!(needs, one("malformed", "/workflow/0/requires/capabilities/0"));
 }
 

@@ -22,6 +22,7 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     let settings = arguments.flags.load()?;
     start_log(&settings)?;
+    prefer_small_pages();
     for warning in settings.warnings() {
         tracing::warn!(warning, "configuration is odd");
     }
@@ -46,6 +47,14 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
         () = server.stop() => Ok(exit),
         _ = signals.next() => Ok(Exit::INTERRUPTED),
     }
+}
+
+/// What the server holds are millions of small pieces that come and go: of large pages, which the system
+/// clears and keeps as a whole, up to a third stayed empty: see docs/MEASUREMENTS.md.
+fn prefer_small_pages() {
+    // Without it everything works as well; only Linux knows it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The signals, or why they cannot be watched.

@@ -240,7 +240,7 @@ impl About<'_> {
 
     fn fail(&self, error: &StepError, retryable: bool, retry_after_ms: u64) -> Result<Vec<Event>, Rejection> {
         let error = &error.kept();
-        if self.run.status.holder().is_none() && self.run.error.as_ref() == Some(error) {
+        if self.run.status.holder().is_none() && self.run.error.as_deref() == Some(error) {
             return Ok(Vec::new());
         }
         self.require_held()?;

@@ -1,5 +1,7 @@
 //! What an operation was asked to be. Holds the request's facts; decides nothing.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::operation::retry::RetryPolicy;
@@ -135,8 +137,9 @@ pub struct Definition {
     pub agents: Vec<AgentId>,
     /// Platforms it says it uses; empty means those of its steps.
     pub platforms: Vec<PlatformName>,
-    /// The graph of steps.
-    pub workflow: Vec<StepDefinition>,
+    /// The graph of steps, shared by all who look at it: it never changes.
+    #[serde(with = "shared")]
+    pub workflow: Arc<[StepDefinition]>,
     /// When it must have ended.
     pub deadline: Option<Timestamp>,
     /// Free data of the caller: an object.
@@ -147,4 +150,24 @@ pub struct Definition {
     pub max_parallel: Option<u32>,
     /// Whether it starts by being created.
     pub auto_start: bool,
+}
+
+/// A shared list is stored as a list.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        list: &Arc<[T]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        (**list).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[T]>, D::Error> {
+        Vec::deserialize(deserializer).map(Arc::from)
+    }
 }

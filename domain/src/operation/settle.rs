@@ -70,7 +70,7 @@ impl<'o> Settlement<'o> {
 
     fn satisfy(&mut self, position: usize, now: Now) {
         self.sight.settle(position, now);
-        for dependent in &self.run().skeleton.dependents[position] {
+        for dependent in &*self.run().skeleton.dependents[position] {
             let added = self.satisfied.entry(*dependent).or_default();
             *added += 1;
             if *added == self.run().steps[*dependent].unsatisfied {
@@ -139,7 +139,7 @@ impl<'o> Settlement<'o> {
         let mut skipped = Vec::new();
         let mut waiting = vec![position];
         while let Some(at) = waiting.pop() {
-            for dependent in &self.run().skeleton.dependents[at] {
+            for dependent in &*self.run().skeleton.dependents[at] {
                 let open = !self.run().steps[*dependent].status.is_settled();
                 if open && !self.sight.settles(*dependent) {
                     self.sight.settle(*dependent, Now { status: "skipped", result: None, error: None });

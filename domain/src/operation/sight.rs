@@ -65,7 +65,7 @@ impl<'o> Sight<'o> {
         let run = &self.operation.run.steps[position];
         let (status, result, error) = match self.now.get(&position) {
             Some(now) => (now.status, now.result.as_ref(), now.error.as_ref()),
-            None => (run.status.name(), self.operation.results.get(&number), run.error.as_ref()),
+            None => (run.status.name(), self.operation.results.get(&number), run.error.as_deref()),
         };
         let error = error.map(|error| json!({"code": error.code, "message": error.message}));
         let shown = json!({"result": result.map(Json::value), "status": status, "error": error});

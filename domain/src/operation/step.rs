@@ -1,10 +1,10 @@
 //! Where every step of an operation stands, without payloads. Folded by the aggregate and by the
 //! operation board alike, so that scheduling and deciding can never disagree.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::operation::definition::{Definition, StepDefinition};
+use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, SkipReason, StepError};
 use crate::{AgentId, Timestamp};
 
@@ -138,8 +138,8 @@ pub struct StepRun {
     pub checkpointed_at: Option<Timestamp>,
     /// Who had the newest grant.
     pub agent: Option<AgentId>,
-    /// The last failure.
-    pub error: Option<StepError>,
+    /// The last failure; boxed, since most steps have none.
+    pub error: Option<Box<StepError>>,
     /// When the newest attempt began.
     pub started_at: Option<Timestamp>,
     /// When it was settled.
@@ -152,39 +152,48 @@ pub struct StepRun {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Skeleton {
     /// The steps as they were asked for.
-    pub steps: Vec<StepDefinition>,
+    pub steps: Arc<[StepDefinition]>,
     /// Per step: positions of those it depends on.
-    pub dependencies: Vec<Vec<usize>>,
+    pub dependencies: Box<[Box<[usize]>]>,
     /// Per step: positions of those that depend on it.
-    pub dependents: Vec<Vec<usize>>,
-    index: HashMap<u32, usize>,
+    pub dependents: Box<[Box<[usize]>]>,
+    /// Numbers and positions, by number.
+    index: Box<[(u32, usize)]>,
 }
 
 impl Skeleton {
     /// Links a validated workflow; unknown numbers in an unchecked one are left out.
     #[must_use]
-    pub fn of(steps: &[StepDefinition]) -> Self {
-        let index: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (step.step, at)).collect();
-        let mut dependencies = vec![Vec::new(); steps.len()];
+    pub fn of(steps: Arc<[StepDefinition]>) -> Self {
+        let mut index: Box<[(u32, usize)]> =
+            steps.iter().enumerate().map(|(at, step)| (step.step, at)).collect();
+        index.sort_unstable();
+        let mut dependencies = Vec::with_capacity(steps.len());
         let mut dependents = vec![Vec::new(); steps.len()];
         for (at, step) in steps.iter().enumerate() {
-            let mut known: Vec<usize> =
-                step.dependencies.iter().filter_map(|number| index.get(number)).copied().collect();
+            let known = step.dependencies.iter().filter_map(|number| position(&index, *number));
+            let mut known: Vec<usize> = known.collect();
             known.sort_unstable();
             known.dedup();
             for other in &known {
                 dependents[*other].push(at);
             }
-            dependencies[at] = known;
+            dependencies.push(known.into_boxed_slice());
         }
-        Self { steps: steps.to_vec(), dependencies, dependents, index }
+        let dependents = dependents.into_iter().map(Vec::into_boxed_slice).collect();
+        Self { steps, dependencies: dependencies.into(), dependents, index }
     }
 
     /// Position of the step with this number.
     #[must_use]
     pub fn position(&self, number: u32) -> Option<usize> {
-        self.index.get(&number).copied()
+        position(&self.index, number)
     }
+}
+
+fn position(index: &[(u32, usize)], number: u32) -> Option<usize> {
+    let found = index.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+    Some(index[found].1)
 }
 
 /// All steps' runs, and the sets that scheduling asks for.
@@ -212,8 +221,8 @@ pub struct Run {
 impl Run {
     /// Before the first step.
     #[must_use]
-    pub fn of(definition: &Definition) -> Self {
-        let skeleton = Skeleton::of(&definition.workflow);
+    pub fn of(steps: &Arc<[StepDefinition]>) -> Self {
+        let skeleton = Skeleton::of(Arc::clone(steps));
         let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
             status: StepStatus::Pending,
             attempts: 0,
@@ -321,7 +330,7 @@ impl Run {
                 self.settle(position, StepStatus::Completed, at);
             }
             Event::StepFailed(failed) => {
-                step.error = Some(failed.error.clone());
+                step.error = Some(Box::new(failed.error.clone()));
                 if failed.is_final {
                     self.settle(position, StepStatus::Failed, at);
                 }
@@ -332,7 +341,7 @@ impl Run {
             }
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
-                step.error = Some(lost.error());
+                step.error = Some(Box::new(lost.error()));
             }
             _ => {}
         }
@@ -394,7 +403,7 @@ impl Run {
 
     fn satisfy_dependents(&mut self, position: usize) {
         let skeleton = Arc::clone(&self.skeleton);
-        for dependent in &skeleton.dependents[position] {
+        for dependent in &*skeleton.dependents[position] {
             let step = &mut self.steps[*dependent];
             step.unsatisfied = step.unsatisfied.saturating_sub(1);
             if step.unsatisfied == 0 && step.status == StepStatus::Pending {

@@ -121,18 +121,23 @@ impl Check<'_> {
     fn agents_and_platforms(&mut self) {
         self.faults.extend(unknown_agents(&self.definition.agents, self.given));
         for (index, platform) in self.definition.platforms.iter().enumerate() {
-            self.platform(format!("/platforms/{index}"), None, platform);
+            self.platform(|| format!("/platforms/{index}"), None, platform);
         }
     }
 
-    fn platform(&mut self, pointer: String, step: Option<u32>, platform: &PlatformName) -> bool {
+    fn platform(
+        &mut self,
+        pointer: impl FnOnce() -> String,
+        step: Option<u32>,
+        platform: &PlatformName,
+    ) -> bool {
         let known = &self.given.world.platforms;
         if known.contains_key(platform) {
             return true;
         }
         let names: Vec<&str> = known.keys().map(PlatformName::as_str).collect();
         let detail = format!("platform {platform} is not available; available: {}", names.join(", "));
-        self.faults.push(Fault { pointer, step, code: "platform_unavailable", detail });
+        self.faults.push(Fault { pointer: pointer(), step, code: "platform_unavailable", detail });
         false
     }
 
@@ -154,7 +159,7 @@ impl Check<'_> {
     }
 
     fn performer(&mut self, index: usize, step: &StepDefinition) {
-        if self.platform(format!("/workflow/{index}/platform"), Some(step.step), &step.platform) {
+        if self.platform(|| format!("/workflow/{index}/platform"), Some(step.step), &step.platform) {
             let rule = &self.given.world.platforms[&step.platform];
             if let PlatformRule::Actions(actions) = rule
                 && !actions.iter().any(|known| known == step.action.as_str())

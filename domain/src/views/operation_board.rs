@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use crate::operation::definition::{Definition, Priority};
+use crate::operation::definition::{Definition, Priority, StepDefinition};
 use crate::operation::event::{Patch, StepLeaseLost};
 use crate::operation::step::{Run, Status};
 use crate::operation::{self, Event};
@@ -30,10 +30,10 @@ pub struct Row {
     pub agents: Vec<AgentId>,
     /// Agents that were given a step, and those its steps ask for.
     pub agents_used: BTreeSet<AgentId>,
-    /// Platforms of its steps.
-    pub platforms: BTreeSet<PlatformName>,
+    /// Platforms of its steps, each once.
+    pub platforms: Vec<PlatformName>,
     /// Entries of the metadata that are short texts, numbers or truths.
-    pub metadata: Vec<(String, String)>,
+    pub metadata: Box<[(String, String)]>,
     /// Most steps that may be under way at once.
     pub max_parallel: Option<u32>,
     /// When it must have ended.
@@ -61,7 +61,8 @@ pub struct Row {
 /// All operations.
 #[derive(Clone, Debug, Default)]
 pub struct OperationBoard {
-    rows: HashMap<OperationId, Row>,
+    /// Boxed, so that the table does not move them when it grows.
+    rows: HashMap<OperationId, Box<Row>>,
     by_age: BTreeSet<(Timestamp, OperationId)>,
     open: BTreeSet<OperationId>,
     counts: HashMap<(Status, Priority), usize>,
@@ -71,7 +72,7 @@ impl OperationBoard {
     /// One row.
     #[must_use]
     pub fn get(&self, id: &OperationId) -> Option<&Row> {
-        self.rows.get(id)
+        self.rows.get(id).map(AsRef::as_ref)
     }
 
     /// Operations that have not ended.
@@ -131,7 +132,7 @@ impl OperationBoard {
         &'b self,
         keys: impl Iterator<Item = &'b (Timestamp, OperationId)>,
     ) -> impl Iterator<Item = (&'b OperationId, &'b Row)> {
-        keys.filter_map(|(_, id)| self.rows.get(id).map(|row| (id, row)))
+        keys.filter_map(|(_, id)| self.get(id).map(|row| (id, row)))
     }
 
     /// Folds one fact of one operation.
@@ -157,7 +158,7 @@ impl OperationBoard {
         *self.counts.entry((row.status, row.priority)).or_default() += 1;
         self.by_age.insert((at, id.clone()));
         self.open.insert(id.clone());
-        self.rows.insert(id.clone(), row);
+        self.rows.insert(id.clone(), Box::new(row));
     }
 
     fn recount(&mut self, before: (Status, Priority), after: (Status, Priority)) {
@@ -178,7 +179,7 @@ impl Row {
             status_reason: None,
             agents: definition.agents.clone(),
             agents_used: steps.iter().filter_map(|step| step.agent.clone()).collect(),
-            platforms: steps.iter().map(|step| step.platform.clone()).collect(),
+            platforms: platforms(steps),
             metadata: filterable(&definition.metadata),
             max_parallel: definition.max_parallel,
             deadline: definition.deadline,
@@ -245,16 +246,20 @@ impl Row {
 impl Run {
     /// A run whose skeleton has no payloads: for scheduling only.
     fn lean(definition: &Definition) -> Self {
-        let mut lean = definition.clone();
-        for step in &mut lean.workflow {
-            step.inputs = Json::object();
-        }
-        Self::of(&lean)
+        let inputs = Json::object();
+        let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
+        Self::of(&definition.workflow.iter().map(lean).collect())
     }
 }
 
-fn filterable(metadata: &Json) -> Vec<(String, String)> {
-    let Value::Object(fields) = metadata.value() else { return Vec::new() };
+/// In the order of their names.
+fn platforms(steps: &[StepDefinition]) -> Vec<PlatformName> {
+    let names: BTreeSet<&PlatformName> = steps.iter().map(|step| &step.platform).collect();
+    names.into_iter().cloned().collect()
+}
+
+fn filterable(metadata: &Json) -> Box<[(String, String)]> {
+    let Value::Object(fields) = metadata.value() else { return Box::default() };
     let texts = fields.into_iter().filter_map(|(key, value)| {
         let text = match value {
             Value::String(text) => text,

@@ -76,7 +76,7 @@ pub(crate) fn definition(workflow: Vec<StepDefinition>) -> Definition {
         priority: Priority::Medium,
         agents: Vec::new(),
         platforms: Vec::new(),
-        workflow,
+        workflow: workflow.into(),
         deadline: None,
         metadata: Json::object(),
         failure_policy: FailurePolicy::FailFast,

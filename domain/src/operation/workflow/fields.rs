@@ -71,8 +71,8 @@ pub(super) fn of_step(index: usize, step: &StepDefinition) -> Vec<Fault> {
     breaches.extend(of_requirements(&step.requires).into_iter().map(|breach| breach.at("/requires")));
     let codes = bounds::slugs("nonRetryableErrors", &step.retry.non_retryable_errors, CODES_MAX);
     breaches.extend(codes.into_iter().map(|breach| breach.at("/retryPolicy/nonRetryableErrors")));
-    let place = format!("/workflow/{index}");
-    breaches.into_iter().map(|breach| fault(breach.at(&place), Some(step.step))).collect()
+    let placed = |breach: Breach| fault(breach.at(&format!("/workflow/{index}")), Some(step.step));
+    breaches.into_iter().map(placed).collect()
 }
 
 fn of_requirements(requires: &Requirements) -> Vec<Breach> {
