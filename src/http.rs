@@ -25,6 +25,8 @@ pub mod query;
 pub mod reading;
 pub mod refusal;
 pub mod routing;
+#[cfg(feature = "testing")]
+mod sabotage;
 pub mod steps;
 
 use std::sync::Arc;
@@ -98,6 +100,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/events").get(events::list))
         .service(resource("/openapi.json").get(docs::openapi))
         .service(docs::pages());
+    #[cfg(feature = "testing")]
+    config.configure(sabotage::routes);
 }
 
 /// Requests that wait for something on purpose and have a deadline of their own.
