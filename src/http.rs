@@ -4,6 +4,7 @@ pub mod agent_request;
 pub mod agent_view;
 pub mod agents;
 pub mod body;
+pub mod compression;
 pub mod context;
 pub mod dashboard;
 pub mod docs;
