@@ -299,3 +299,23 @@ async fn history_is_paged_both_ways_and_filtered() {
     assert_eq!(walk("agent=one&limit=1").await.len(), 1);
     assert_eq!(walk(&format!("after={}", forwards[3])).await, forwards[4..]);
 }
+
+#[tokio::test]
+async fn steps_are_listed_in_pages_and_counted_when_asked() {
+    let photon = Photon::start().await;
+    let id = photon.operation((1..=5).map(|number| step(number, "work", &[], json!({}))).collect()).await;
+    let path = format!("/api/v1/operations/{id}/steps");
+    let uncounted = photon.get(&path).await.expect(200);
+    assert_eq!(uncounted.body["page"], json!({"nextCursor": null, "hasMore": false, "limit": 50}));
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = photon.get(&format!("{path}?limit=2&count=true{cursor}")).await.expect(200);
+        assert_eq!((&page.body["page"]["total"], &page.body["page"]["limit"]), (&json!(5), &json!(2)));
+        seen.extend(page.data().as_array().unwrap().iter().map(|step| step["step"].as_u64().unwrap()));
+        let Some(next) = page.body["page"]["nextCursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    photon.get(&format!("{path}?count=maybe")).await.refused(400, "invalid_parameter");
+    photon.get(&format!("{path}?total=true")).await.refused(400, "unknown_parameter");
+}
