@@ -125,3 +125,31 @@ async fn an_operation_that_panics_again_and_again_is_put_out_of_service_alone() 
     rename(&photon, &bystander, "undisturbed").await.expect(200);
     photon.get("/health/ready").await.expect(200);
 }
+
+#[tokio::test]
+async fn a_lease_whose_operation_is_out_of_service_costs_the_agent_no_other() {
+    let photon = Photon::configured("[agents]\nlease_ms = 1000\n").await;
+    let config = json!({"heartbeatIntervalMs": 0, "maxConcurrentSteps": 2});
+    photon.post("/api/v1/agents", json!({"id": "a", "config": config})).await.expect(201);
+    let hurt = photon.operation(json!([step(1, "work", &[], json!({}))])).await;
+    let bad = photon.claim("a").await;
+    let kept = photon.operation(json!([step(1, "work", &[], json!({}))])).await;
+    let good = photon.claim("a").await;
+    let named: Vec<Value> =
+        [&bad, &good].map(|lease| json!({"leaseId": lease["leaseId"], "progress": 40})).into();
+    let beat = || photon.post("/api/v1/agents/a/heartbeat", json!({"leases": named}));
+    assert_eq!(beat().await.expect(200).data()["renewed"].as_array().unwrap().len(), 2);
+    for death in 1..=5 {
+        beat().await.expect(200);
+        sabotage(&photon, &hurt, death).await;
+    }
+    // Longer than two lease periods.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_millis(2_200) {
+        beat().await.refused(503, "quarantined");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(photon.shown(&kept).await["workflow"][0]["status"], json!("running"));
+    photon.report(&good, "complete", json!({"result": 1})).await.expect(200);
+    assert_eq!(photon.shown(&kept).await["status"], json!("completed"));
+}
