@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
-use crate::http::{self, Api, context, error, health, routing};
+use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::settings::Settings;
 
 /// A connection whose reader takes nothing for so long is closed, in milliseconds.
@@ -209,6 +209,7 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
             .configure(http::routes)
             .default_service(web::to(routing::not_found))
             .wrap(from_fn(http::metrics::measure))
+            .wrap(from_fn(compression::compress))
             .wrap(from_fn(guard::protect))
             .wrap(from_fn(context::enter))
     });

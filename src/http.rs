@@ -4,6 +4,7 @@ pub mod agent_request;
 pub mod agent_view;
 pub mod agents;
 pub mod body;
+pub mod compression;
 pub mod context;
 pub mod dashboard;
 pub mod docs;
@@ -25,6 +26,8 @@ pub mod query;
 pub mod reading;
 pub mod refusal;
 pub mod routing;
+#[cfg(feature = "testing")]
+mod sabotage;
 pub mod steps;
 
 use std::sync::Arc;
@@ -98,6 +101,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/events").get(events::list))
         .service(resource("/openapi.json").get(docs::openapi))
         .service(docs::pages());
+    #[cfg(feature = "testing")]
+    config.configure(sabotage::routes);
 }
 
 /// Requests that wait for something on purpose and have a deadline of their own.

@@ -39,6 +39,16 @@ async fn the_openapi_document_names_exactly_the_routes_there_are() {
     assert_eq!(documented, routed());
 }
 
+/// `testing` is on in `cargo test --all-features`; this is what everybody else runs.
+#[cfg(not(feature = "testing"))]
+#[tokio::test]
+async fn a_normal_build_has_no_way_to_make_an_actor_panic() {
+    let photon = Photon::start().await;
+    let id = photon.operation(json!([step(1, "work", &[], json!({}))])).await;
+    let path = format!("/testing/operations/{id}/panic");
+    photon.post(&path, json!({})).await.refused(404, "not_found");
+}
+
 #[tokio::test]
 async fn the_docs_page_needs_nothing_from_outside() {
     let photon = Photon::start().await;

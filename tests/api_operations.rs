@@ -299,3 +299,60 @@ async fn history_is_paged_both_ways_and_filtered() {
     assert_eq!(walk("agent=one&limit=1").await.len(), 1);
     assert_eq!(walk(&format!("after={}", forwards[3])).await, forwards[4..]);
 }
+
+#[tokio::test]
+async fn steps_are_listed_in_pages_and_counted_when_asked() {
+    let photon = Photon::start().await;
+    let id = photon.operation((1..=5).map(|number| step(number, "work", &[], json!({}))).collect()).await;
+    let path = format!("/api/v1/operations/{id}/steps");
+    let uncounted = photon.get(&path).await.expect(200);
+    assert_eq!(uncounted.body["page"], json!({"nextCursor": null, "hasMore": false, "limit": 50}));
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = photon.get(&format!("{path}?limit=2&count=true{cursor}")).await.expect(200);
+        assert_eq!((&page.body["page"]["total"], &page.body["page"]["limit"]), (&json!(5), &json!(2)));
+        seen.extend(page.data().as_array().unwrap().iter().map(|step| step["step"].as_u64().unwrap()));
+        let Some(next) = page.body["page"]["nextCursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    photon.get(&format!("{path}?count=maybe")).await.refused(400, "invalid_parameter");
+    photon.get(&format!("{path}?total=true")).await.refused(400, "unknown_parameter");
+}
+
+#[tokio::test]
+async fn a_page_of_events_is_bounded_in_bytes_too() {
+    const BOUND: usize = 4 << 20;
+    const RESULT: usize = 250 * 1024;
+    const STEPS: u32 = 18;
+    let photon = Photon::start().await;
+    photon.agent("one", &[]).await;
+    let id = photon.operation((1..=STEPS).map(|number| step(number, "work", &[], json!({}))).collect()).await;
+    for _ in 0..STEPS {
+        let lease = photon.claim("one").await;
+        complete(&photon, &lease, json!("x".repeat(RESULT))).await;
+    }
+    let own = format!("/api/v1/operations/{id}/events?limit=500");
+    let of_all = format!("/api/v1/events?operation={id}&limit=500");
+    let mut histories = Vec::new();
+    for path in [own, of_all.clone(), format!("{of_all}&order=desc")] {
+        let (mut revisions, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = photon.get(&format!("{path}{cursor}")).await.expect(200);
+            // The largest event and what is around each are beside the bound.
+            assert!(page.body.to_string().len() < BOUND + RESULT + 256 * 1024, "{path}");
+            let events = page.data().as_array().unwrap();
+            revisions.extend(events.iter().map(|event| event["revision"].as_str().unwrap().to_owned()));
+            pages += 1;
+            let Some(next) = page.body["page"]["nextCursor"].as_str() else { break };
+            assert!(!events.is_empty() && events.len() < 500, "{path}");
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(pages, 2, "{path}");
+        histories.push(revisions);
+    }
+    histories[2].reverse();
+    let count = photon.shown(&id).await["revision"].as_u64().unwrap();
+    let expected: Vec<String> = (1..=count).map(|number| number.to_string()).collect();
+    assert!(histories.iter().all(|history| *history == expected), "{histories:?}");
+}

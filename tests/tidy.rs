@@ -159,6 +159,11 @@ fn crates_know_each_other_along_the_arrows_only() {
 }
 
 #[test]
+fn what_is_for_tests_is_in_no_normal_build() {
+    verify(&manifests(), arrows::test_features);
+}
+
+#[test]
 fn foreign_crates_stay_where_they_may() {
     verify(&manifests(), arrows::foreign_crates);
 }

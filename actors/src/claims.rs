@@ -124,3 +124,130 @@ impl Claims {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::KeyUse;
+    use domain::agent::selection::Candidates;
+    use domain::operation::event::StepReserved;
+    use domain::{Json, LeaseId};
+    use oneshot::Receiver;
+
+    const NOW: Timestamp = Timestamp::from_micros(5_000_000);
+
+    fn agent() -> AgentId {
+        "a".parse().unwrap()
+    }
+
+    fn claim(key: Option<u8>) -> (Claim, Receiver<Vec<Granted>>) {
+        let (reply, answer) = oneshot::channel();
+        let key = key.map(|key| KeyUse { key: [key; 16], body: [0; 16] });
+        let metadata = Metadata { key, ..Metadata::of_photon() };
+        let until = NOW.plus_ms(1_000);
+        (Claim { agent: agent(), appetite: Appetite::of(1, None), until, metadata, reply }, answer)
+    }
+
+    fn granted() -> Vec<Granted> {
+        let lease_id = LeaseId { operation: domain::OperationId::from_bits(1), step: 1, grant: 7 };
+        let reserved = StepReserved {
+            step: 1,
+            grant: 7,
+            lease_id,
+            agent: agent(),
+            attempt: 1,
+            inputs: Json::object(),
+            candidates: Candidates::default(),
+        };
+        let action = "work".parse().unwrap();
+        vec![Granted { reserved: Box::new(reserved), action, timeout_ms: 1, checkpoint: None }]
+    }
+
+    /// Claims of which one with this key was matched and whose client then hung up.
+    fn hung_up(key: Option<u8>) -> (Claims, Claim) {
+        let mut claims = Claims::new(Arc::default());
+        let (first, answer) = claim(key);
+        claims.enter(first, NOW);
+        let taken = claims.take(&agent()).unwrap();
+        drop(answer);
+        (claims, taken)
+    }
+
+    fn grants(answer: &mut Receiver<Vec<Granted>>) -> Vec<u64> {
+        answer.try_recv().unwrap().iter().map(|granted| granted.reserved.grant).collect()
+    }
+
+    #[test]
+    fn the_same_claim_made_again_gets_what_its_lost_connection_was_granted() {
+        let (mut claims, taken) = hung_up(Some(1));
+        let (again, mut answer) = claim(Some(1));
+        claims.enter(again, NOW);
+        claims.answer(taken, granted(), NOW);
+        assert_eq!(grants(&mut answer), [7]);
+        assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn the_last_of_a_chain_of_resends_gets_it() {
+        let (mut claims, taken) = hung_up(Some(1));
+        for _ in 0..3 {
+            let (lost, answer) = claim(Some(1));
+            claims.enter(lost, NOW);
+            drop(answer);
+        }
+        let (waiting, mut sent_away) = claim(Some(1));
+        claims.enter(waiting, NOW);
+        let (last, mut answer) = claim(Some(1));
+        claims.enter(last, NOW);
+        claims.answer(taken, granted(), NOW);
+        assert_eq!((grants(&mut sent_away), grants(&mut answer)), (vec![], vec![7]));
+        assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn another_claim_waits_on_for_work_of_its_own() {
+        for (first, second) in [(Some(1), Some(2)), (None, None), (Some(1), None), (None, Some(1))] {
+            let (mut claims, taken) = hung_up(first);
+            let (other, mut answer) = claim(second);
+            claims.enter(other, NOW);
+            claims.answer(taken, granted(), NOW);
+            assert!(claims.waits(&agent()) && answer.try_recv().is_err(), "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_found_for_a_lost_connection_ends_no_wait() {
+        let (mut claims, taken) = hung_up(Some(1));
+        let (again, mut answer) = claim(Some(1));
+        claims.enter(again, NOW);
+        claims.answer(taken, Vec::new(), NOW);
+        assert!(claims.waits(&agent()) && answer.try_recv().is_err());
+    }
+
+    #[test]
+    fn who_is_still_there_gets_its_own_answer() {
+        let mut claims = Claims::new(Arc::default());
+        let (first, mut answer) = claim(Some(1));
+        claims.enter(first, NOW);
+        let taken = claims.take(&agent()).unwrap();
+        let (again, mut other) = claim(Some(1));
+        claims.enter(again, NOW);
+        claims.answer(taken, granted(), NOW);
+        assert_eq!(grants(&mut answer), [7]);
+        assert!(claims.waits(&agent()) && other.try_recv().is_err());
+    }
+
+    #[test]
+    fn whose_client_hung_up_is_forgotten_and_was_no_silent_agent() {
+        let presence = Arc::<Presence>::default();
+        let mut claims = Claims::new(Arc::clone(&presence));
+        let (waiting, answer) = claim(None);
+        claims.enter(waiting, NOW);
+        claims.forget_closed(NOW);
+        assert!(claims.waits(&agent()) && presence.seen(&agent()).is_none());
+        drop(answer);
+        claims.forget_closed(NOW);
+        assert!(claims.is_empty());
+        assert_eq!(presence.seen(&agent()).unwrap().at, NOW);
+    }
+}

@@ -79,4 +79,20 @@ mod tests {
         assert_eq!(timers.take_due(at(25)), Some("b"));
         assert_eq!(timers.take_due(at(25)), None);
     }
+    #[test]
+    fn a_period_that_runs_is_not_begun_again_and_ends_even_late() {
+        let at = Timestamp::from_micros;
+        let mut timers = Timers::default();
+        timers.set_if_absent("offer", at(10));
+        for later in 1..=50 {
+            timers.set_if_absent("offer", at(10 + later));
+            timers.set_if_absent("other", at(40));
+        }
+        assert_eq!(timers.next(), Some(at(10)));
+        assert_eq!(timers.take_due(at(60)), Some("offer"));
+        // Taken, it may begin anew; what was due besides it comes next.
+        timers.set_if_absent("offer", at(70));
+        assert_eq!((timers.take_due(at(60)), timers.take_due(at(60))), (Some("other"), None));
+        assert_eq!(timers.next(), Some(at(70)));
+    }
 }

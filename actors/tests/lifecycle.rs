@@ -2,91 +2,18 @@
 //! is no death; a log that lies about an append never makes an answer a lie.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+mod support;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use actors::aggregate_actor::DispatchError;
-use actors::clock::SystemClock;
-use actors::codec::Metadata;
-use actors::effects::Periods;
-use actors::gateway::{Order, stream_of};
+use actors::gateway::stream_of;
 use actors::recovery::{Recovered, recover};
-use actors::{Core, CoreOptions};
-use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
-use domain::operation::event::Patch;
-use domain::operation::retry::RetryPolicy;
-use domain::operation::{Command, Operation};
-use domain::{Json, OperationId, PlatformRule};
+use domain::operation::Operation;
 use events::faulty_log::{Fault, FaultyLog};
 use events::{EventLog, MemoryLog, Since, StreamId, Version};
 use futures_util::StreamExt;
-
-fn definition(name: &str) -> Definition {
-    Definition {
-        name: name.into(),
-        description: None,
-        priority: Priority::Medium,
-        agents: Vec::new(),
-        platforms: Vec::new(),
-        workflow: vec![StepDefinition {
-            step: 1,
-            agent: None,
-            platform: "worker".parse().unwrap(),
-            action: "work".parse().unwrap(),
-            inputs: Json::object(),
-            dependencies: Vec::new(),
-            timeout_ms: 1_000,
-            retry: RetryPolicy::default(),
-            requires: domain::operation::definition::Requirements::default(),
-            when: None,
-            continue_on_error: false,
-        }]
-        .into(),
-        deadline: None,
-        metadata: Json::object(),
-        failure_policy: FailurePolicy::FailFast,
-        max_parallel: None,
-        auto_start: true,
-    }
-}
-
-fn id(number: u32) -> OperationId {
-    format!("op_{number:032x}").parse().unwrap()
-}
-
-async fn core(log: Arc<dyn EventLog>) -> Arc<Core> {
-    let core = Core::start(CoreOptions {
-        log,
-        clock: Arc::new(SystemClock::start()),
-        limits: domain::Limits::default(),
-        platforms: BTreeMap::from([("worker".parse().unwrap(), PlatformRule::AnyAction)]),
-        periods: Periods { idle_ms: 100, ..Periods::default() },
-        weights: domain::agent::selection::Weights::default(),
-    });
-    core.catch_up().await.unwrap();
-    core
-}
-
-async fn create(core: &Core, number: u32) {
-    let command = Command::Create(Box::new(definition("n")));
-    let order = Order::<Operation>::of(command, Metadata::of_photon());
-    core.gateway.execute(&id(number), order).await.unwrap();
-}
-
-async fn rename(core: &Core, number: u32, name: &str) -> Result<u64, DispatchError<Operation>> {
-    let patch = Patch { name: Some(name.into()), ..Patch::default() };
-    let order = Order::<Operation>::of(Command::Update(Box::new(patch)), Metadata::of_photon());
-    core.gateway.execute(&id(number), order).await.map(|receipt| receipt.version.get())
-}
-
-async fn until(holds: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(20), "it did not come true");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+use support::{core, create, id, rename, until};
 
 #[actix::test]
 async fn a_panic_ends_one_actor_which_comes_back_with_its_state() {

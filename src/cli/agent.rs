@@ -7,7 +7,7 @@ use domain::Json;
 use domain::agent::event::Config;
 use domain::operation::definition::Location;
 
-use super::connection::Connection;
+use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::op::duration;
 use super::output::{self, Format, Output};
@@ -126,7 +126,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
     match command {
-        AgentCommand::List(arguments) => list(&arguments).await,
+        AgentCommand::List(arguments) => list(arguments).await,
         AgentCommand::Get(arguments) => {
             let agent = arguments.connection.client()?.agent(&arguments.id).await?;
             arguments.output.one(&agent, text)
@@ -151,29 +151,26 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
     }
 }
 
-async fn list(arguments: &ListArgs) -> Result<Exit, Complaint> {
-    let given = [("status", &arguments.status), ("capability", &arguments.capability)];
-    let filters: Vec<(&str, String)> =
-        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
+    let filters = given([("status", arguments.status), ("capability", arguments.capability)]);
     let agents = arguments.connection.client()?.agents(&filters, arguments.limit).await?;
-    if agents.is_empty() && arguments.output.format == Format::Table {
-        output::say("There are no such agents.");
+    arguments.output.list(&agents, "agents", table)
+}
+
+fn table(agents: &[AgentView]) -> Table {
+    let mut table = Table::new(&["ID", "STATUS", "CAPABILITIES", "DONE", "FAILED", "SUCCESS", "SEEN"]);
+    for agent in agents {
+        table.row([
+            agent.id.clone(),
+            agent.status.clone(),
+            agent.capabilities.join(","),
+            agent.metrics.operations_completed.to_string(),
+            agent.metrics.operations_failed.to_string(),
+            percent(agent.metrics.success_rate),
+            terminal::ago(agent.last_seen),
+        ]);
     }
-    arguments.output.list(&agents, |agents| {
-        let mut table = Table::new(&["ID", "STATUS", "CAPABILITIES", "DONE", "FAILED", "SUCCESS", "SEEN"]);
-        for agent in agents {
-            table.row([
-                agent.id.clone(),
-                agent.status.clone(),
-                agent.capabilities.join(","),
-                agent.metrics.operations_completed.to_string(),
-                agent.metrics.operations_failed.to_string(),
-                percent(agent.metrics.success_rate),
-                terminal::ago(agent.last_seen),
-            ]);
-        }
-        table
-    })
+    table
 }
 
 fn percent(rate: Option<f64>) -> String {

@@ -37,7 +37,7 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, Complaint> {
     let explained = explained.map(|one| (one.key.clone(), one.value.clone(), one.source.to_string()));
     let values: Vec<_> =
         explained.map(|(key, value, source)| json!({"key": key, "value": value, "source": source})).collect();
-    output.list(&values, |values| {
+    output.list(&values, "settings", |values| {
         let mut table = Table::new(&["OPTION", "VALUE", "FROM"]);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         values

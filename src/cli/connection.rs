@@ -1,4 +1,4 @@
-//! Owns the flag that says which server a command speaks to.
+//! Owns which server a command speaks to, and how it writes the filters of a list for it.
 
 use clap::Args;
 
@@ -19,4 +19,11 @@ impl Connection {
         let server = if self.server.is_empty() { DEFAULT_SERVER } else { &self.server };
         Ok(Client::new(server)?)
     }
+}
+
+/// The filters of a list that were given, as the parameters that the server knows.
+pub(super) fn given<const N: usize>(
+    filters: [(&'static str, Option<String>); N],
+) -> Vec<(&'static str, String)> {
+    filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

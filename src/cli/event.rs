@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::connection::Connection;
+use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::output::Output;
 use super::story::Story;
@@ -58,17 +58,15 @@ pub(super) async fn run(command: EventCommand) -> Result<Exit, Complaint> {
         Order::Asc => "asc",
         Order::Desc => "desc",
     };
-    let given = [
+    let filters = given([
         ("types", arguments.types),
         ("operation", arguments.operation),
         ("agent", arguments.agent),
         ("after", arguments.after.map(|after| after.to_string())),
         ("order", Some(order.to_owned())),
-    ];
-    let filters: Vec<(&str, String)> =
-        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    ]);
     let events = arguments.connection.client()?.events(&filters, arguments.limit).await?;
-    arguments.output.list(&events, table)
+    arguments.output.list(&events, "events", table)
 }
 
 fn table(events: &[EventView]) -> Table {

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::canvas::Canvas;
-use super::connection::Connection;
+use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::follow::{Follower, has_ended};
 use super::output::{self, Format, Output};
@@ -95,7 +95,7 @@ pub(super) struct OneArgs {
 pub(super) async fn run(command: OpCommand) -> Result<Exit, Complaint> {
     match command {
         OpCommand::Create(arguments) => create(&arguments).await,
-        OpCommand::List(arguments) => list(&arguments).await,
+        OpCommand::List(arguments) => list(arguments).await,
         OpCommand::Get(arguments) => get(&arguments).await,
         OpCommand::Watch(arguments) => watch(&arguments).await,
         OpCommand::Cancel(arguments) => cancel(&arguments).await,
@@ -162,21 +162,15 @@ fn ending(operation: &OperationView) -> Exit {
     }
 }
 
-async fn list(arguments: &ListArgs) -> Result<Exit, Complaint> {
-    let client = arguments.connection.client()?;
-    let given = [
-        ("status", &arguments.status),
-        ("priority", &arguments.priority),
-        ("agent", &arguments.agent),
-        ("q", &arguments.query),
-    ];
-    let filters: Vec<(&str, String)> =
-        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-    let operations = client.operations(&filters, arguments.limit).await?;
-    if operations.is_empty() && arguments.output.format == Format::Table {
-        output::say("There are no such operations.");
-    }
-    arguments.output.list(&operations, table)
+async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
+    let filters = given([
+        ("status", arguments.status),
+        ("priority", arguments.priority),
+        ("agent", arguments.agent),
+        ("q", arguments.query),
+    ]);
+    let operations = arguments.connection.client()?.operations(&filters, arguments.limit).await?;
+    arguments.output.list(&operations, "operations", table)
 }
 
 fn table(operations: &[OperationSummary]) -> Table {

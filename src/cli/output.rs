@@ -29,13 +29,18 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Prints a list.
+    /// Prints a list; `what` are its items, for when there are none and a person wonders.
     pub(super) fn list<T: Serialize>(
         self,
         items: &[T],
+        what: &str,
         table: impl FnOnce(&[T]) -> Table,
     ) -> Result<Exit, Complaint> {
         match self.format {
+            Format::Table if items.is_empty() => {
+                say(&format!("There are no such {what}."));
+                Ok(Exit::DONE)
+            }
             Format::Table => print(&table(items).drawn()),
             Format::Json => print(&json(&items, true)?),
             Format::Jsonl => {

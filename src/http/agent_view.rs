@@ -105,7 +105,7 @@ pub struct RenewedView {
     /// Milliseconds until it is lost.
     pub remaining_ms: u64,
     /// Whether the checkpoint that came with it is durable; false when the last one is not a second old.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_kept: Option<bool>,
 }
 
@@ -117,7 +117,7 @@ pub struct DirectiveView {
     #[serde(rename = "type")]
     pub kind: String,
     /// Which lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<String>,
     /// Why.
     pub reason: String,
@@ -151,7 +151,7 @@ pub struct LeaseGrant {
     #[schema(value_type = Object)]
     pub inputs: Json,
     /// What an earlier attempt left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
     /// Milliseconds within which a first sign of life is expected.
@@ -161,7 +161,7 @@ pub struct LeaseGrant {
     /// Milliseconds from its start after which the attempt is stopped.
     pub hard_deadline_ms: u64,
     /// W3C trace context to go on with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 

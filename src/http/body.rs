@@ -43,19 +43,15 @@ impl Default for Limits {
 
 /// A JSON body, read whole. `MAX` is a limit of this route in bytes; 0 leaves it at the server's.
 #[derive(Clone, Debug)]
-pub struct Body<T, const MAX: usize = 0> {
+pub struct Body<T, const MAX: usize = 0, const OPTIONAL: bool = false> {
     /// What was sent.
     pub value: T,
     /// The first 16 bytes of the BLAKE3 hash of the raw bytes, for idempotency keys.
     pub hash: [u8; 16],
 }
 
-impl<T, const MAX: usize> Body<T, MAX> {
-    /// What was sent.
-    pub fn into_inner(self) -> T {
-        self.value
-    }
-}
+/// A JSON body that may be missing: no bytes at all mean `T::default()`.
+pub type OptionalBody<T, const MAX: usize = 0> = Body<T, MAX, true>;
 
 /// Reads a field that must be an object; serde alone would also take an array, its items by their order.
 ///
@@ -75,22 +71,6 @@ pub fn optional_object<'de, T: DeserializeOwned, D: Deserializer<'de>>(
 ) -> Result<Option<T>, D::Error> {
     let fields = Option::<serde_json::Map<_, _>>::deserialize(deserializer)?;
     fields.map(|fields| serde_json::from_value(fields.into()).map_err(de::Error::custom)).transpose()
-}
-
-/// A JSON body that may be missing: no bytes at all mean `T::default()`.
-#[derive(Clone, Debug)]
-pub struct OptionalBody<T, const MAX: usize = 0> {
-    /// What was sent, or the default.
-    pub value: T,
-    /// The first 16 bytes of the BLAKE3 hash of the raw bytes, for idempotency keys.
-    pub hash: [u8; 16],
-}
-
-impl<T, const MAX: usize> OptionalBody<T, MAX> {
-    /// What was sent, or the default.
-    pub fn into_inner(self) -> T {
-        self.value
-    }
 }
 
 impl<T: DeserializeOwned, const MAX: usize> FromRequest for Body<T, MAX> {
@@ -240,11 +220,11 @@ mod tests {
     }
 
     async fn small(note: Body<Note, 64>) -> Result<Reply<usize>, ApiError> {
-        Ok(Reply::ok(note.into_inner().text.len()))
+        Ok(Reply::ok(note.value.text.len()))
     }
 
     async fn optional(note: OptionalBody<Note>) -> Result<Reply<usize>, ApiError> {
-        Ok(Reply::ok(note.into_inner().text.len()))
+        Ok(Reply::ok(note.value.text.len()))
     }
 
     struct Server {

@@ -1,8 +1,7 @@
-//! Owns what one request knows about itself: its id, when it began, who sent it, which error format it wants.
+//! Owns what one request knows about itself: its id, when it began, which error format it wants.
 //! It must never hold data of the domain or decide whether a request is allowed.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,8 +35,6 @@ pub struct RequestContext {
     pub traceparent: Option<Arc<str>>,
     /// Whether errors shall be a bare RFC 9457 problem instead of the envelope.
     pub accepts_problem: bool,
-    /// The address of the other end of the connection.
-    pub peer: Option<SocketAddr>,
 }
 
 impl RequestContext {
@@ -64,12 +61,11 @@ impl RequestContext {
             started: Instant::now(),
             traceparent: None,
             accepts_problem: false,
-            peer: None,
         }
     }
 
-    fn of(headers: &HeaderMap, peer: Option<SocketAddr>) -> Self {
-        let mut context = Self { peer, ..Self::fresh() };
+    fn of(headers: &HeaderMap) -> Self {
+        let mut context = Self::fresh();
         if let Some(id) = text(headers, &REQUEST_ID).filter(|id| is_request_id(id)) {
             context.request_id = id.into();
         }
@@ -90,7 +86,7 @@ pub async fn enter(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let context = RequestContext::of(request.headers(), request.peer_addr());
+    let context = RequestContext::of(request.headers());
     let request_id = HeaderValue::from_str(&context.request_id).ok();
     let answer = async move {
         match next.call(request).await {
@@ -188,7 +184,7 @@ mod tests {
     #[actix_web::test]
     async fn outside_of_a_request_there_is_a_safe_default() {
         let context = RequestContext::current();
-        assert!(!context.accepts_problem && context.peer.is_none());
+        assert!(!context.accepts_problem && context.traceparent.is_none());
     }
 
     #[actix_web::test]

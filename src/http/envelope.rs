@@ -31,21 +31,17 @@ pub struct ApiResponse<T> {
     #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub data: Option<T>,
     /// A sentence for people that says what to do next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The stable slug of the error.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// The error in RFC 9457 form.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
     /// Where this page of a list stands.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<Page>,
-    /// What is worth knowing besides the data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub meta: Option<serde_json::Value>,
     /// The id of this request, also in the server's log.
     pub request_id: String,
     /// When the answer was written, RFC 3339 in UTC with milliseconds.
@@ -64,7 +60,6 @@ impl<T> ApiResponse<T> {
             code: None,
             problem: None,
             page: None,
-            meta: None,
             request_id: context.request_id.as_ref().to_owned(),
             timestamp: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
             processing_time: context.elapsed_ms(),
@@ -88,7 +83,6 @@ pub struct Reply<T> {
     data: T,
     etag: Option<u64>,
     page: Option<Page>,
-    meta: Option<serde_json::Value>,
     failing: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -98,7 +92,7 @@ impl<T: Serialize> Reply<T> {
     #[must_use]
     pub fn ok(data: T) -> Self {
         let headers = Vec::new();
-        Self { status: StatusCode::OK, data, etag: None, page: None, meta: None, failing: None, headers }
+        Self { status: StatusCode::OK, data, etag: None, page: None, failing: None, headers }
     }
 
     /// 201, with the path of what was made.
@@ -131,13 +125,6 @@ impl<T: Serialize> Reply<T> {
     #[must_use]
     pub fn page(mut self, page: Page) -> Self {
         self.page = Some(page);
-        self
-    }
-
-    /// What is worth knowing besides the data.
-    #[must_use]
-    pub fn meta(mut self, meta: serde_json::Value) -> Self {
-        self.meta = Some(meta);
         self
     }
 
@@ -201,7 +188,6 @@ impl<T: Serialize> Responder for Reply<T> {
             data: Some(self.data),
             error: self.failing.clone(),
             page: self.page,
-            meta: self.meta,
             ..ApiResponse::new(self.failing.is_none(), &context)
         };
         match serde_json::to_vec(&envelope) {
@@ -261,7 +247,7 @@ mod tests {
         assert_eq!(header("idempotency-replayed"), "true");
         let body = body(response).await;
         assert_eq!((&body["success"], &body["data"]["id"]), (&json!(true), &json!("op_1")));
-        let absent = ["error", "code", "problem", "page", "meta"];
+        let absent = ["error", "code", "problem", "page"];
         assert!(absent.iter().all(|name| body.get(name).is_none()));
     }
 

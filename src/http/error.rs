@@ -27,13 +27,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[serde(rename_all = "camelCase")]
 pub struct FieldError {
     /// RFC 6901 pointer into the request's body; the empty string is the whole body.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
     /// Name of the query parameter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter: Option<String>,
     /// Stable slug of this fault, when there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// A sentence for people.
     pub detail: String,

@@ -35,14 +35,14 @@ pub struct ProgressLease {
     /// Whole percent.
     pub progress: u8,
     /// For people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB; durable before the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
     /// What it cost so far, in the agent's own terms; recorded with the progress.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
 }
@@ -56,7 +56,7 @@ pub struct CompleteLease {
     #[schema(value_type = Object)]
     pub result: Json,
     /// What it cost, in the agent's own terms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
 }
@@ -73,7 +73,7 @@ pub struct FailLease {
     #[serde(default = "yes")]
     pub retryable: bool,
     /// Not before so many milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
 
@@ -108,7 +108,7 @@ pub struct LeaseFailedView {
     /// Whether another attempt follows.
     pub will_retry: bool,
     /// When, if one follows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_attempt_at: Option<Timestamp>,
 }

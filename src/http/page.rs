@@ -22,7 +22,7 @@ pub struct Page {
     /// The most items a page may hold.
     pub limit: u64,
     /// How many items there are in all; only with `count=true`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
 }
 

@@ -50,19 +50,19 @@ pub struct AttemptView {
     #[schema(value_type = String, format = DateTime)]
     pub offered_at: Timestamp,
     /// When the agent began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
     /// `completed`, `failed`, `lease_lost`, `offer_expired`, `released` or `cancelled`; absent while it is
     /// under way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub error: Option<StepError>,
     /// Why this agent was chosen.
@@ -73,10 +73,10 @@ pub struct AttemptView {
 /// Lists the steps of an operation.
 #[utoipa::path(get, path = "/api/v1/operations/{id}/steps", tag = "operations",
     params(("id" = String, Path), ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
-        ("minPosition" = Option<u64>, Query)),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
-    let parameters = Parameters::of(&request, &["limit", "cursor", "minPosition"], &[])?;
+    let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
     reading::wait_for_position(&api, &parameters).await?;
@@ -86,7 +86,9 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<Strin
     let end = total.min(first.saturating_add(usize::try_from(paging.limit).unwrap_or(usize::MAX)));
     let cursor = (end < total).then(|| api.cursors.encode(&format!("steps/{end}")));
     let shown = (first.min(end)..end).map(|position| StepView::of(&operation, position)).collect();
-    Ok(Reply::ok(shown).etag(revision).page(Page::new(paging.limit, cursor)))
+    let page = Page::new(paging.limit, cursor);
+    let page = if paging.count { page.total(total as u64) } else { page };
+    Ok(Reply::ok(shown).etag(revision).page(page))
 }
 
 /// Shows a step with every attempt.

@@ -129,6 +129,27 @@ pub(crate) fn manifest_settings(path: &str, text: &str) -> Vec<String> {
     violations
 }
 
+/// What exists for tests only is in no build that did not ask for it: no default features, and nobody
+/// depends on `testing` but tests.
+pub(crate) fn test_features(path: &str, text: &str) -> Vec<String> {
+    let (mut violations, mut section) = (Vec::new(), "");
+    for (index, line) in text.lines().enumerate() {
+        let line_number = index + 1;
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            section = header;
+        } else if section == "features" && line.trim_start().starts_with("default") {
+            violations.push(format!("{path}:{line_number}: a feature is asked for by name: no default"));
+        } else if section.contains("dependencies")
+            && !section.contains("dev-")
+            && line.contains("\"testing\"")
+        {
+            let rule = "only [dev-dependencies] may turn `testing` on";
+            violations.push(format!("{path}:{line_number}: {rule}"));
+        }
+    }
+    violations
+}
+
 /// One dependency as a manifest names it.
 struct Dependency {
     line: usize,
@@ -258,4 +279,18 @@ fn manifests_state_a_licence_and_never_abort() {
     assert_eq!(manifest_settings("a/Cargo.toml", "[package]\nname = \"a\"\n[x]\nlicense = \"MIT\"").len(), 1);
     let aborting = format!("{good}[profile.release]\npanic  =  \"abort\"");
     assert!(manifest_settings("a/Cargo.toml", &aborting)[0].starts_with("a/Cargo.toml:4: "));
+}
+
+#[test]
+fn features_for_tests_are_kept_out_of_builds() {
+    let table = [
+        ("[features]\ntesting = [\"actors/testing\"]", 0),
+        ("[features]\ndefault = [\"testing\"]", 1),
+        ("[dependencies]\nactors = { path = \"a\", features = [\"testing\"] }", 1),
+        ("[workspace.dependencies.actors]\nfeatures = [\"testing\"]", 1),
+        ("[dev-dependencies]\nactors = { path = \"a\", features = [\"testing\"] }", 0),
+    ];
+    for (text, violations) in table {
+        assert_eq!(test_features("Cargo.toml", text).len(), violations, "{text}");
+    }
 }

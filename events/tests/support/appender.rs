@@ -11,9 +11,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use events::{Append, EventLog, Expected, NewEvent, Options, Position, Recorded, Since, SledLog, StreamId};
+use events::{
+    Append, EventLog, Expected, NewEvent, OpenError, Options, Position, Recorded, Since, SledLog, StreamId,
+};
 use futures_util::StreamExt;
 use uuid::Uuid;
 
@@ -59,13 +63,25 @@ pub(crate) fn run_if_asked() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let log = Arc::new(SledLog::open(folder, options).unwrap());
+        let log = Arc::new(open(Path::new(&folder), &options));
         let next = Arc::new(AtomicU64::new(first));
         // The test harness has begun a line of its own.
         println!();
         let tasks = (0..TASKS).map(|_| tokio::spawn(append_for_ever(Arc::clone(&log), Arc::clone(&next))));
         futures_util::future::join_all(tasks).await;
     });
+}
+
+/// Opens the log. Until its exec, a process that another thread of the tests is just starting holds copies of
+/// all files of theirs, a lock among them that was given back meanwhile.
+fn open(folder: &Path, options: &Options) -> SledLog {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match SledLog::open(folder, options.clone()) {
+            Err(OpenError::Locked) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 async fn append_for_ever(log: Arc<SledLog>, next: Arc<AtomicU64>) {

@@ -57,7 +57,6 @@ async fn create(sample: web::Data<OperationView>, wish: web::Json<CreateOperatio
         code: None,
         problem: None,
         page: None,
-        meta: None,
         request_id: Uuid::now_v7().to_string(),
         timestamp: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
         processing_time: 0.0,
