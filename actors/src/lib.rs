@@ -19,6 +19,7 @@ pub mod protocol;
 pub mod reader;
 pub mod recovery;
 pub mod supervisor;
+pub mod system;
 pub mod timers;
 
 pub use core::{CatchUpError, Core, CoreOptions};

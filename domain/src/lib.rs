@@ -11,6 +11,7 @@ pub mod json;
 pub mod operation;
 #[cfg(feature = "testing")]
 pub mod scenario;
+pub mod system;
 pub mod time;
 pub mod views;
 pub mod world;
