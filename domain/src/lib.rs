@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod aggregate;
+pub mod alarm;
 pub mod bounds;
 pub mod ids;
 pub mod json;
