@@ -14,6 +14,9 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::codec::{Metadata, Stored};
 
+/// Counts facts that were not recorded.
+pub const NOTES_LOST_TOTAL: &str = "photon_system_notes_lost_total";
+
 /// Notes that wait for the log; each is one append.
 const WAITING_MAX: usize = 256;
 /// So often a note is offered to a log that is overloaded or does not say whether it wrote.
