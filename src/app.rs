@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -25,6 +25,7 @@ use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
+use crate::monitor::{Monitor, Watched};
 use crate::settings::Settings;
 
 /// A connection whose reader takes nothing for so long is closed, in milliseconds.
@@ -90,6 +91,8 @@ pub struct Server {
     log: Arc<SledLog>,
     address: SocketAddr,
     handle: ServerHandle,
+    /// Since the server is ready.
+    monitor: OnceLock<Monitor>,
     drain: Duration,
 }
 
@@ -114,6 +117,7 @@ impl Server {
             turns: http::intent::Turns::default(),
             state: Arc::clone(&state),
             metrics,
+            watched: Watched::default(),
             started: Instant::now(),
             max_agents: settings.limits.max_agents,
             disk: Some(health::Disk { folder, low_water_bytes }),
@@ -132,6 +136,7 @@ impl Server {
             log,
             address,
             handle,
+            monitor: OnceLock::new(),
             drain: Duration::from_millis(settings.server.shutdown_timeout_ms),
         };
         if let Err(fault) = core.catch_up().await {
@@ -139,6 +144,10 @@ impl Server {
             return Err(fault.into());
         }
         state.enter(Phase::Ready);
+        let on_sample = Box::new(|sample| tracing::debug!(%sample, "sampled"));
+        server
+            .monitor
+            .get_or_init(|| Monitor::start(server.api.clone(), settings.monitoring.clone(), on_sample));
         tracing::info!(address = %server.address, "ready");
         Ok(server)
     }
@@ -173,6 +182,9 @@ impl Server {
         if tokio::time::timeout(self.drain, self.handle.stop(true)).await.is_err() {
             self.handle.stop(false).await;
         }
+        if let Some(monitor) = self.monitor.get() {
+            monitor.stop().await;
+        }
         self.api.core.stop();
         if let Err(fault) = self.log.close().await {
             tracing::error!(%fault, "the log was not closed cleanly");
@@ -191,10 +203,14 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
     let (host, port) = (settings.server.host.clone(), settings.server.port);
     let deadline = Duration::from_millis(settings.server.request_timeout_ms);
     let position = Arc::clone(&api.core.projected);
-    let counted = api.clone();
+    let (counted, refused) = (api.clone(), api.clone());
     let guard = Guard::new(Arc::clone(&api.state), Hosts::loopback_and(&host), deadline)
         .exempt(http::waits)
         .on_panic(move || counted.metrics.count_panic())
+        .on_offence(move |kind, peer, asked| {
+            refused.metrics.count_offence(kind);
+            refused.watched.offences.count(kind, peer, asked);
+        })
         .position(move || position.position().get());
     let guard = web::Data::new(guard);
     let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };

@@ -15,6 +15,7 @@ pub mod events;
 pub mod guard;
 pub mod health;
 pub mod intent;
+pub mod latencies;
 pub mod leases;
 pub mod metrics;
 pub mod operation_request;
@@ -37,6 +38,7 @@ use ::platforms::Registry;
 use actix_web::web::ServiceConfig;
 use actors::Core;
 
+use crate::monitor::Watched;
 use guard::ServiceState;
 use intent::Turns;
 use metrics::Metrics;
@@ -57,6 +59,8 @@ pub struct Api {
     pub state: Arc<ServiceState>,
     /// Counters and gauges.
     pub metrics: Metrics,
+    /// What the monitor saw last.
+    pub watched: Watched,
     /// When the process began.
     pub started: Instant,
     /// Agents at most.

@@ -4,6 +4,7 @@ pub mod app;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod monitor;
 pub mod review;
 pub mod settings;
 pub mod telemetry;

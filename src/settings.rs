@@ -121,6 +121,8 @@ pub struct Monitoring {
     pub enabled: bool,
     pub metrics_interval_ms: u64,
     pub health_check_interval_ms: u64,
+    pub alert_p95_ms: u64,
+    pub alert_ready_steps: u64,
 }
 
 /// The weights by which an agent is chosen.

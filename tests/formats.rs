@@ -17,7 +17,7 @@ use domain::operation::definition::{
 use domain::operation::event as operation_event;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Event as OperationEvent, Operation};
-use domain::{AgentId, Json, LeaseId, Timestamp};
+use domain::{AgentId, Json, LeaseId, Timestamp, system};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events")
@@ -211,6 +211,27 @@ fn agent_samples() -> Vec<AgentEvent> {
     ]
 }
 
+fn system_samples() -> Vec<system::Event> {
+    use system::*;
+    let check = Check { name: "disk".into(), state: Health::Fail, detail: "1 bytes are free".into() };
+    vec![
+        Event::Quarantined(Quarantined { stream: "agent/agent-1".into() }),
+        Event::HealthChanged(HealthChanged { from: Health::Warn, to: Health::Fail, checks: vec![check] }),
+        Event::Alert(Alert {
+            metric: Metric::ReadySteps,
+            state: AlertState::Cleared,
+            value: 7_999,
+            threshold: 10_000,
+        }),
+        Event::Security(Security {
+            kind: Offence::OriginNotAllowed,
+            peer: "127.0.0.1".into(),
+            count: 42,
+            detail: Some("http://evil.test".into()),
+        }),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -234,9 +255,9 @@ fn stored(name: &str, now: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(missing).trim().to_owned()
 }
 
-fn check<A: Stored>(samples: &[A::Event])
+fn check<A: Stored>(samples: &[A::Fact])
 where
-    A::Event: PartialEq + std::fmt::Debug,
+    A::Fact: PartialEq + std::fmt::Debug,
 {
     let mut seen = Vec::new();
     for sample in samples {
@@ -267,6 +288,20 @@ fn every_agent_event_reads_as_it_was_written() {
 }
 
 #[test]
+fn every_system_event_reads_as_it_was_written() {
+    check::<system::Event>(&system_samples());
+}
+
+#[test]
+fn a_quarantine_that_was_written_as_the_bare_name_of_its_stream_is_still_read() {
+    let bytes = unhex(&stored("stream.quarantined.1.hex", &hex(b"agent/agent-1")));
+    let read = system::Event::decode("stream.quarantined", 1, &bytes).unwrap();
+    assert_eq!(read, system_samples()[0]);
+    let shown = system::Event::json(&read).to_string();
+    assert_eq!(stored("stream.quarantined.1.json", &shown), shown);
+}
+
+#[test]
 fn metadata_reads_as_it_was_written() {
     let metadata = Metadata {
         actor: "anonymous".into(),
@@ -285,6 +320,7 @@ fn an_unknown_event_or_schema_is_an_error_and_never_skipped() {
     assert!(Operation::decode("operation.created", 99, &[]).is_err());
     assert!(Operation::decode("operation.exploded", 1, &[]).is_err());
     assert!(Agent::decode("agent.registered", 1, &[1, 2, 3]).is_err());
+    assert!(system::Event::decode("stream.quarantined", 3, &[]).is_err());
     let mut trailing = Agent::encode(&agent_samples()[6]).unwrap().body.to_vec();
     trailing.push(0);
     assert!(Agent::decode("agent.timeout", 1, &trailing).is_err());

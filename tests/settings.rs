@@ -66,6 +66,7 @@ fn without_anything_the_defaults_hold() {
     assert_eq!((settings.log.level.as_str(), settings.log.format), ("info", LogFormat::Text));
     assert_eq!(settings.limits.max_body_bytes, 1024 * 1024);
     assert_eq!(settings.limits.max_steps, 10_000);
+    assert_eq!((settings.monitoring.alert_p95_ms, settings.monitoring.alert_ready_steps), (500, 10_000));
     assert!(settings.monitoring.enabled && !settings.auth.enabled && !settings.ssl.enabled);
     assert!(settings.warnings().is_empty());
     assert!(settings.explain().iter().all(|explained| explained.source == Source::Default));
@@ -177,6 +178,8 @@ fn values_that_cannot_be_used_are_refused_with_their_place() {
         ("[limits]\nmax_body_bytes = 1", "limits.max_body_bytes must be from 1024"),
         ("[limits]\nmax_steps = 0", "limits.max_steps must be from 1"),
         ("[monitoring]\nenabled = 1", "monitoring.enabled must be true or false."),
+        ("[monitoring]\nalert_p95_ms = -1", "monitoring.alert_p95_ms must be from 0 to 3600000, not -1."),
+        ("[monitoring]\nalert_ready_steps = 1.5", "monitoring.alert_ready_steps must be a whole number."),
         ("[selection]\ncapability = 0.5", "selection.capability and the other three weights must make 1"),
         ("[selection]\ncapability = -1", "selection.capability must be from 0 to 1"),
         ("[selection]\ncapability = nan", "selection.capability must be from 0 to 1"),

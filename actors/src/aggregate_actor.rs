@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::codec::{Metadata, Stored};
+use crate::codec::{Durable, Metadata};
 use crate::recovery::{Recovered, RecoveryError, recover};
 
 /// Commands that one aggregate lets wait.
@@ -42,7 +42,7 @@ pub struct Surroundings {
 
 /// The answer to an accepted command.
 #[derive(Debug)]
-pub struct Receipt<A: Stored> {
+pub struct Receipt<A: Durable> {
     /// Version of the stream after the command.
     pub version: Version,
     /// Position of its last event; none when the command changed nothing.
@@ -55,7 +55,7 @@ pub struct Receipt<A: Stored> {
 
 /// Why a command was not carried out, named by what the caller may do next.
 #[derive(Debug)]
-pub enum DispatchError<A: Stored> {
+pub enum DispatchError<A: Durable> {
     /// The domain says no.
     Rejected(A::Rejection),
     /// The stream is not at the version that the caller named.
@@ -82,7 +82,7 @@ pub enum DispatchError<A: Stored> {
 }
 
 /// Asks an actor to carry out a command.
-pub struct Execute<A: Stored> {
+pub struct Execute<A: Durable> {
     /// The wish.
     pub command: A::Command,
     /// Who and why; stored with every event.
@@ -98,7 +98,7 @@ pub struct Execute<A: Stored> {
 /// Where an answer goes.
 pub type Reply<A> = oneshot::Sender<Result<Receipt<A>, DispatchError<A>>>;
 
-impl<A: Stored> Message for Execute<A> {
+impl<A: Durable> Message for Execute<A> {
     type Result = ();
 }
 
@@ -125,7 +125,7 @@ enum Phase {
     Unreadable(RecoveryError),
 }
 
-struct Batch<A: Stored> {
+struct Batch<A: Durable> {
     commands: Vec<Execute<A>>,
     events: Vec<NewEvent>,
     answers: Vec<Result<Receipt<A>, DispatchError<A>>>,
@@ -133,7 +133,7 @@ struct Batch<A: Stored> {
 }
 
 /// The actor.
-pub struct AggregateActor<A: Stored> {
+pub struct AggregateActor<A: Durable> {
     id: A::Id,
     stream: StreamId,
     around: Arc<Surroundings>,
@@ -149,7 +149,7 @@ pub struct AggregateActor<A: Stored> {
     on_death: Option<OnDeath>,
 }
 
-impl<A: Stored> AggregateActor<A> {
+impl<A: Durable> AggregateActor<A> {
     /// An actor that will read its stream first, unless the stream is known to be `new`.
     pub fn new(
         id: A::Id,
@@ -318,14 +318,14 @@ impl<A: Stored> AggregateActor<A> {
     }
 }
 
-fn answer<A: Stored>(commands: Vec<Execute<A>>, answers: Vec<Result<Receipt<A>, DispatchError<A>>>) {
+fn answer<A: Durable>(commands: Vec<Execute<A>>, answers: Vec<Result<Receipt<A>, DispatchError<A>>>) {
     for (execute, answer) in commands.into_iter().zip(answers) {
         // Whoever asked may be gone; what was done stays done.
         let _ = execute.reply.send(answer);
     }
 }
 
-fn dispatch_error<A: Stored>(fault: &AppendError) -> DispatchError<A> {
+fn dispatch_error<A: Durable>(fault: &AppendError) -> DispatchError<A> {
     match fault {
         AppendError::Overloaded | AppendError::Conflict { .. } => DispatchError::Overloaded,
         AppendError::Refused { reason: events::Refusal::StorageFull } => DispatchError::StorageFull,
@@ -335,7 +335,7 @@ fn dispatch_error<A: Stored>(fault: &AppendError) -> DispatchError<A> {
     }
 }
 
-impl<A: Stored> Actor for AggregateActor<A> {
+impl<A: Durable> Actor for AggregateActor<A> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
@@ -346,7 +346,7 @@ impl<A: Stored> Actor for AggregateActor<A> {
     }
 }
 
-impl<A: Stored> Handler<Execute<A>> for AggregateActor<A> {
+impl<A: Durable> Handler<Execute<A>> for AggregateActor<A> {
     type Result = ();
 
     fn handle(&mut self, execute: Execute<A>, ctx: &mut Context<Self>) {
@@ -361,7 +361,7 @@ impl<A: Stored> Handler<Execute<A>> for AggregateActor<A> {
     }
 }
 
-impl<A: Stored> Handler<Retire> for AggregateActor<A> {
+impl<A: Durable> Handler<Retire> for AggregateActor<A> {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Context<Self>) {
@@ -371,7 +371,7 @@ impl<A: Stored> Handler<Retire> for AggregateActor<A> {
 }
 
 #[cfg(feature = "testing")]
-impl<A: Stored> Handler<Sabotage> for AggregateActor<A> {
+impl<A: Durable> Handler<Sabotage> for AggregateActor<A> {
     type Result = ();
 
     #[allow(clippy::panic, reason = "this is what the message is for")]
@@ -380,7 +380,7 @@ impl<A: Stored> Handler<Sabotage> for AggregateActor<A> {
     }
 }
 
-impl<A: Stored> Drop for AggregateActor<A> {
+impl<A: Durable> Drop for AggregateActor<A> {
     fn drop(&mut self) {
         if let Some(on_death) = self.on_death.take() {
             on_death();

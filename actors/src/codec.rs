@@ -1,9 +1,9 @@
-//! Domain events as stored bytes and back. Written names and schema numbers are promises: they are
+//! Facts of the domain as stored bytes and back. Written names and schema numbers are promises: they are
 //! spelled out here, never derived, and old ones are read for ever.
 
 use bincode::Options;
 use bytes::Bytes;
-use domain::{Aggregate, agent::Agent, operation::Operation};
+use domain::{Aggregate, agent::Agent, operation::Operation, system};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -52,29 +52,37 @@ pub struct Encoded {
     pub body: Bytes,
 }
 
-/// An aggregate whose events can be stored.
-pub trait Stored: Aggregate {
+/// Something whose facts can be stored: an aggregate, or the system itself.
+pub trait Stored {
+    /// What is stored of it.
+    type Fact;
+
     /// Every (name, schema) that is written today.
     const WRITTEN: &'static [(&'static str, u16)];
 
-    /// Turns an event into bytes.
+    /// Turns a fact into bytes.
     ///
     /// # Errors
     /// When the body is too large to be read again.
-    fn encode(event: &Self::Event) -> Result<Encoded, CodecError>;
+    fn encode(fact: &Self::Fact) -> Result<Encoded, CodecError>;
 
-    /// Turns bytes into an event of today, whatever schema they were written with.
+    /// Turns bytes into a fact of today, whatever schema they were written with.
     ///
     /// # Errors
     /// When the name or schema is unknown, or the bytes are not of its form.
-    fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Event, CodecError>;
+    fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Fact, CodecError>;
 
-    /// The body of an event as JSON.
-    fn json(event: &Self::Event) -> serde_json::Value;
+    /// The body of a fact as JSON.
+    fn json(fact: &Self::Fact) -> serde_json::Value;
 
-    /// The written name of an event.
-    fn name(event: &Self::Event) -> &'static str;
+    /// The written name of a fact.
+    fn name(fact: &Self::Fact) -> &'static str;
 }
+
+/// An aggregate whose events can be stored: what an actor can be of.
+pub trait Durable: Aggregate + Stored<Fact = <Self as Aggregate>::Event> {}
+
+impl<A: Aggregate + Stored<Fact = <A as Aggregate>::Event>> Durable for A {}
 
 fn options() -> impl Options {
     bincode::DefaultOptions::new().with_limit(BODY_MAX_BYTES).reject_trailing_bytes()
@@ -93,51 +101,56 @@ fn from_bytes<T: DeserializeOwned>(name: &str, schema: u16, body: &[u8]) -> Resu
     })
 }
 
-/// Lists the stored events of an aggregate: variant, whether it has a body, written name, schema.
+/// Lists the stored facts of something: variant, whether it has a body, written name, schema; and the
+/// forms that are written no more, each with the function that reads it.
 macro_rules! stored {
-    ($aggregate:ty, $event:path {
+    ($owner:ty, $fact:path {
         $($variant:ident => $name:literal, $schema:literal;)*
         ; without body: $($bare:ident => $bare_name:literal, $bare_schema:literal;)*
+        ; written no more: $($old:ident <= $old_name:literal, $old_schema:literal;)*
     }) => {
-        impl Stored for $aggregate {
+        impl Stored for $owner {
+            type Fact = $fact;
+
             const WRITTEN: &'static [(&'static str, u16)] =
                 &[$(($name, $schema),)* $(($bare_name, $bare_schema),)*];
 
-            fn encode(event: &Self::Event) -> Result<Encoded, CodecError> {
-                use $event as Event;
-                Ok(match event {
-                    $(Event::$variant(body) => {
+            fn encode(fact: &Self::Fact) -> Result<Encoded, CodecError> {
+                use $fact as Fact;
+                Ok(match fact {
+                    $(Fact::$variant(body) => {
                         Encoded { name: $name, schema: $schema, body: to_bytes($name, body)? }
                     })*
-                    $(Event::$bare => {
+                    $(Fact::$bare => {
                         Encoded { name: $bare_name, schema: $bare_schema, body: Bytes::new() }
                     })*
                 })
             }
 
-            fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Event, CodecError> {
-                use $event as Event;
+            fn decode(name: &str, schema: u16, body: &[u8]) -> Result<Self::Fact, CodecError> {
+                use $fact as Fact;
                 match (name, schema) {
-                    $(($name, $schema) => from_bytes(name, schema, body).map(Event::$variant),)*
-                    $(($bare_name, $bare_schema) => Ok(Event::$bare),)*
+                    $(($name, $schema) => from_bytes(name, schema, body).map(Fact::$variant),)*
+                    $(($bare_name, $bare_schema) => Ok(Fact::$bare),)*
+                    $(($old_name, $old_schema) => Ok($old(body)),)*
                     _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
                 }
             }
 
-            fn json(event: &Self::Event) -> serde_json::Value {
-                use $event as Event;
-                let body = match event {
-                    $(Event::$variant(body) => serde_json::to_value(body),)*
-                    $(Event::$bare => Ok(serde_json::Value::Object(serde_json::Map::new())),)*
+            fn json(fact: &Self::Fact) -> serde_json::Value {
+                use $fact as Fact;
+                let body = match fact {
+                    $(Fact::$variant(body) => serde_json::to_value(body),)*
+                    $(Fact::$bare => Ok(serde_json::Value::Object(serde_json::Map::new())),)*
                 };
                 body.unwrap_or_default()
             }
 
-            fn name(event: &Self::Event) -> &'static str {
-                use $event as Event;
-                match event {
-                    $(Event::$variant(_) => $name,)*
-                    $(Event::$bare => $bare_name,)*
+            fn name(fact: &Self::Fact) -> &'static str {
+                use $fact as Fact;
+                match fact {
+                    $(Fact::$variant(_) => $name,)*
+                    $(Fact::$bare => $bare_name,)*
                 }
             }
         }
@@ -165,6 +178,7 @@ stored!(Operation, domain::operation::Event {
     ; without body:
     Started => "operation.started", 1;
     Completed => "operation.completed", 1;
+    ; written no more:
 });
 
 stored!(Agent, domain::agent::Event {
@@ -178,7 +192,23 @@ stored!(Agent, domain::agent::Event {
     Seen => "agent.seen", 1;
     ; without body:
     Unregistered => "agent.unregistered", 1;
+    ; written no more:
 });
+
+stored!(system::Event, system::Event {
+    Quarantined => "stream.quarantined", 2;
+    HealthChanged => "system.health_changed", 1;
+    Alert => "performance.alert", 1;
+    Security => "security.event", 1;
+    ; without body:
+    ; written no more:
+    quarantined_1 <= "stream.quarantined", 1;
+});
+
+/// Schema 1 was the bare name of the stream. The name itself never held anything but ASCII.
+fn quarantined_1(body: &[u8]) -> system::Event {
+    system::Event::Quarantined(system::Quarantined { stream: String::from_utf8_lossy(body).into_owned() })
+}
 
 /// A key by which a caller may repeat a request: hashes, since the key itself is the caller's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ use crate::presence::Presence;
 use crate::projections::{Fault, Projected, Projections};
 use crate::reader::Reader;
 use crate::supervisor::{Supervisor, Vital};
+use crate::system::SystemJournal;
 
 /// What a core is built from.
 pub struct CoreOptions {
@@ -65,6 +66,8 @@ pub struct Core {
     pub around: Arc<Surroundings>,
     /// Deaths and quarantine.
     pub supervisor: Arc<Supervisor>,
+    /// Where facts about Photon itself are noted.
+    pub system: Arc<SystemJournal>,
     /// Durations.
     pub periods: Periods,
     /// How many claims wait for work.
@@ -85,9 +88,11 @@ impl Core {
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
         let around = Arc::new(Surroundings { log: log.clone(), clock, world });
-        let supervisor = Arc::new(Supervisor::new(Arc::clone(&around)));
         // A thread each: who decides, who follows the log, who gives out work.
         let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
+        let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), &house.handle());
+        let system = Arc::new(system);
+        let supervisor = Arc::new(Supervisor::new(Arc::clone(&around), Arc::clone(&system)));
         let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &aggregates.handle());
         let projections = Projections::new(&around, &projected, &supervisor);
         let _ = Projections::start_in_arbiter(&views.handle(), |_| projections);
@@ -98,6 +103,7 @@ impl Core {
             reader: Reader::new(log),
             around,
             supervisor,
+            system,
             periods,
             waiting: Arc::default(),
             weights,

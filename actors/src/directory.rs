@@ -11,20 +11,20 @@ use events::StreamId;
 use parking_lot::RwLock;
 
 use crate::aggregate_actor::{AggregateActor, Retire, Surroundings};
-use crate::codec::Stored;
+use crate::codec::Durable;
 use crate::supervisor::Supervisor;
 
 /// An actor's address and who uses it.
-struct Seat<A: Stored> {
+struct Seat<A: Durable> {
     address: Addr<AggregateActor<A>>,
     users: AtomicUsize,
     used_at_us: AtomicI64,
 }
 
 /// The right to talk to an actor; while it is held the actor is not sent to rest.
-pub struct Visit<A: Stored>(Arc<Seat<A>>);
+pub struct Visit<A: Durable>(Arc<Seat<A>>);
 
-impl<A: Stored> Visit<A> {
+impl<A: Durable> Visit<A> {
     /// Where to send.
     #[must_use]
     pub fn address(&self) -> &Addr<AggregateActor<A>> {
@@ -32,7 +32,7 @@ impl<A: Stored> Visit<A> {
     }
 }
 
-impl<A: Stored> Drop for Visit<A> {
+impl<A: Durable> Drop for Visit<A> {
     fn drop(&mut self) {
         self.0.users.fetch_sub(1, Ordering::Release);
     }
@@ -41,14 +41,14 @@ impl<A: Stored> Drop for Visit<A> {
 type Seats<A> = Arc<RwLock<HashMap<<A as domain::Aggregate>::Id, Arc<Seat<A>>>>>;
 
 /// All actors of one kind.
-pub struct Directory<A: Stored> {
+pub struct Directory<A: Durable> {
     seats: Seats<A>,
     around: Arc<Surroundings>,
     supervisor: Arc<Supervisor>,
     arbiter: ArbiterHandle,
 }
 
-impl<A: Stored> Directory<A> {
+impl<A: Durable> Directory<A> {
     /// An empty one whose actors will live on this arbiter.
     ///
     /// One thread decides everything: times are then given out in the order in which the log's writer
@@ -119,7 +119,7 @@ impl<A: Stored> Directory<A> {
     }
 }
 
-fn taken<A: Stored>(seat: &Arc<Seat<A>>, now_us: i64) -> Visit<A> {
+fn taken<A: Durable>(seat: &Arc<Seat<A>>, now_us: i64) -> Visit<A> {
     seat.users.fetch_add(1, Ordering::Acquire);
     seat.used_at_us.store(now_us, Ordering::Relaxed);
     Visit(Arc::clone(seat))

@@ -434,7 +434,7 @@ impl Dispatcher {
 }
 
 /// Whether a command needs no second time: carried out, or refused by the domain.
-fn settled<A: crate::codec::Stored, T>(outcome: &Result<T, DispatchError<A>>) -> bool {
+fn settled<A: crate::codec::Durable, T>(outcome: &Result<T, DispatchError<A>>) -> bool {
     matches!(outcome, Ok(_) | Err(DispatchError::Rejected(_)))
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::aggregate_actor::{DispatchError, Execute, Receipt, Surroundings};
-use crate::codec::{Metadata, Stored};
+use crate::codec::{Durable, Metadata};
 use crate::directory::Directory;
 use crate::projections::Projected;
 use crate::supervisor::{Birth, Supervisor};
@@ -24,7 +24,7 @@ pub const UNDER_WAY_MAX: usize = 8_192;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A command on its way to an aggregate.
-pub struct Order<A: Stored> {
+pub struct Order<A: Durable> {
     /// The wish.
     pub command: A::Command,
     /// Who and why.
@@ -37,7 +37,7 @@ pub struct Order<A: Stored> {
     pub new: bool,
 }
 
-impl<A: Stored> Order<A> {
+impl<A: Durable> Order<A> {
     /// The plain order.
     #[must_use]
     pub fn of(command: A::Command, metadata: Metadata) -> Self {
@@ -53,7 +53,7 @@ impl<A: Stored> Order<A> {
 }
 
 /// An aggregate that has a directory here.
-pub trait Housed: Stored {
+pub trait Housed: Durable {
     /// The directory of its kind.
     fn directory(gateway: &Gateway) -> &Directory<Self>;
 }
@@ -162,7 +162,7 @@ impl Gateway {
     }
 
     /// Waits until the supervisor lets the actor be born. True when an earlier one died.
-    async fn wait_for_birth<A: Stored>(
+    async fn wait_for_birth<A: Durable>(
         &self,
         stream: &StreamId,
         deadline: Instant,
@@ -192,6 +192,6 @@ impl Gateway {
 
 /// The stream of an aggregate. Every id of the domain is a valid part of a stream's name.
 #[must_use]
-pub fn stream_of<A: Stored>(id: &A::Id) -> StreamId {
+pub fn stream_of<A: Durable>(id: &A::Id) -> StreamId {
     StreamId::lossy(A::CATEGORY, &id.to_string())
 }

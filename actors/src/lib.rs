@@ -20,6 +20,7 @@ mod reached;
 pub mod reader;
 pub mod recovery;
 pub mod supervisor;
+pub mod system;
 pub mod timers;
 
 pub use core::{CatchUpError, Core, CoreOptions};

@@ -6,7 +6,7 @@ use events::{EventLog, ReadError, Since, StreamId, Version};
 use futures_util::StreamExt;
 use thiserror::Error;
 
-use crate::codec::{CodecError, Stored};
+use crate::codec::{CodecError, Durable};
 
 /// Why a stream cannot be turned into a state. Its actor is quarantined; others are not affected.
 #[derive(Debug, Clone, Error)]
@@ -48,7 +48,7 @@ impl<A> Default for Recovered<A> {
 ///
 /// # Errors
 /// When the stream cannot be read whole.
-pub async fn recover<A: Stored>(
+pub async fn recover<A: Durable>(
     log: &dyn EventLog,
     stream: &StreamId,
     from: Recovered<A>,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use domain::Timestamp;
-use events::{Append, EventId, Expected, NewEvent, StreamId};
+use domain::system::{Event, Quarantined};
+use events::StreamId;
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use crate::aggregate_actor::Surroundings;
-use crate::codec::Metadata;
 use crate::projections::{Fault, Projected};
+use crate::system::SystemJournal;
 
 /// So many deaths within the window end in quarantine.
 pub const DEATHS_MAX: usize = 5;
@@ -76,17 +76,19 @@ impl Drop for Vital {
 /// Keeps the record of deaths.
 pub struct Supervisor {
     around: Arc<Surroundings>,
+    system: Arc<SystemJournal>,
     records: Mutex<HashMap<StreamId, Deaths>>,
     stopping: AtomicBool,
     deaths: AtomicU64,
 }
 
 impl Supervisor {
-    /// Without any record.
+    /// Without any record; notes quarantines in this journal.
     #[must_use]
-    pub fn new(around: Arc<Surroundings>) -> Self {
+    pub fn new(around: Arc<Surroundings>, system: Arc<SystemJournal>) -> Self {
         Self {
             around,
+            system,
             records: Mutex::default(),
             stopping: AtomicBool::new(false),
             deaths: AtomicU64::new(0),
@@ -145,31 +147,10 @@ impl Supervisor {
         record.quarantined = record.times.len() >= DEATHS_MAX;
         tracing::error!(%stream, deaths = record.times.len(), wait_ms, "an actor died");
         if record.quarantined {
-            self.record_quarantine(stream);
+            // Best effort: the quarantine itself does not depend on it.
+            self.system.note(&Event::Quarantined(Quarantined { stream: stream.to_string() }));
         }
         true
-    }
-
-    /// Says so in the `system` stream. Best effort: the quarantine itself does not depend on it.
-    fn record_quarantine(&self, stream: &StreamId) {
-        let Ok(system) = StreamId::new("system", "system") else { return };
-        let event = NewEvent {
-            id: EventId::new(Uuid::now_v7()),
-            name: "stream.quarantined".into(),
-            schema: 1,
-            time_us: self.around.clock.now().as_micros(),
-            metadata: Metadata::of_photon().encode(),
-            body: bytes::Bytes::copy_from_slice(stream.as_str().as_bytes()),
-        };
-        let append = Append { stream: system, expected: Expected::Any, events: vec![event] };
-        let around = Arc::clone(&self.around);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(fault) = around.log.append(append).await {
-                    tracing::error!(%fault, "the quarantine was not recorded");
-                }
-            });
-        }
     }
 }
 

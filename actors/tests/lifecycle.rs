@@ -7,11 +7,13 @@ mod support;
 use std::sync::Arc;
 
 use actors::aggregate_actor::DispatchError;
+use actors::codec::Stored;
 use actors::gateway::stream_of;
 use actors::recovery::{Recovered, recover};
 use domain::operation::Operation;
+use domain::system;
 use events::faulty_log::{Fault, FaultyLog};
-use events::{EventLog, MemoryLog, Since, StreamId, Version};
+use events::{EventLog, MemoryLog, Since, Version};
 use futures_util::StreamExt;
 use support::{core, create, id, rename, until};
 
@@ -47,11 +49,11 @@ async fn too_many_deaths_end_in_quarantine_which_is_recorded() {
     assert!(matches!(rename(&core, 1, "x").await, Err(DispatchError::Quarantined)));
     assert_eq!(rename(&core, 2, "undisturbed").await.unwrap(), 3);
     assert_eq!(core.supervisor.quarantined(), [stream_of::<Operation>(&id(1))]);
-    let system = StreamId::new("system", "system").unwrap();
-    until(|| core.projected.position().get() > 8).await;
-    let recorded = log.read(&system, Since::BEGINNING).next().await.unwrap().unwrap();
-    assert_eq!(*recorded.name, *"stream.quarantined");
-    assert_eq!(recorded.body, stream_of::<Operation>(&id(1)).as_str());
+    assert!(core.system.settled(Duration::from_secs(10)).await);
+    let recorded = log.read(&actors::system::stream(), Since::BEGINNING).next().await.unwrap().unwrap();
+    let told = system::Event::decode(&recorded.name, recorded.schema, &recorded.body).unwrap();
+    let stream = stream_of::<Operation>(&id(1)).to_string();
+    assert_eq!(told, system::Event::Quarantined(system::Quarantined { stream }));
     // It is still there for readers.
     assert!(core.operation(&id(1)).await.unwrap().is_some());
     core.stop();

@@ -5,12 +5,14 @@
 
 pub mod agent;
 pub mod aggregate;
+pub mod alarm;
 pub mod bounds;
 pub mod ids;
 pub mod json;
 pub mod operation;
 #[cfg(feature = "testing")]
 pub mod scenario;
+pub mod system;
 pub mod time;
 pub mod views;
 pub mod world;

@@ -70,7 +70,7 @@ pub struct PercentilesView {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertView {
-    /// `no_capable_agent`, `quarantined` or `agent_error`.
+    /// `no_capable_agent`, `quarantined`, `agent_error` or `performance`.
     pub kind: String,
     /// Which one.
     pub subject: String,
@@ -88,6 +88,12 @@ impl DashboardView {
         for stream in api.core.supervisor.quarantined() {
             let detail = "It failed too often and is out of service until the next start.".into();
             alerts.push(AlertView { kind: "quarantined".into(), subject: stream.to_string(), detail });
+        }
+        for alert in api.watched.alerts() {
+            let (subject, value, threshold) = (alert.metric.name(), alert.value, alert.threshold);
+            let detail = format!("It was {value} at the last sample; more than {threshold} is too much.");
+            // Before the others: it concerns them all.
+            alerts.insert(0, AlertView { kind: "performance".into(), subject: subject.into(), detail });
         }
         alerts.truncate(ALERTS_MAX);
         let mut agents = BTreeMap::from(["active", "busy", "inactive", "error"].map(|name| (name.into(), 0)));

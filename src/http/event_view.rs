@@ -3,7 +3,7 @@
 use actors::codec::{Metadata, Stored};
 use domain::agent::Agent;
 use domain::operation::Operation;
-use domain::{Aggregate, Timestamp};
+use domain::{Aggregate, Timestamp, system};
 use events::Recorded;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -72,7 +72,8 @@ fn data(recorded: &Recorded) -> Value {
     let shown = match recorded.stream.category() {
         Operation::CATEGORY => decoded::<Operation>(recorded),
         Agent::CATEGORY => decoded::<Agent>(recorded),
-        _ => Some(json!({ "stream": String::from_utf8_lossy(&recorded.body) })),
+        system::CATEGORY => decoded::<system::Event>(recorded),
+        _ => None,
     };
     shown.unwrap_or_else(|| json!({"undecodable": true, "schema": recorded.schema}))
 }

@@ -1,6 +1,7 @@
 //! Owns what happens before and around every handler: sizes, host, origin, phase, deadline, panics, headers.
 //! It must never look into a body or know what a route does.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,6 +12,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError, web};
+use domain::system::Offence;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
@@ -18,6 +20,7 @@ use super::context::RequestContext;
 use super::envelope::POSITION;
 use super::error::{self, ApiError, Code};
 
+pub mod offences;
 mod unread;
 
 use unread::Unread;
@@ -114,6 +117,9 @@ impl Hosts {
     }
 }
 
+/// Hears who is turned away, from where, and what it asked for.
+type OnOffence = Box<dyn Fn(Offence, Option<IpAddr>, &str) + Send + Sync>;
+
 /// What [`protect`] needs to know. Registered as `web::Data<Guard>`.
 pub struct Guard {
     state: Arc<ServiceState>,
@@ -121,6 +127,7 @@ pub struct Guard {
     deadline: Duration,
     exempt: fn(&str, &str) -> bool,
     on_panic: Box<dyn Fn() + Send + Sync>,
+    on_offence: OnOffence,
     position: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
@@ -128,7 +135,15 @@ impl Guard {
     /// A guard that gives each request this long until its answer begins.
     #[must_use]
     pub fn new(state: Arc<ServiceState>, hosts: Hosts, deadline: Duration) -> Self {
-        Self { state, hosts, deadline, exempt: |_, _| false, on_panic: Box::new(|| ()), position: None }
+        Self {
+            state,
+            hosts,
+            deadline,
+            exempt: |_, _| false,
+            on_panic: Box::new(|| ()),
+            on_offence: Box::new(|_, _, _| ()),
+            position: None,
+        }
     }
 
     /// Which (path, query) have no deadline: long polls, which have one of their own.
@@ -142,6 +157,16 @@ impl Guard {
     #[must_use]
     pub fn on_panic(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_panic = Box::new(hook);
+        self
+    }
+
+    /// What else to do when a caller is turned away: count it. What it asked for comes as it was sent.
+    #[must_use]
+    pub fn on_offence(
+        mut self,
+        hook: impl Fn(Offence, Option<IpAddr>, &str) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_offence = Box::new(hook);
         self
     }
 
@@ -178,13 +203,17 @@ impl Guard {
             request.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // A request line with a whole URL carries a second host, and proxies would believe that one.
         let in_line = request.uri().authority().map_or(host, |authority| authority.as_str());
-        if !self.hosts.allows(host) || !self.hosts.allows(in_line) {
+        let peer = || request.peer_addr().map(|address| address.ip());
+        if let Some(foreign) = [host, in_line].into_iter().find(|name| !self.hosts.allows(name)) {
+            (self.on_offence)(Offence::HostNotAllowed, peer(), foreign);
             return Err(ApiError::of(Code::HostNotAllowed));
         }
         let mut origins = request.headers().get_all(header::ORIGIN);
         let ours =
             |value: &HeaderValue| value.to_str().is_ok_and(|origin| self.hosts.allows_origin(origin, host));
-        if !origins.all(ours) {
+        if let Some(foreign) = origins.find(|value| !ours(value)) {
+            let foreign = String::from_utf8_lossy(foreign.as_bytes());
+            (self.on_offence)(Offence::OriginNotAllowed, peer(), &foreign);
             return Err(ApiError::of(Code::OriginNotAllowed));
         }
         Ok(())

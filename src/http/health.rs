@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::web;
 use actors::Core;
+use domain::system::{Check, Health as State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -125,45 +126,44 @@ pub async fn startup(api: web::Data<Api>) -> Answer<HealthView> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Pass,
-    Warn,
-    Fail,
+/// What a look at everything found.
+pub struct Examined {
+    /// The worst of the checks.
+    pub worst: State,
+    /// Each check, and how long it took in milliseconds.
+    pub checks: Vec<(Check, f64)>,
 }
 
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
-
-/// Every check; 503 when any fails.
-#[utoipa::path(get, path = "/health/detailed", tag = "health",
-    responses((status = 200, body = super::envelope::ApiResponse<DetailedHealthView>), (status = 503)))]
-pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
-    let mut worst = State::Pass;
-    let mut checks = Vec::new();
+/// Looks at everything: the one list of checks, for `/health/detailed` and for the monitor.
+pub async fn examine(api: &Api) -> Examined {
+    let mut examined = Examined { worst: State::Pass, checks: Vec::new() };
     let mut add = |name: &str, begun: Instant, (state, detail): (State, String)| {
-        worst = worst.max(state);
+        examined.worst = examined.worst.max(state);
         let ms = (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        checks.push(CheckView { name: name.into(), state: state.name().into(), ms, detail });
+        examined.checks.push((Check { name: name.into(), state, detail }, ms));
     };
     let begun = Instant::now();
-    add("phase", begun, phase(&api));
+    add("phase", begun, phase(api));
     let begun = Instant::now();
     let (log, head) = log(&api.core).await;
     add("log", begun, log);
     let begun = Instant::now();
     add("views", begun, views(&api.core, head));
     let begun = Instant::now();
-    add("disk", begun, disk(&api));
+    add("disk", begun, disk(api));
     let begun = Instant::now();
     add("actors", begun, actors(&api.core));
+    examined
+}
+
+/// Every check; 503 when any fails.
+#[utoipa::path(get, path = "/health/detailed", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<DetailedHealthView>), (status = 503)))]
+pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
+    let Examined { worst, checks } = examine(&api).await;
+    let shown =
+        |(Check { name, state, detail }, ms)| CheckView { name, state: state.name().into(), ms, detail };
+    let checks = checks.into_iter().map(shown).collect();
     let HealthView { version, uptime_ms, .. } = alive(&api);
     let durability =
         if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
@@ -211,6 +211,10 @@ fn disk(api: &Api) -> (State, String) {
         None => (State::Warn, "the disk does not say how much space is free".into()),
         Some(free) if free < disk.low_water_bytes => {
             (State::Fail, format!("{free} bytes are free, {} are needed", disk.low_water_bytes))
+        }
+        // A word in time: once it fails, nothing can be stored about it.
+        Some(free) if free / 2 < disk.low_water_bytes => {
+            (State::Warn, format!("{free} bytes are free, below {} nothing is stored", disk.low_water_bytes))
         }
         Some(free) => (State::Pass, format!("{free} bytes are free")),
     }

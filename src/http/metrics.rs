@@ -4,11 +4,14 @@ use std::sync::atomic::Ordering;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest, HttpResponse, Responder, web};
+use actors::system::NOTES_LOST_TOTAL;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
+use domain::system::{Metric, Offence};
+use domain::views::Views;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -20,18 +23,24 @@ use super::Api;
 use super::dashboard::DashboardView;
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::guard::offences::OFFENCES_TOTAL;
+use super::latencies::Latencies;
 use super::operations::Answer;
 use super::query::Parameters;
+use crate::monitor::{ALERT_RAISED, HEALTH_STATE};
 
 /// Bounds of the request duration histogram, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Everything that is counted. Registered once per process.
 pub struct Metrics {
+    /// How long requests took since the monitor's last sample.
+    pub latencies: Latencies,
     registry: Registry,
     requests: IntCounterVec,
     durations: HistogramVec,
     panics: IntCounter,
+    offences: IntCounterVec,
     operations: IntGaugeVec,
     agents: IntGaugeVec,
     steps: IntGaugeVec,
@@ -43,6 +52,9 @@ pub struct Metrics {
     position: IntGauge,
     disk_free: IntGauge,
     uptime: IntGauge,
+    health: IntGauge,
+    alerts: IntGaugeVec,
+    lost_notes: IntCounter,
 }
 
 impl Metrics {
@@ -57,12 +69,14 @@ impl Metrics {
             |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         let durations = HistogramOpts::new("photon_http_request_duration_seconds", "Time to the answer.");
         let metrics = Self {
+            latencies: Latencies::default(),
             requests: IntCounterVec::new(
                 Opts::new("photon_http_requests_total", "Requests answered."),
                 &["method", "route", "status"],
             )?,
             durations: HistogramVec::new(durations.buckets(BUCKETS.to_vec()), &["method", "route"])?,
             panics: IntCounter::new("photon_handler_panics_total", "Handlers that failed with a bug.")?,
+            offences: IntCounterVec::new(Opts::new(OFFENCES_TOTAL, "Callers turned away."), &["kind"])?,
             operations: gauges("photon_operations", "Operations.", &["status", "priority"])?,
             agents: gauges("photon_agents", "Registered agents.", &["status"])?,
             steps: gauges("photon_steps", "Steps of operations under way.", &["status"])?,
@@ -74,8 +88,12 @@ impl Metrics {
             position: gauge("photon_log_position", "Position of the last event shown.")?,
             disk_free: gauge("photon_disk_free_bytes", "Free space on the log's disk.")?,
             uptime: gauge("photon_uptime_seconds", "Since the process began.")?,
+            health: gauge(HEALTH_STATE, "The worst check at the last look: 0 pass, 1 warn, 2 fail.")?,
+            alerts: gauges(ALERT_RAISED, "Whether the alert is raised.", &["metric"])?,
+            lost_notes: IntCounter::new(NOTES_LOST_TOTAL, "Facts about the system not recorded.")?,
             registry,
         };
+        Offence::ALL.iter().for_each(|kind| metrics.offences.with_label_values(&[kind.name()]).reset());
         for collector in metrics.collectors() {
             metrics.registry.register(collector)?;
         }
@@ -100,12 +118,21 @@ impl Metrics {
             Box::new(self.position.clone()),
             Box::new(self.disk_free.clone()),
             Box::new(self.uptime.clone()),
+            Box::new(self.offences.clone()),
+            Box::new(self.health.clone()),
+            Box::new(self.alerts.clone()),
+            Box::new(self.lost_notes.clone()),
         ]
     }
 
     /// A handler failed with a bug.
     pub fn count_panic(&self) {
         self.panics.inc();
+    }
+
+    /// A caller was turned away.
+    pub fn count_offence(&self, kind: Offence) {
+        self.offences.with_label_values(&[kind.name()]).inc();
     }
 
     /// Brings the gauges up to date.
@@ -117,19 +144,11 @@ impl Metrics {
                 self.operations.with_label_values(&[status.name(), priority.name()]).set(whole(count));
             }
         }
-        let mut agents = [("active", 0), ("busy", 0), ("inactive", 0), ("error", 0)];
-        for (_, row) in views.agents.iter() {
-            let shown = row.agent.shown_status();
-            agents.iter_mut().filter(|(status, _)| *status == shown).for_each(|(_, count)| *count += 1);
+        for (status, count) in agents_by_status(&views) {
+            self.agents.with_label_values(&[status]).set(whole(count));
         }
-        for (status, count) in agents {
-            self.agents.with_label_values(&[status]).set(count);
-        }
-        let runs = views.operations.open().iter().filter_map(|id| views.operations.get(id)?.run.as_ref());
-        let (ready, held, waiting) = runs.fold((0, 0, 0), |(ready, held, waiting), run| {
-            (ready + run.ready.len(), held + run.held.len(), waiting + run.backing_off.len())
-        });
-        for (status, count) in [("ready", ready), ("held", held), ("backing_off", waiting)] {
+        let Steps { ready, held, backing_off } = steps_by_status(&views);
+        for (status, count) in [("ready", ready), ("held", held), ("backing_off", backing_off)] {
             self.steps.with_label_values(&[status]).set(whole(count));
         }
         drop(views);
@@ -142,7 +161,47 @@ impl Metrics {
         let free = api.disk.as_ref().and_then(super::health::Disk::free_bytes).unwrap_or(0);
         self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
         self.uptime.set(i64::try_from(api.started.elapsed().as_secs()).unwrap_or(i64::MAX));
+        self.health.set(api.watched.health() as i64);
+        let raised = api.watched.alerts();
+        for metric in Metric::ALL {
+            let is_raised = raised.iter().any(|alert| alert.metric == metric);
+            self.alerts.with_label_values(&[metric.name()]).set(i64::from(is_raised));
+        }
+        self.lost_notes.inc_by(api.core.system.lost().saturating_sub(self.lost_notes.get()));
     }
+}
+
+/// How many agents have which status.
+#[must_use]
+pub fn agents_by_status(views: &Views) -> [(&'static str, usize); 4] {
+    let mut agents = [("active", 0), ("busy", 0), ("inactive", 0), ("error", 0)];
+    for (_, row) in views.agents.iter() {
+        let shown = row.agent.shown_status();
+        agents.iter_mut().filter(|(status, _)| *status == shown).for_each(|(_, count)| *count += 1);
+    }
+    agents
+}
+
+/// Steps of operations under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steps {
+    /// They wait for an agent.
+    pub ready: usize,
+    /// They are in an agent's hands.
+    pub held: usize,
+    /// They wait for their next attempt.
+    pub backing_off: usize,
+}
+
+/// How many steps of operations under way stand where.
+#[must_use]
+pub fn steps_by_status(views: &Views) -> Steps {
+    let runs = views.operations.open().iter().filter_map(|id| views.operations.get(id)?.run.as_ref());
+    runs.fold(Steps::default(), |steps, run| Steps {
+        ready: steps.ready + run.ready.len(),
+        held: steps.held + run.held.len(),
+        backing_off: steps.backing_off + run.backing_off.len(),
+    })
 }
 
 fn whole(count: usize) -> i64 {
@@ -165,10 +224,19 @@ pub async fn measure(
         let route = response.request().match_pattern().unwrap_or_else(|| "none".into());
         let status = response.status();
         api.metrics.requests.with_label_values(&[method, &route, status.as_str()]).inc();
-        let seconds = begun.elapsed().as_secs_f64();
-        api.metrics.durations.with_label_values(&[method, &route]).observe(seconds);
+        let took = begun.elapsed();
+        api.metrics.durations.with_label_values(&[method, &route]).observe(took.as_secs_f64());
+        api.metrics.latencies.add((!waits(&response)).then_some(took));
     }
     Ok(response)
+}
+
+/// Whether the answer took long, or will go on, on purpose: a long poll or a stream.
+fn waits(response: &ServiceResponse<impl MessageBody>) -> bool {
+    let (request, kind) = (response.request(), response.headers().get(header::CONTENT_TYPE));
+    super::waits(request.path(), request.query_string())
+        || response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// A client may invent methods; labels must not grow by them.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actors::aggregate_actor::DispatchError;
-use actors::codec::Stored;
+use actors::codec::Durable;
 use actors::protocol::ProtocolError;
 use actors::recovery::RecoveryError;
 use domain::agent::Agent;
@@ -14,7 +14,7 @@ use domain::{IdError, agent, operation};
 use super::error::{ApiError, Code, FieldError};
 
 /// A rejection of one aggregate as a refusal.
-pub trait Refusal: Stored {
+pub trait Refusal: Durable {
     /// Says it to the client.
     fn refusal(rejection: Self::Rejection) -> ApiError;
 }

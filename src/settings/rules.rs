@@ -39,6 +39,8 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.disk_low_water_bytes", 0, 1 << 40),
     ("monitoring.metrics_interval_ms", 100, MAX_MS),
     ("monitoring.health_check_interval_ms", 100, MAX_MS),
+    ("monitoring.alert_p95_ms", 0, 3_600_000),
+    ("monitoring.alert_ready_steps", 0, 1_000_000_000),
 ];
 
 const WEIGHTS: &[&str] =

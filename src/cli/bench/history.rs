@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use actors::codec::{Metadata, Stored};
+use actors::codec::{Durable, Metadata};
 use actors::gateway::stream_of;
 use chrono::Utc;
 use domain::agent::event::{Config, Outcome, Profile};
@@ -230,7 +230,7 @@ fn failure() -> StepWish {
 }
 
 /// What a server would append for a command.
-fn decide<A: Stored>(
+fn decide<A: Durable>(
     state: &mut Option<A>,
     id: &A::Id,
     command: &A::Command,
@@ -263,6 +263,7 @@ fn decide<A: Stored>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actors::codec::Stored;
     use domain::operation::Status;
     use domain::operation::definition::Priority;
     use domain::views::Views;
