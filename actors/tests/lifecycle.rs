@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::aggregate_actor::DispatchError;
 use actors::codec::Stored;
