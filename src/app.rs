@@ -13,7 +13,7 @@ use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
 use actors::projections::Fault;
-use actors::{CatchUpError, Core, CoreOptions};
+use actors::{CatchUpError, Core, CoreOptions, system};
 use domain::Limits;
 use domain::agent::selection::Weights;
 use events::{EventLog, OpenError, Options, ReadError, SledLog};
@@ -21,15 +21,13 @@ use platforms::Registry;
 use rustix::net::sockopt;
 use thiserror::Error;
 
+use crate::http::events::{EventFeed, SYSTEM_METRICS};
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::monitor::{Monitor, Watched};
 use crate::settings::Settings;
-
-/// A connection whose reader takes nothing for so long is closed, in milliseconds.
-const READER_STALL_MS: u32 = 30_000;
 
 /// A bug.
 pub const EXIT_BUG: i32 = 70;
@@ -106,12 +104,16 @@ impl Server {
         let opening = open(folder.clone(), log_options(settings));
         let log =
             Arc::new(opening.await.map_err(|source| StartError::Open { folder: folder.clone(), source })?);
+        let end = log.head().await.map_err(CatchUpError::from)?;
+        let seats = settings.limits.max_streams;
+        let feed = Arc::new(EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats));
         let core = Core::start(core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>));
         let state = Arc::new(ServiceState::default());
         let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
         let low_water_bytes = settings.limits.disk_low_water_bytes;
         let api = web::Data::new(Api {
             core: Arc::clone(&core),
+            feed: Arc::clone(&feed),
             platforms: Registry::built(),
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),
@@ -143,8 +145,12 @@ impl Server {
             server.stop().await;
             return Err(fault.into());
         }
+        let (following, projected) = (Arc::clone(&feed), Arc::clone(&core.projected));
+        actix_web::rt::spawn(async move { following.follow(&projected).await });
         state.enter(Phase::Ready);
-        let on_sample = Box::new(|sample| tracing::debug!(%sample, "sampled"));
+        let clock = Arc::clone(&core.around.clock);
+        let on_sample =
+            Box::new(move |sample| feed.pass(SYSTEM_METRICS, &system::stream(), clock.now(), || sample));
         server
             .monitor
             .get_or_init(|| Monitor::start(server.api.clone(), settings.monitoring.clone(), on_sample));
@@ -231,16 +237,17 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
     });
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     // A reader that takes nothing freezes its connection's timers with it: only the kernel ends that.
+    let stall_ms = u32::try_from(settings.limits.stall_timeout_ms).unwrap_or(u32::MAX);
     let server = server
-        .on_connect(|connection, _| {
+        .on_connect(move |connection, _| {
             if let Some(socket) = connection.downcast_ref::<TcpStream>()
-                && let Err(fault) = sockopt::set_tcp_user_timeout(socket, READER_STALL_MS)
+                && let Err(fault) = sockopt::set_tcp_user_timeout(socket, stall_ms)
             {
                 tracing::debug!(%fault, "a stalled reader of this connection will not be noticed");
             }
         })
         .workers(workers)
-        .max_connections(settings.server.max_connections.div_ceil(workers))
+        .max_connections((settings.server.max_connections + settings.limits.max_streams).div_ceil(workers))
         .keep_alive(Duration::from_millis(settings.server.keep_alive_timeout_ms))
         .shutdown_timeout(settings.server.shutdown_timeout_ms / 1_000)
         .disable_signals()

@@ -29,6 +29,7 @@ pub mod refusal;
 pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
+pub mod socket;
 pub mod steps;
 
 use std::sync::Arc;
@@ -49,6 +50,8 @@ use routing::resource;
 pub struct Api {
     /// The core.
     pub core: Arc<Core>,
+    /// The live end of every stream.
+    pub feed: Arc<events::EventFeed>,
     /// Platforms that are available.
     pub platforms: Registry,
     /// Signs cursors.
@@ -103,6 +106,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/platforms").get(platforms::list))
         .service(resource("/api/v1/platforms/{name}").get(platforms::get))
         .service(resource("/api/v1/events").get(events::list))
+        .service(resource("/api/v1/events/stream").get(events::sse::stream))
         .service(resource("/openapi.json").get(docs::openapi))
         .service(docs::pages());
     #[cfg(feature = "testing")]

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
-use actors::gateway::Order;
+use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
 use actors::protocol::{Beat, LeaseBeat};
 use domain::agent::event::Status;
 use domain::agent::{Agent, Command};
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
+use serde_json::json;
 
 use super::Api;
 use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
@@ -17,6 +18,7 @@ use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, R
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
+use super::events::AGENT_HEARTBEAT;
 use super::intent::{Intent, metadata};
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
@@ -227,7 +229,10 @@ pub async fn heartbeat(
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
     let beat = beat(body.value, api.core.around.world.limits.max_checkpoint_bytes)?;
+    let leases = beat.leases.len();
     let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
+    let now = api.core.around.clock.now();
+    api.feed.pass(AGENT_HEARTBEAT, &stream_of::<Agent>(&id), now, || json!({"leases": leases}));
     Ok(Reply::ok(HeartbeatView::of(&pulse)))
 }
 

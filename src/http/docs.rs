@@ -52,6 +52,7 @@ use super::{agents, events, health, leases, metrics, operations, platforms, step
         platforms::list,
         platforms::get,
         events::list,
+        events::sse::stream,
     )
 )]
 pub struct Document;

@@ -4,10 +4,11 @@ use actors::codec::{Metadata, Stored};
 use domain::agent::Agent;
 use domain::operation::Operation;
 use domain::{Aggregate, Timestamp, system};
-use events::Recorded;
+use events::{Recorded, StreamId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// An event: CloudEvents 1.0 with `sequence`, `revision` and who asked.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -28,9 +29,11 @@ pub struct EventView {
     pub time: Timestamp,
     /// `application/json`.
     pub datacontenttype: String,
-    /// Its place in the whole log; grows, may skip.
+    /// Its place in the whole log; grows, may skip. Left out for an event that is not in the log.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sequence: String,
-    /// Its place in the history of its subject.
+    /// Its place in the history of its subject. Left out for an event that is not in the log.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
     /// The request that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +67,26 @@ impl EventView {
             causationid: metadata.causation_id,
             actor: metadata.actor,
             data: data(recorded),
+        }
+    }
+
+    /// Shows an event that passes by and is not in the log.
+    #[must_use]
+    pub fn passing(id: Uuid, kind: &str, subject: &StreamId, at: Timestamp, data: Value) -> Self {
+        Self {
+            specversion: "1.0".into(),
+            id: id.to_string(),
+            source: "/photon".into(),
+            kind: kind.to_owned(),
+            subject: subject.to_string(),
+            time: at,
+            datacontenttype: "application/json".into(),
+            sequence: String::new(),
+            revision: String::new(),
+            correlationid: None,
+            causationid: None,
+            actor: "photon".into(),
+            data,
         }
     }
 }

@@ -1,0 +1,136 @@
+//! The conversation of a socket about events: what a client may say, and how it is answered.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::Api;
+use super::super::error::{ApiError, Code};
+use super::super::query::Parameters;
+use super::super::socket::{self, CloseCode, Conversation, Heard, Inbox, Say};
+use super::EventFeed;
+use super::filter::{Filter, Wanted};
+use super::telling::{Farewell, Telling, Told};
+/// The subprotocol of this conversation.
+pub(super) const PROTOCOL: &str = "photon.v1";
+
+/// What a client may say.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum Request {
+    /// Turns to other events.
+    Subscribe {
+        #[serde(default)]
+        filter: Wanted,
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Asks for a sign of life.
+    Ping {},
+}
+
+/// A socket about events.
+struct EventConversation {
+    feed: Arc<EventFeed>,
+    telling: Telling,
+    /// Whether where the stream begins was said.
+    subscribed: bool,
+}
+
+/// Opens a socket; the query is its first subscription.
+///
+/// # Errors
+/// 400 for a query or a handshake that cannot be used, 503 when all seats are taken.
+pub(super) async fn open(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
+    let filter = Filter::of(&parameters)?;
+    let after = super::begin(&api.feed, parameters.get_u64("after", 0..=u64::MAX)?)?;
+    let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
+    let conversation = EventConversation { feed: Arc::clone(&api.feed), telling, subscribed: false };
+    socket::open(&request, payload, PROTOCOL, conversation)
+}
+
+impl Conversation for EventConversation {
+    async fn next(&mut self, inbox: &mut Inbox) -> Vec<Say> {
+        tokio::select! {
+            biased;
+            heard = inbox.next() => vec![self.answer(heard)],
+            told = self.telling.next() => self.say(told),
+        }
+    }
+}
+
+impl EventConversation {
+    fn say(&mut self, told: Told) -> Vec<Say> {
+        match told {
+            Told::Events(events) => events.iter().map(|event| Say::Text(event.json())).collect(),
+            Told::Bookmark(at) => {
+                let kind = if self.subscribed { "bookmark" } else { "subscribed" };
+                self.subscribed = true;
+                vec![said(&json!({"type": kind, "sequence": at.to_string()}))]
+            }
+            Told::Beat => vec![Say::Ping],
+            Told::Bye(why, at) => {
+                let bye = json!({"type": "bye", "reason": why.name(), "sequence": at.to_string()});
+                let code = match why {
+                    Farewell::Restarting => CloseCode::Restart,
+                    Farewell::Failed => CloseCode::Failed,
+                };
+                vec![said(&bye), Say::Close(code)]
+            }
+        }
+    }
+
+    fn answer(&mut self, heard: Heard) -> Say {
+        let answered = match heard {
+            Heard::Binary(_) => Err(ApiError::new(Code::MalformedJson, "Send text, not binary frames.")),
+            Heard::Text(text) => self.obey(&text),
+        };
+        answered.unwrap_or_else(|refusal| {
+            let refused = json!({"type": "error", "code": refusal.code.slug(), "detail": refusal.message});
+            said(&refused)
+        })
+    }
+
+    /// Does what was asked; a refusal changes nothing.
+    fn obey(&mut self, text: &[u8]) -> Result<Say, ApiError> {
+        let request: Request = serde_json::from_slice(text).map_err(|fault| {
+            let detail = format!(
+                "The message is not understood: {fault}. Send such as {{\"type\":\"ping\"}} or \
+                 {{\"type\":\"subscribe\",\"filter\":{{\"types\":[\"operation.*\"]}},\"after\":\"0\"}}."
+            );
+            ApiError::new(Code::MalformedJson, detail)
+        })?;
+        match request {
+            Request::Ping {} => {
+                Ok(said(&json!({"type": "pong", "sequence": self.telling.told().to_string()})))
+            }
+            Request::Subscribe { filter, after } => {
+                let filter = Filter::try_from(filter)?;
+                let after = after.map(|text| sequence(&text)).transpose()?;
+                let after = super::begin(&self.feed, after)?;
+                self.telling.turn_to(filter, after);
+                Ok(said(&json!({"type": "subscribed", "sequence": after.to_string()})))
+            }
+        }
+    }
+}
+
+fn sequence(text: &str) -> Result<u64, ApiError> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.ok_or_else(|| {
+        ApiError::invalid_parameter("after", "after must be the sequence of an event, in decimal digits.")
+    })
+}
+
+fn said(message: &Value) -> Say {
+    Say::Text(Bytes::from(message.to_string()))
+}

@@ -1,0 +1,88 @@
+//! Server-sent events: every event as a frame, over plain HTTP.
+//! Format: WHATWG HTML, section 9.2, "Server-sent events".
+
+use std::convert::Infallible;
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{Bytes, BytesMut};
+use events::Position;
+use futures_util::stream;
+
+use super::super::Api;
+use super::super::error::ApiError;
+use super::super::query::Parameters;
+use super::filter::Filter;
+use super::telling::{Telling, Told};
+
+/// Where a client that comes back left off; browsers send it by themselves.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Keeps nginx from holding events back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// How soon a browser comes back after the stream has ended, in milliseconds.
+const RETRY: &str = "retry: 2000\n\n";
+const BEAT: &[u8] = b":\n\n";
+
+/// Streams events as they happen, or from a position on.
+#[utoipa::path(get, path = "/api/v1/events/stream", tag = "events",
+    params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
+        ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),
+        ("after" = Option<u64>, Query, description = "sequence, exclusive; 0 is the beginning; without it only new events"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "as `after`, and wins over it")),
+    responses((status = 200, content_type = "text/event-stream", body = String),
+        (status = 400), (status = 503)))]
+pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
+    let filter = Filter::of(&parameters)?;
+    let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
+    let after = super::begin(&api.feed, after)?;
+    let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
+    let frames = stream::unfold(Some(telling), |telling| async move {
+        let mut telling = telling?;
+        let told = telling.next().await;
+        let open = !matches!(told, Told::Bye(..));
+        Some((Ok::<_, Infallible>(frame(&told)), open.then_some(telling)))
+    });
+    let head = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")))
+        .streaming(futures_util::StreamExt::chain(head, frames)))
+}
+
+fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, ApiError> {
+    let Some(value) = request.headers().get(LAST_EVENT_ID) else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    // A browser that has seen no id yet sends an empty one, or none.
+    match digits {
+        Some("") => Ok(None),
+        digits => digits.and_then(|text| text.parse().ok()).map(Some).ok_or_else(|| {
+            ApiError::invalid_parameter("Last-Event-ID", "Last-Event-ID must be the sequence of an event.")
+        }),
+    }
+}
+
+fn frame(told: &Told) -> Bytes {
+    match told {
+        Told::Events(events) => match events.as_slice() {
+            [event] => event.frame().clone(),
+            events => {
+                let mut frames =
+                    BytesMut::with_capacity(events.iter().map(|event| event.frame().len()).sum());
+                events.iter().for_each(|event| frames.extend_from_slice(event.frame()));
+                frames.freeze()
+            }
+        },
+        Told::Bookmark(at) => named("bookmark", *at, &format!(r#"{{"sequence":"{at}"}}"#)),
+        Told::Beat => Bytes::from_static(BEAT),
+        Told::Bye(why, at) => {
+            named("bye", *at, &format!(r#"{{"reason":"{}","sequence":"{at}"}}"#, why.name()))
+        }
+    }
+}
+
+/// A frame that is no event of the log. Its id lets a client resume from there.
+fn named(name: &str, at: Position, data: &str) -> Bytes {
+    format!("id: {at}\nevent: {name}\ndata: {data}\n\n").into()
+}

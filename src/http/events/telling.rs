@@ -1,0 +1,142 @@
+//! Owns what an open stream says and when: events, signs of life, bookmarks, the farewell. Sockets and
+//! server-sent events differ only in how they write it.
+//! It must never know how it is written.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{Position, ReadError};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+use super::super::guard::ServiceState;
+use super::EventFeed;
+use super::feed::Seat;
+use super::filter::Filter;
+use super::reader::Reader;
+use super::shown::Shown;
+
+/// A sign of life at least so often.
+const BEAT: Duration = Duration::from_secs(15);
+/// Every so many signs of life a bookmark, so that a quiet filter does not fall behind.
+const BEATS_PER_BOOKMARK: u32 = 2;
+
+/// What an open stream says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// At least one event.
+    Events(Vec<Arc<Shown>>),
+    /// Everything up to here was told.
+    Bookmark(Position),
+    /// Nothing but that the connection lives.
+    Beat,
+    /// The last word, and up to where everything was told.
+    Bye(Farewell, Position),
+}
+
+/// Why a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// The server stops and will be back.
+    Restarting,
+    /// The log cannot be read.
+    Failed,
+}
+
+impl Farewell {
+    /// As clients read it.
+    #[must_use]
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One open stream.
+pub(super) struct Telling {
+    feed: Arc<EventFeed>,
+    reader: Reader,
+    /// Everything up to here was told.
+    told: Position,
+    begun: bool,
+    beat: Interval,
+    beats: u32,
+    draining: Pin<Box<dyn Future<Output = ()>>>,
+    _seat: Seat,
+}
+
+impl Telling {
+    /// A stream that begins after a position.
+    #[must_use]
+    pub(super) fn new(
+        feed: &Arc<EventFeed>,
+        state: &Arc<ServiceState>,
+        seat: Seat,
+        filter: Filter,
+        after: Position,
+    ) -> Self {
+        let mut beat = interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let state = Arc::clone(state);
+        Self {
+            feed: Arc::clone(feed),
+            reader: Reader::new(feed, filter, after),
+            told: after,
+            begun: false,
+            beat,
+            beats: 0,
+            draining: Box::pin(async move { state.draining().await }),
+            _seat: seat,
+        }
+    }
+
+    /// Everything up to here was told.
+    #[must_use]
+    pub(super) fn told(&self) -> Position {
+        self.told
+    }
+
+    /// Tells other events from now on.
+    pub(super) fn turn_to(&mut self, filter: Filter, after: Position) {
+        self.reader = Reader::new(&self.feed, filter, after);
+        self.told = after;
+    }
+
+    /// What to say next; a new stream says first where it begins. May be dropped while it waits.
+    pub(super) async fn next(&mut self) -> Told {
+        if !self.begun {
+            self.begun = true;
+            return Told::Bookmark(self.told);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut self.draining => return self.bye(Farewell::Restarting),
+                taken = self.reader.take() => match taken {
+                    Ok(events) => {
+                        self.told = self.reader.cursor();
+                        if !events.is_empty() {
+                            return Told::Events(events);
+                        }
+                    }
+                    Err(ReadError::Closed) => return self.bye(Farewell::Restarting),
+                    Err(fault) => {
+                        tracing::error!(%fault, "a stream ends because the log cannot be read");
+                        return self.bye(Farewell::Failed);
+                    }
+                },
+                _ = self.beat.tick() => {
+                    self.beats += 1;
+                    let bookmark = self.beats.is_multiple_of(BEATS_PER_BOOKMARK);
+                    return if bookmark { Told::Bookmark(self.told) } else { Told::Beat };
+                }
+            }
+        }
+    }
+
+    fn bye(&self, why: Farewell) -> Told {
+        Told::Bye(why, self.told)
+    }
+}
