@@ -91,7 +91,9 @@ impl Reader {
                 return Ok(None);
             };
             tokio::select! {
-                changed = self.state.changed() => return changed.map(|()| None).map_err(|_| ReadError::Closed),
+                changed = self.state.changed() => {
+                    return changed.map(|()| None).map_err(|_| ReadError::Closed);
+                }
                 passed_by = passing.recv() => match passed_by {
                     Ok(event) if self.filter.admits_live_only(&event.stream, &event.name) => {
                         return Ok(Some(event));
