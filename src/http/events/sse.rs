@@ -27,7 +27,7 @@ const BEAT: &[u8] = b":\n\n";
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events",
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
         ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),
-        ("after" = Option<u64>, Query, description = "sequence, exclusive; 0: from the beginning; none: new events only"),
+        ("after" = Option<u64>, Query, description = "sequence, exclusive; without it only new events"),
         ("Last-Event-ID" = Option<u64>, Header, description = "as `after`, and wins over it")),
     responses((status = 200, content_type = "text/event-stream", body = String),
         (status = 400), (status = 503)))]
