@@ -25,6 +25,7 @@ use filter::Filter;
 use history::Found;
 use shown::Shown;
 
+pub use conversation::PROTOCOL;
 pub use feed::EventFeed;
 
 mod conversation;

@@ -15,7 +15,7 @@ use super::EventFeed;
 use super::filter::{Filter, Wanted};
 use super::telling::{Farewell, Telling, Told};
 /// The subprotocol of this conversation.
-pub(super) const PROTOCOL: &str = "photon.v1";
+pub const PROTOCOL: &str = "photon.v1";
 
 /// What a client may say.
 #[derive(Debug, Deserialize)]
