@@ -75,7 +75,7 @@ async fn every_kind_of_event_of_the_specification_reaches_a_stream() {
     // The first line proves that the reader is there: a heartbeat is not kept for it.
     photon.agent("first", &[]).await;
     let mut missing: BTreeSet<&str> = KINDS.into();
-    let mut take = |missing: &mut BTreeSet<&str>| {
+    let take = |missing: &mut BTreeSet<&str>| {
         let event: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
         let kind = event["type"].as_str().unwrap();
         assert_eq!(event["sequence"].is_null(), kind == "agent.heartbeat", "{event}");

@@ -35,7 +35,7 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
-    let after = super::begin(&api.feed, after)?;
+    let after = super::begin(&api.feed, after).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;
