@@ -61,7 +61,7 @@ pub(super) async fn forwards(
     head: Position,
     limit: usize,
 ) -> Result<Found, ApiError> {
-    let mut reader = Reader::new(feed, filter.clone(), start);
+    let mut reader = Reader::of_log(feed, filter.clone(), start);
     let mut sheet = Sheet::default();
     for _ in 0..LOOKS_MAX {
         if reader.cursor() >= head {
