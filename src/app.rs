@@ -2,6 +2,7 @@
 //! the others' parts together.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,11 +13,12 @@ use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
-use actors::projections::Fault;
+use actors::projections::{Fault, Projected};
 use actors::{CatchUpError, Core, CoreOptions, system};
 use domain::Limits;
 use domain::agent::selection::Weights;
 use events::{EventLog, OpenError, Options, ReadError, SledLog};
+use futures_util::FutureExt;
 use platforms::Registry;
 use rustix::net::sockopt;
 use thiserror::Error;
@@ -28,6 +30,9 @@ use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::monitor::{Monitor, Watched};
 use crate::settings::Settings;
+
+/// What may wait in a connection for its reader, beyond one turn of a stream.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 /// A bug.
 pub const EXIT_BUG: i32 = 70;
@@ -145,8 +150,7 @@ impl Server {
             server.stop().await;
             return Err(fault.into());
         }
-        let (following, projected) = (Arc::clone(&feed), Arc::clone(&core.projected));
-        actix_web::rt::spawn(async move { following.follow(&projected).await });
+        actix_web::rt::spawn(follow(Arc::clone(&feed), Arc::clone(&core.projected), Arc::clone(&state)));
         state.enter(Phase::Ready);
         let clock = Arc::clone(&core.around.clock);
         let on_sample =
@@ -199,6 +203,15 @@ impl Server {
     }
 }
 
+/// Streams that show nothing new any more must not look as if nothing happened: the process stops.
+async fn follow(feed: Arc<EventFeed>, projected: Arc<Projected>, state: Arc<ServiceState>) {
+    // A panic was logged by its hook; here it is an end like any other.
+    let _ = AssertUnwindSafe(feed.follow(&projected)).catch_unwind().await;
+    if state.phase() != Phase::Draining {
+        projected.fail(Fault::Ended("event feed"));
+    }
+}
+
 /// Opening reads and may rebuild: not on a thread that serves.
 async fn open(folder: PathBuf, options: Options) -> Result<SledLog, OpenError> {
     let opened = tokio::task::spawn_blocking(move || SledLog::open(folder, options)).await;
@@ -248,6 +261,8 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
         })
         // A client that has gone ends its long poll or its quiet stream at once, not with the next write.
         .h1_allow_half_closed(false)
+        // With 10 000 streams each kept byte counts.
+        .h1_write_buffer_size(WRITE_BUFFER_BYTES)
         .workers(workers)
         .max_connections((settings.server.max_connections + settings.limits.max_streams).div_ceil(workers))
         .keep_alive(Duration::from_millis(settings.server.keep_alive_timeout_ms))

@@ -257,6 +257,16 @@ pub async fn a_tail_neither_loses_nor_repeats(subject: &mut impl Subject) {
         let first = all.partition_point(|event| event.position <= Position::new(start));
         assert!(seen == all[first..], "from {start}: {} events instead of {}", seen.len(), all.len() - first);
     }
+    for bytes in [1, 1_000, 1 << 20] {
+        let (mut paged, mut after) = (Vec::new(), Position::START);
+        while paged.len() < all.len() {
+            let page = log.page(after, bytes).await.unwrap();
+            after = page.last().expect("a page is never empty before the end").position;
+            paged.extend(page);
+        }
+        assert!(paged == all, "in pages of {bytes} bytes");
+        assert_eq!(log.page(after, bytes).await.unwrap(), []);
+    }
 }
 
 /// Clause 8.

@@ -12,6 +12,7 @@ use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
 use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
+use crate::record::Recorded;
 use crate::stream::{Position, StreamId, Version};
 
 /// What befalls one append.
@@ -140,6 +141,10 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
 
     fn tail(&self, after: Position) -> EventStream {
         self.inner.tail(after)
+    }
+
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
+        self.inner.page(after, bytes)
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

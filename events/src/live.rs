@@ -15,6 +15,8 @@ use crate::log::{BoxFuture, EventStream, ReadError};
 use crate::record::Recorded;
 use crate::stream::Position;
 
+/// How many bytes of history the log's own readers fetch at once.
+const HISTORY_PAGE_BYTES: u64 = 256 << 10;
 /// How many items a reader takes from the ring at once.
 const PAGE_EVENTS: usize = 256;
 
@@ -42,9 +44,9 @@ impl Placed for Recorded {
 
 /// Everything that is no longer in the ring.
 pub(crate) trait History: Send + Sync + 'static {
-    /// Starts to fetch some events after a position: at least one, since readers only ask when there are
-    /// some.
-    fn page(&self, after: Position) -> BoxFuture<'static, Result<Page, ReadError>>;
+    /// Starts to fetch some events after a position: about so many bytes, and at least one event if there is
+    /// any.
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>>;
 }
 
 /// The newest items, and the signal that there are more.
@@ -129,10 +131,10 @@ impl<T: Placed> Feed<T> {
         self.state.subscribe()
     }
 
-    /// The oldest items after a position, 256 at most.
+    /// The oldest items after a position: 256 at most, and no more than so many bytes beyond the first.
     #[must_use]
-    pub fn after(&self, position: Position) -> Taken<T> {
-        self.ring.lock().after(position)
+    pub fn after(&self, position: Position, bytes_max: usize) -> Taken<T> {
+        self.ring.lock().after(position, bytes_max)
     }
 
     /// Whether the ring has dropped what comes after this position.
@@ -162,7 +164,7 @@ impl<T: Placed> Ring<T> {
         self.events.clear();
     }
 
-    fn after(&self, position: Position) -> Taken<T> {
+    fn after(&self, position: Position, bytes_max: usize) -> Taken<T> {
         if position >= self.end {
             return Taken::CaughtUp;
         }
@@ -170,7 +172,13 @@ impl<T: Placed> Ring<T> {
             return Taken::Behind;
         }
         let first = self.events.partition_point(|event| event.position() <= position);
-        Taken::Events(self.events.iter().skip(first).take(PAGE_EVENTS).cloned().collect())
+        let mut bytes = 0;
+        let fits = |event: &&Arc<T>| {
+            let first = bytes == 0;
+            bytes += event.held_bytes();
+            first || bytes <= bytes_max
+        };
+        Taken::Events(self.events.range(first..).take(PAGE_EVENTS).take_while(fits).cloned().collect())
     }
 }
 
@@ -204,7 +212,7 @@ impl Reader {
         loop {
             // Looked at before the ring, so that an event published in between wakes us again.
             let closed = self.state.borrow_and_update().closed;
-            let taken = self.feed.after(self.cursor);
+            let taken = self.feed.after(self.cursor, usize::MAX);
             match taken {
                 Taken::Events(page) => return Ok(self.advance(page)),
                 Taken::Behind => return self.history_page().await,
@@ -215,14 +223,14 @@ impl Reader {
     }
 
     async fn history_page(&mut self) -> Result<Page, ReadError> {
-        let fetch = self.ahead.take().unwrap_or_else(|| self.history.page(self.cursor));
+        let fetch = self.ahead.take().unwrap_or_else(|| self.history.page(self.cursor, HISTORY_PAGE_BYTES));
         let page = fetch.await?;
         if page.is_empty() {
             return Err(io::Error::other("the log's history ends too early").into());
         }
         let page = self.advance(page);
         if self.feed.is_behind(self.cursor) {
-            self.ahead = Some(self.history.page(self.cursor));
+            self.ahead = Some(self.history.page(self.cursor, HISTORY_PAGE_BYTES));
         }
         Ok(page)
     }

@@ -57,6 +57,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// Once the log is closed and all is read, the last item is [`ReadError::Closed`].
     fn tail(&self, after: Position) -> EventStream;
 
+    /// Some events after a position, in order: about so many bytes of them, and at least one if there is
+    /// any. For who must hold nothing while it waits for its own reader.
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>>;
+
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, future, stream};
 use parking_lot::Mutex;
 
-use crate::live::{self, Feed, History, Page, RingMax};
+use crate::live::{self, Feed, History, Page, Placed, RingMax};
 use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Refusal, Since};
 use crate::record::{EventId, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
@@ -85,16 +85,26 @@ impl EventLog for MemoryLog {
         live::tail(Arc::clone(&self.inner.feed), Arc::clone(&self.inner) as Arc<dyn History>, after)
     }
 
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
+        History::page(&*self.inner, after, bytes)
+    }
+
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
         future::ready(Ok(self.inner.feed.end())).boxed()
     }
 }
 
 impl History for Inner {
-    fn page(&self, after: Position) -> BoxFuture<'static, Result<Page, ReadError>> {
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>> {
         let kept = self.kept.lock();
         let first = kept.events.partition_point(|event| event.position <= after);
-        let page = kept.events[first..].iter().take(PAGE_EVENTS).cloned().collect();
+        let mut taken = 0;
+        let fits = |event: &&Arc<Recorded>| {
+            let room = taken < bytes;
+            taken += event.held_bytes() as u64;
+            room
+        };
+        let page = kept.events[first..].iter().take(PAGE_EVENTS).take_while(fits).cloned().collect();
         future::ready(Ok(page)).boxed()
     }
 }

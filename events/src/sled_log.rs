@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use crate::live::{self, History};
 use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
 use crate::options::Options;
+use crate::record::Recorded;
 use crate::sled_log::shared::{Shared, Status};
 use crate::stream::{Position, StreamId};
 
@@ -113,6 +114,10 @@ impl EventLog for SledLog {
 
     fn tail(&self, after: Position) -> EventStream {
         live::tail(Arc::clone(&self.shared.feed), Arc::clone(&self.shared) as Arc<dyn History>, after)
+    }
+
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
+        History::page(&*self.shared, after, bytes)
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

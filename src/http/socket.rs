@@ -240,7 +240,9 @@ impl Stream for Paced {
             return Poll::Pending;
         }
         let turn = self.turns.poll_next_unpin(context);
-        self.asked.set(turn.is_pending());
+        // A turn in which nothing is said leaves the connection waiting for one.
+        let said = matches!(&turn, Poll::Ready(Some(said)) if !said.is_empty());
+        self.asked.set(!said);
         turn
     }
 }

@@ -14,15 +14,13 @@ use crate::record::Recorded;
 use crate::sled_log::shared::Shared;
 use crate::stream::{Position, StreamId, Version};
 
-/// How many bytes of history are fetched at once.
-const HISTORY_PAGE_BYTES: u64 = 256 << 10;
-/// How many bytes of a stream are held at once.
-const STREAM_PAGE_BYTES: usize = 1 << 20;
+/// How many bytes of a stream are held at once; a reader that waits for its own reader holds them too.
+const STREAM_PAGE_BYTES: usize = 128 << 10;
 
 impl History for Shared {
-    fn page(&self, after: Position) -> BoxFuture<'static, Result<Page, ReadError>> {
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>> {
         match self.generation_after(after) {
-            Ok(generation) => off_thread(move || generation.page(after, HISTORY_PAGE_BYTES)),
+            Ok(generation) => off_thread(move || generation.page(after, bytes)),
             Err(error) => future::ready(Err(error)).boxed(),
         }
     }

@@ -17,6 +17,8 @@ use crate::http::event_view::EventView;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+const FAILED: &str = "The server cannot read its log; its own output says why.";
+
 /// Which to show.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TailArgs {
@@ -52,6 +54,7 @@ pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
         match ended {
             Ok(Ended::NobodyReads) => return Ok(Exit::DONE),
             Ok(Ended::ByServer) => {}
+            Ok(Ended::Failed) => return Err(Complaint::new(Exit::FAILED, FAILED)),
             Err(Lost::Complaint(complaint)) => return Err(complaint),
             // A server that never was there is more likely misspelled than away.
             Err(Lost::Call(failure)) if !failure.is_passing() || !ever => return Err(failure.into()),
@@ -69,6 +72,7 @@ pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
 /// How a stream ended.
 enum Ended {
     ByServer,
+    Failed,
     NobodyReads,
 }
 
@@ -97,6 +101,9 @@ impl Told {
         let mut tail = client.tail(filters, self.after.as_deref()).await.map_err(Lost::Call)?;
         self.connected = true;
         while let Some(frame) = tail.next().await.map_err(Lost::Call)? {
+            if frame.name == "bye" && frame.data.contains(r#""failed""#) {
+                return Ok(Ended::Failed);
+            }
             let event = !matches!(frame.name.as_str(), "bookmark" | "bye");
             if event && !show(&line(&frame, format)).map_err(Lost::Complaint)? {
                 return Ok(Ended::NobodyReads);

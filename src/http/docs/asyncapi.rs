@@ -57,8 +57,9 @@ fn document() -> Value {
             "serverSentEvents": {
                 "address": "/api/v1/events/stream",
                 "title": "Server-sent events",
-                "description": "The same events; `id` is the sequence, `event` the type, and Last-Event-ID \
-                    resumes. Frames named bookmark and bye carry a sequence only.",
+                "description": "The same events, with the same query; `id` is the sequence, `event` the \
+                    type, and Last-Event-ID resumes. The data of frames named bookmark and bye are these \
+                    messages without their `type`.",
                 "messages": references("messages", &["event", "bookmark", "bye"], "#/components/"),
             },
         },

@@ -117,6 +117,7 @@ impl EventConversation {
                 let after = after.map(|text| sequence(&text)).transpose()?;
                 let after = super::begin(&self.feed, after).await?;
                 self.telling.turn_to(filter, after);
+                self.subscribed = true;
                 Ok(said(&json!({"type": "subscribed", "sequence": after.to_string()})))
             }
         }

@@ -1,6 +1,6 @@
 //! Owns the live end of every stream: the task that turns each new event into JSON once, the ring that
 //! readers take it from, and the seats of open streams.
-//! It must never wait for a reader, and never show what the views do not show yet.
+//! It must never wait for a reader. What it shows, the views show too, unless they lag for seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use events::live::{Feed, RingMax};
 use events::{EventLog, Position, ReadError, Recorded, StreamId};
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use super::super::error::{ApiError, Code};
 use super::shown::Shown;
@@ -25,6 +25,8 @@ const CHUNK: usize = 256;
 const PASSING_MAX: usize = 1_024;
 /// The views follow the log within milliseconds; after so long a wait the events are shown anyway.
 const VIEWS_WITHIN: Duration = Duration::from_secs(5);
+/// Pages of history that are fetched at the same time, for all readers.
+const FETCHES_MAX: usize = 16;
 /// How long a client waits that found no seat.
 const SEAT_RETRY: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ pub struct EventFeed {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) ring: Feed<Shown>,
     passing: broadcast::Sender<Arc<Shown>>,
+    fetches: Semaphore,
     seats: Arc<AtomicUsize>,
     seats_max: usize,
 }
@@ -42,15 +45,24 @@ impl EventFeed {
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, end: Position, seats_max: usize) -> Self {
         let passing = broadcast::Sender::new(PASSING_MAX);
-        Self { log, ring: Feed::new(end, RING_MAX), passing, seats: Arc::default(), seats_max }
+        let (ring, fetches) = (Feed::new(end, RING_MAX), Semaphore::new(FETCHES_MAX));
+        Self { log, ring, passing, fetches, seats: Arc::default(), seats_max }
     }
 
-    /// Follows the log until it is closed. Runs once, beside the server.
+    /// Follows the log until it is closed. Runs once, beside the server; no stream shows anything new after
+    /// its end.
     pub async fn follow(&self, views: &Projected) {
         let mut tail = self.log.tail(self.ring.end()).ready_chunks(CHUNK);
         while let Some(chunk) = tail.next().await {
             let recorded: Result<Vec<Arc<Recorded>>, ReadError> = chunk.into_iter().collect();
-            let Ok(recorded) = recorded else { break };
+            let recorded = match recorded {
+                Ok(recorded) => recorded,
+                Err(ReadError::Closed) => break,
+                Err(fault) => {
+                    tracing::error!(%fault, "streams follow the log no more");
+                    break;
+                }
+            };
             let Some(last) = recorded.last().map(|last| last.position) else { continue };
             // What a stream has shown, a read shows too.
             views.reached(last, VIEWS_WITHIN).await;
@@ -69,6 +81,13 @@ impl EventFeed {
             // The last receiver may have gone in between.
             let _ = self.passing.send(Arc::new(Shown::passing(name, stream, at, data())));
         }
+    }
+
+    /// Some history after a position. Waits for its turn, so that many readers that come back at once leave
+    /// the disk to the log's writer.
+    pub(super) async fn page(&self, after: Position, bytes: u64) -> Result<Vec<Arc<Recorded>>, ReadError> {
+        let _turn = self.fetches.acquire().await.map_err(|_| ReadError::Closed)?;
+        self.log.page(after, bytes).await
     }
 
     pub(super) fn passing(&self) -> broadcast::Receiver<Arc<Shown>> {

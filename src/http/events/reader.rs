@@ -2,12 +2,12 @@
 //! by position. The same reader stands under sockets, server-sent events and pages.
 //! It must never be pushed to: what nobody takes costs nothing.
 
+use std::io;
 use std::sync::Arc;
 
 use events::live::{State, Taken};
-use events::{EventStream, Position, ReadError, Since};
-use futures_util::StreamExt;
-use futures_util::stream::ReadyChunks;
+use events::{EventStream, Position, ReadError, Recorded, Since, StreamId};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
@@ -15,8 +15,8 @@ use super::feed::EventFeed;
 use super::filter::Filter;
 use super::shown::Shown;
 
-/// Events of history that are looked at in one go.
-const CHUNK: usize = 64;
+/// Bytes that are looked at in one go, and so what a reader that has stopped holds.
+const LOOK_BYTES: usize = 16 << 10;
 
 /// Takes the wanted events after a position, oldest first.
 pub struct Reader {
@@ -24,14 +24,15 @@ pub struct Reader {
     filter: Filter,
     cursor: Position,
     state: watch::Receiver<State>,
+    /// The reading of one stream, when only that is wanted.
     history: Option<History>,
     passing: Option<broadcast::Receiver<Arc<Shown>>>,
 }
 
-/// An open reading of the log.
+/// An open reading of one stream. The whole log is read by pages instead, of which nothing stays.
 struct History {
-    events: ReadyChunks<EventStream>,
-    /// Whatever the reading had not shown up to here when it was opened will never come.
+    events: EventStream,
+    /// The reading holds every event up to here.
     until: Position,
 }
 
@@ -65,7 +66,7 @@ impl Reader {
         loop {
             // Looked at before the ring, so that what is published in between wakes us.
             let closed = self.state.borrow_and_update().closed;
-            match self.feed.ring.after(self.cursor) {
+            match self.feed.ring.after(self.cursor, LOOK_BYTES) {
                 Taken::Events(events) => {
                     self.history = None;
                     return Ok(self.live(events));
@@ -112,43 +113,65 @@ impl Reader {
         }
     }
 
+    /// Looks at some history.
     async fn past(&mut self) -> Result<Vec<Arc<Shown>>, ReadError> {
-        let history =
-            self.history.get_or_insert_with(|| History::open(&self.feed, &self.filter, self.cursor));
-        let until = history.until;
         let mut wanted = Vec::new();
-        let mut over = true;
-        if let Some(chunk) = history.events.next().await {
-            over = false;
-            for recorded in chunk {
-                let recorded = recorded?;
-                if recorded.position > until {
-                    over = true;
-                    break;
-                }
-                self.cursor = recorded.position;
-                if self.filter.admits(&recorded.stream, &recorded.name) {
-                    wanted.push(Arc::new(Shown::of(&recorded)));
-                }
+        let (looked_at, through) = match self.filter.stream().cloned() {
+            Some(stream) => self.some_of(&stream).await?,
+            None => self.some_of_all().await?,
+        };
+        for recorded in looked_at {
+            self.cursor = recorded.position;
+            if self.filter.admits(&recorded.stream, &recorded.name) {
+                wanted.push(Arc::new(Shown::of(&recorded)));
             }
         }
-        if over || self.cursor >= until {
-            self.cursor = self.cursor.max(until);
-            self.history = None;
-        }
+        self.cursor = self.cursor.max(through);
         Ok(wanted)
+    }
+
+    /// Some events of the whole log, and up to where nothing else is.
+    async fn some_of_all(&self) -> Result<(Vec<Arc<Recorded>>, Position), ReadError> {
+        let until = self.feed.ring.end();
+        let mut page = self.feed.page(self.cursor, LOOK_BYTES as u64).await?;
+        if page.is_empty() {
+            return Err(io::Error::other("the log's history ends too early").into());
+        }
+        page.retain(|recorded| recorded.position <= until);
+        Ok((page, Position::START))
+    }
+
+    /// Some events of one stream, and up to where nothing else is.
+    async fn some_of(&mut self, stream: &StreamId) -> Result<(Vec<Arc<Recorded>>, Position), ReadError> {
+        let history = self.history.get_or_insert_with(|| History::open(&self.feed, stream, self.cursor));
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        // Waits for the first only: what was collected would be lost with a wait that is dropped.
+        let mut next = history.events.next().await;
+        while let Some(recorded) = next {
+            let recorded = recorded?;
+            if recorded.position > history.until {
+                break;
+            }
+            bytes += recorded.body.len();
+            some.push(recorded);
+            if bytes >= LOOK_BYTES {
+                return Ok((some, Position::START));
+            }
+            match history.events.next().now_or_never() {
+                Some(following) => next = following,
+                None => return Ok((some, Position::START)),
+            }
+        }
+        let until = history.until;
+        self.history = None;
+        Ok((some, until))
     }
 }
 
 impl History {
-    /// Reads one stream when only that is wanted, else the whole log.
-    fn open(feed: &EventFeed, filter: &Filter, after: Position) -> Self {
+    fn open(feed: &EventFeed, stream: &StreamId, after: Position) -> Self {
         // Taken first, so that the reading is sure to hold everything up to here.
         let until = feed.ring.end();
-        let events = match filter.stream() {
-            Some(stream) => feed.log.read(stream, Since::Position(after)),
-            None => feed.log.tail(after),
-        };
-        Self { events: events.ready_chunks(CHUNK), until }
+        Self { events: feed.log.read(stream, Since::Position(after)), until }
     }
 }

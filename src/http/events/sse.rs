@@ -3,11 +3,12 @@
 
 use std::convert::Infallible;
 
+use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use events::Position;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
 use super::super::Api;
 use super::super::error::ApiError;
@@ -36,6 +37,14 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
     let after = super::begin(&api.feed, after).await?;
+    let mut head = HttpResponse::Ok();
+    head.insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")));
+    if *request.method() == Method::HEAD {
+        // A body that nobody sees would be written for ever.
+        return Ok(head.finish());
+    }
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;
@@ -43,12 +52,8 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
         let open = !matches!(told, Told::Bye(..));
         Some((Ok::<_, Infallible>(frame(&told)), open.then_some(telling)))
     });
-    let head = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
-    Ok(HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
-        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")))
-        .streaming(futures_util::StreamExt::chain(head, frames)))
+    let retry = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
+    Ok(head.streaming(retry.chain(frames)))
 }
 
 fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, ApiError> {

@@ -98,8 +98,9 @@ impl Telling {
         self.told
     }
 
-    /// Tells other events from now on.
+    /// Tells other events from now on. Whoever turns it says where they begin.
     pub(super) fn turn_to(&mut self, filter: Filter, after: Position) {
+        self.begun = true;
         self.reader = Reader::new(&self.feed, filter, after);
         self.told = after;
     }

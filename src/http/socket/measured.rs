@@ -38,6 +38,10 @@ impl Stream for Measured {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let polled = self.bytes.poll_next_unpin(context);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            // The client has gone, which is an end and no fault of its frames.
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(Some(Ok(chunk))) = &polled
             && !self.lengths.admit(chunk)
         {
