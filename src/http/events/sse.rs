@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 
+use actix_web::http::Version;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
@@ -44,11 +45,14 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
         Some((Ok::<_, Infallible>(frame(&told)), open.then_some(telling)))
     });
     let head = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
-    Ok(HttpResponse::Ok()
+    let mut response = HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")))
-        .streaming(futures_util::StreamExt::chain(head, frames)))
+        .streaming(futures_util::StreamExt::chain(head, frames));
+    // Chunks are unknown to HTTP/1.0: there the connection's end is the body's.
+    response.head_mut().no_chunking(request.version() < Version::HTTP_11);
+    Ok(response)
 }
 
 fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, ApiError> {
