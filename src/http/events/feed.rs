@@ -3,7 +3,7 @@
 //! It must never wait for a reader, and never show what the views do not show yet.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actors::projections::Projected;
@@ -35,6 +35,7 @@ pub struct EventFeed {
     passing: broadcast::Sender<Arc<Shown>>,
     seats: Arc<AtomicUsize>,
     seats_max: usize,
+    told: AtomicU64,
 }
 
 impl EventFeed {
@@ -42,7 +43,14 @@ impl EventFeed {
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, end: Position, seats_max: usize) -> Self {
         let passing = broadcast::Sender::new(PASSING_MAX);
-        Self { log, ring: Feed::new(end, RING_MAX), passing, seats: Arc::default(), seats_max }
+        Self {
+            log,
+            ring: Feed::new(end, RING_MAX),
+            passing,
+            seats: Arc::default(),
+            seats_max,
+            told: AtomicU64::new(0),
+        }
     }
 
     /// Follows the log until it is closed. Runs once, beside the server.
@@ -85,6 +93,16 @@ impl EventFeed {
     #[must_use]
     pub fn open(&self) -> usize {
         self.seats.load(Ordering::Relaxed)
+    }
+
+    /// How many events all streams have told.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_told(&self, events: usize) {
+        self.told.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     /// Takes a seat for a new stream.
