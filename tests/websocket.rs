@@ -6,7 +6,7 @@
 //! --ignored an_echo_for_autobahn`, then `wstest -m fuzzingclient`. What is left out, here and there:
 //! - 12 and 13, compression: no extension is ever negotiated.
 //! - 9.1.2-6, 9.2.2-6, 9.3, 9.4, 9.5, 9.6: their messages have 256 KiB and more, and the limit is 64 KiB.
-//! - 3.2, 3.3, 4.1.3-4, 4.2.3-5 and 5.15 would like a message echoed that comes in one piece with a broken
+//! - 3.2-4, 4.1.3-5, 4.2.3-5 and 5.15 would like a message echoed that comes in one piece with a broken
 //!   frame; the close comes first.
 //! - 6.4.3 and 6.4.4 want a text refused before its frame is whole: it is refused once the frame is whole.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

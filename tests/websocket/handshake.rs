@@ -154,3 +154,17 @@ fn a_stream_for_an_old_client_has_no_chunks() {
     let new = answer_of(address, "GET /api/v1/events/stream HTTP/1.1", &plain);
     assert!(status(&new) == 200 && new.contains("transfer-encoding: chunked\r\n"), "{new}");
 }
+
+#[test]
+fn whoever_asks_for_the_head_of_a_stream_takes_no_seat() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let photon = runtime.block_on(Photon::start());
+    let address = SocketAddr::from(([127, 0, 0, 1], photon.port()));
+    let plain =
+        [("Connection", ""), ("Upgrade", ""), ("Sec-WebSocket-Version", ""), ("Sec-WebSocket-Key", "")];
+    // Kept open to the end.
+    let (_connection, head) = ask(address, &self::head("HEAD /api/v1/events/stream HTTP/1.1", &plain));
+    assert!(status(&head) == 200 && head.contains("content-type: text/event-stream\r\n"), "{head}");
+    let metrics = runtime.block_on(photon.get("/metrics")).body;
+    assert!(metrics.as_str().unwrap().contains("photon_streams_open 0\n"), "{metrics}");
+}

@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 
-use actix_web::http::Version;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::{Method, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use events::Position;
@@ -37,6 +37,15 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
     let after = super::begin(&api.feed, after)?;
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")));
+    // Whoever asks for the head alone takes no seat: nothing would ever be written that finds out it is gone.
+    if request.method() == Method::HEAD {
+        return Ok(response.finish());
+    }
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;
@@ -45,11 +54,7 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
         Some((Ok::<_, Infallible>(frame(&told)), open.then_some(telling)))
     });
     let head = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
-    let mut response = HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
-        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")))
-        .streaming(futures_util::StreamExt::chain(head, frames));
+    let mut response = response.streaming(futures_util::StreamExt::chain(head, frames));
     // Chunks are unknown to HTTP/1.0: there the connection's end is the body's.
     response.head_mut().no_chunking(request.version() < Version::HTTP_11);
     Ok(response)
