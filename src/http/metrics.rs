@@ -55,6 +55,8 @@ pub struct Metrics {
     health: IntGauge,
     alerts: IntGaugeVec,
     lost_notes: IntCounter,
+    streams: IntGauge,
+    told: IntCounter,
 }
 
 impl Metrics {
@@ -91,6 +93,8 @@ impl Metrics {
             health: gauge(HEALTH_STATE, "The worst check at the last look: 0 pass, 1 warn, 2 fail.")?,
             alerts: gauges(ALERT_RAISED, "Whether the alert is raised.", &["metric"])?,
             lost_notes: IntCounter::new(NOTES_LOST_TOTAL, "Facts about the system not recorded.")?,
+            streams: gauge("photon_streams_open", "Streams of events that are open.")?,
+            told: IntCounter::new("photon_stream_events_total", "Events told over streams.")?,
             registry,
         };
         Offence::ALL.iter().for_each(|kind| metrics.offences.with_label_values(&[kind.name()]).reset());
@@ -122,6 +126,8 @@ impl Metrics {
             Box::new(self.health.clone()),
             Box::new(self.alerts.clone()),
             Box::new(self.lost_notes.clone()),
+            Box::new(self.streams.clone()),
+            Box::new(self.told.clone()),
         ]
     }
 
@@ -168,6 +174,8 @@ impl Metrics {
             self.alerts.with_label_values(&[metric.name()]).set(i64::from(is_raised));
         }
         self.lost_notes.inc_by(api.core.system.lost().saturating_sub(self.lost_notes.get()));
+        self.streams.set(whole(api.feed.open()));
+        self.told.inc_by(api.feed.told().saturating_sub(self.told.get()));
     }
 }
 

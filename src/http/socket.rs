@@ -12,17 +12,18 @@ use actix::prelude::{Actor, ActorContext, AsyncContext, StreamHandler};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_web_actors::ws::{self, CloseReason, HandshakeError, Message, ProtocolError, WebsocketContext};
+use actix_web_actors::ws::{self, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use assembly::Assembly;
 use measured::Measured;
 
 mod assembly;
+mod handshake;
 mod measured;
 
 /// Largest message and largest frame, in bytes.
@@ -122,6 +123,7 @@ pub fn open<C: Conversation>(
     protocol: &str,
     conversation: C,
 ) -> Result<HttpResponse, ApiError> {
+    handshake::check(request)?;
     let (heard, inbox) = mpsc::channel(INBOX_MAX);
     let (oversize, asked) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
     let turns = stream::unfold((conversation, Inbox(inbox)), |(mut conversation, mut inbox)| async move {
@@ -132,18 +134,11 @@ pub fn open<C: Conversation>(
     let socket =
         Socket { turns: Some(turns), heard, assembly: Assembly::default(), oversize: Rc::clone(&oversize) };
     let frames = Measured::new(payload, MESSAGE_MAX, oversize);
-    let handshake = ws::WsResponseBuilder::new(socket, request, frames);
-    let response =
-        handshake.protocols(&[protocol]).frame_size(MESSAGE_MAX).start().map_err(|f| refused(&f))?;
+    let builder = ws::WsResponseBuilder::new(socket, request, frames);
+    let protocols = [protocol];
+    let builder = builder.protocols(&protocols).frame_size(MESSAGE_MAX);
+    let response = builder.start().map_err(|fault| handshake::refused(&fault))?;
     Ok(response.map_body(|_, written| Asking { written, asked }.boxed()))
-}
-
-fn refused(fault: &actix_web::Error) -> ApiError {
-    let detail = match fault.as_error::<HandshakeError>() {
-        Some(fault) => format!("The WebSocket handshake cannot be answered: {fault}."),
-        None => "The WebSocket handshake cannot be answered.".to_owned(),
-    };
-    ApiError::new(Code::MalformedRequest, detail).header(header::SEC_WEBSOCKET_VERSION, 13)
 }
 
 /// The actor of one connection.

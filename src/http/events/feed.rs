@@ -3,7 +3,7 @@
 //! It must never wait for a reader. What it shows, the views show too, unless they lag for seconds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actors::projections::Projected;
@@ -38,6 +38,7 @@ pub struct EventFeed {
     fetches: Semaphore,
     seats: Arc<AtomicUsize>,
     seats_max: usize,
+    told: AtomicU64,
 }
 
 impl EventFeed {
@@ -46,7 +47,7 @@ impl EventFeed {
     pub fn new(log: Arc<dyn EventLog>, end: Position, seats_max: usize) -> Self {
         let passing = broadcast::Sender::new(PASSING_MAX);
         let (ring, fetches) = (Feed::new(end, RING_MAX), Semaphore::new(FETCHES_MAX));
-        Self { log, ring, passing, fetches, seats: Arc::default(), seats_max }
+        Self { log, ring, passing, fetches, seats: Arc::default(), seats_max, told: AtomicU64::new(0) }
     }
 
     /// Follows the log until it is closed. Runs once, beside the server; no stream shows anything new after
@@ -111,6 +112,16 @@ impl EventFeed {
     #[must_use]
     pub fn open(&self) -> usize {
         self.seats.load(Ordering::Relaxed)
+    }
+
+    /// How many events all streams have told.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_told(&self, events: usize) {
+        self.told.fetch_add(events as u64, Ordering::Relaxed);
     }
 
     /// Takes a seat for a new stream.

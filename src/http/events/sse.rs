@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 
-use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::{Method, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use events::Position;
@@ -37,13 +37,14 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
     let after = super::begin(&api.feed, after).await?;
-    let mut head = HttpResponse::Ok();
-    head.insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")));
     if *request.method() == Method::HEAD {
-        // A body that nobody sees would be written for ever.
-        return Ok(head.finish());
+        // A body that nobody sees would be written for ever, and its seat never given back.
+        return Ok(response.finish());
     }
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
@@ -53,7 +54,10 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
         Some((Ok::<_, Infallible>(frame(&told)), open.then_some(telling)))
     });
     let retry = stream::iter([Ok(Bytes::from_static(RETRY.as_bytes()))]);
-    Ok(head.streaming(retry.chain(frames)))
+    let mut response = response.streaming(retry.chain(frames));
+    // Chunks are unknown to HTTP/1.0: there the connection's end is the body's.
+    response.head_mut().no_chunking(request.version() < Version::HTTP_11);
+    Ok(response)
 }
 
 fn last_event_id(request: &HttpRequest) -> Result<Option<u64>, ApiError> {

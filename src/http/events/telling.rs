@@ -119,6 +119,7 @@ impl Telling {
                     Ok(events) => {
                         self.told = self.reader.cursor();
                         if !events.is_empty() {
+                            self.feed.count_told(events.len());
                             return Told::Events(events);
                         }
                     }

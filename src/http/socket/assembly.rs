@@ -14,6 +14,8 @@ pub(super) struct Assembly {
     text: bool,
     fragments: usize,
     bytes: BytesMut,
+    /// Bytes that are known to be whole characters.
+    checked: usize,
 }
 
 impl Assembly {
@@ -30,21 +32,28 @@ impl Assembly {
             return Err(CloseCode::TooLarge);
         }
         self.bytes.extend_from_slice(&bytes);
+        if self.text {
+            self.check(last)?;
+        }
         if !last {
             return Ok(None);
         }
         let whole = std::mem::take(&mut self.bytes).freeze();
-        if !self.text {
-            return Ok(Some(Heard::Binary(whole)));
+        Ok(Some(if self.text { Heard::Text(whole) } else { Heard::Binary(whole) }))
+    }
+
+    /// Looks at each byte once, though characters may be cut by fragments.
+    fn check(&mut self, last: bool) -> Result<(), CloseCode> {
+        match std::str::from_utf8(&self.bytes[self.checked..]) {
+            Ok(text) => self.checked += text.len(),
+            Err(fault) if last || fault.error_len().is_some() => return Err(CloseCode::NotText),
+            Err(fault) => self.checked += fault.valid_up_to(),
         }
-        match std::str::from_utf8(&whole) {
-            Ok(_) => Ok(Some(Heard::Text(whole))),
-            Err(_) => Err(CloseCode::NotText),
-        }
+        Ok(())
     }
 
     fn begin(&mut self, text: bool, bytes: Bytes) -> Bytes {
-        (self.text, self.fragments) = (text, 0);
+        (self.text, self.fragments, self.checked) = (text, 0, 0);
         bytes
     }
 }

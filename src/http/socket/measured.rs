@@ -13,6 +13,8 @@ use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
+const KIND_BITS: u8 = 0x0f;
+const CLOSE: u8 = 8;
 const MASK_BIT: u8 = 0x80;
 const LENGTH_BITS: u8 = 0x7f;
 /// The second byte states that the length is in the next two bytes, or in the next eight.
@@ -58,16 +60,18 @@ struct Lengths {
     header: Vec<u8>,
     /// Bytes of the present frame's payload that are still to come.
     payload_left: u64,
+    /// Nobody looks at what comes after a close frame.
+    closed: bool,
 }
 
 impl Lengths {
     fn new(frame_max: usize) -> Self {
-        Self { frame_max: frame_max as u64, header: Vec::new(), payload_left: 0 }
+        Self { frame_max: frame_max as u64, header: Vec::new(), payload_left: 0, closed: false }
     }
 
     /// Whether every frame that begins in these bytes is small enough.
     fn admit(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && !self.closed {
             if self.payload_left > 0 {
                 let skipped =
                     usize::try_from(self.payload_left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -81,6 +85,7 @@ impl Lengths {
                 if length > self.frame_max {
                     return false;
                 }
+                self.closed = self.header[0] & KIND_BITS == CLOSE;
                 self.payload_left = length;
                 self.header.clear();
             }
@@ -143,5 +148,16 @@ mod tests {
         huge.extend_from_slice(&(1_u64 << 62).to_be_bytes());
         huge.extend_from_slice(&[0; 4]);
         assert!(!Lengths::new(1_000).admit(&huge));
+    }
+
+    #[test]
+    fn what_comes_after_a_close_frame_is_not_measured() {
+        let mut close = frame(2);
+        close[0] = 0x88;
+        close.extend_from_slice(&[0xff; 64]);
+        for cut in [1, 7, close.len()] {
+            let mut lengths = Lengths::new(1_000);
+            assert!(close.chunks(cut).all(|chunk| lengths.admit(chunk)), "cut at {cut}");
+        }
     }
 }
