@@ -17,6 +17,9 @@ use super::shown::Shown;
 
 /// Events of history that are looked at in one go.
 const CHUNK: usize = 64;
+/// Bytes of live events that are taken in one go, beyond the first event: each connection gets a copy of them,
+/// and keeps it for as long as its client takes nothing.
+const TURN_BYTES_MAX: usize = 128 << 10;
 
 /// Takes the wanted events after a position, oldest first.
 pub struct Reader {
@@ -81,12 +84,20 @@ impl Reader {
         }
     }
 
-    fn live(&mut self, mut events: Vec<Arc<Shown>>) -> Vec<Arc<Shown>> {
-        if let Some(last) = events.last() {
-            self.cursor = last.position;
+    fn live(&mut self, events: Vec<Arc<Shown>>) -> Vec<Arc<Shown>> {
+        let (mut wanted, mut bytes) = (Vec::new(), 0);
+        for event in events {
+            let position = event.position;
+            if self.filter.admits(&event.stream, &event.name) {
+                bytes += event.frame().len();
+                if bytes > TURN_BYTES_MAX && !wanted.is_empty() {
+                    break;
+                }
+                wanted.push(event);
+            }
+            self.cursor = position;
         }
-        events.retain(|event| self.filter.admits(&event.stream, &event.name));
-        events
+        wanted
     }
 
     /// Waits for a new event, or for a wanted one that passes by.
