@@ -264,7 +264,7 @@ async fn what_cannot_be_streamed_is_refused_before_the_stream_begins() {
     let photon = Photon::start().await;
     let end = created(&photon).await;
     for way in WAYS {
-        let beyond = Asked::new(photon.port(), way, format!("after={}", end + 1)).refused().await;
+        let beyond = Asked::new(photon.port(), way, format!("after={}", end + 1_000)).refused().await;
         let body: Value = serde_json::from_str(&beyond.body).unwrap();
         assert_eq!((beyond.status, &body["code"]), (400, &json!("invalid_parameter")));
         assert!(body.to_string().contains("after"), "{body}");
