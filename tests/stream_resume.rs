@@ -1,5 +1,5 @@
-//! Readers of streams that drop at random while the server is killed again and again: what each has read is in
-//! the end exactly what the log holds. Two of them are clients that others wrote, in Python and in Node.
+//! Readers of streams that drop at random while the server is killed again and again: what each has read is
+//! in the end exactly what the log holds. Some are clients that others wrote, in Python and in Node.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -62,7 +62,7 @@ impl Reader {
                     let patience = self.dice.below(60);
                     self.read_some(stream, patience).await;
                 }
-                // The server is away, or just coming or going: it does not know the log's end yet, or no more.
+                // The server is just coming or going.
                 Ok(Err(refusal)) => assert_eq!(refusal.status, 503, "{refusal:?}"),
                 Err(_) => {}
             }
@@ -148,7 +148,8 @@ impl Foreign {
             let there = command("--check").stderr(Stdio::null()).output().await;
             if !there.is_ok_and(|output| output.status.success()) {
                 // Past the capture of the test harness: what is not tested must be seen.
-                writeln!(std::io::stderr(), "skipped: a reader with {name}, not installed").unwrap();
+                let skipped = format!("skipped: a reader with {name}, not installed\n");
+                std::io::stderr().write_all(skipped.as_bytes()).unwrap();
                 continue;
             }
             for way in ways {

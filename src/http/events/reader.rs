@@ -17,8 +17,8 @@ use super::shown::Shown;
 
 /// Events of history that are looked at in one go.
 const CHUNK: usize = 64;
-/// Bytes of live events that are taken in one go, beyond the first event: each connection gets a copy of them,
-/// and keeps it for as long as its client takes nothing.
+/// Bytes of live events that are taken in one go, beyond the first event: each connection gets a copy of
+/// them, and keeps it for as long as its client takes nothing.
 const TURN_BYTES_MAX: usize = 128 << 10;
 
 /// Takes the wanted events after a position, oldest first.
