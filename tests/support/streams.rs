@@ -193,6 +193,11 @@ impl Stream {
         self.control(if self.way == Way::Socket { "subscribed" } else { "bookmark" }).await
     }
 
+    /// Gives the kernel room for what was not read yet, for one that will read on.
+    pub fn widen(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&self.socket, 4 << 20).unwrap();
+    }
+
     /// Sends a text message over a socket.
     pub async fn say(&mut self, text: &str) {
         self.write(1, text.as_bytes()).await.unwrap();
