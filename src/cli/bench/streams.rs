@@ -51,7 +51,7 @@ const LAG_MS: f64 = 1_000.0;
 /// How many sockets, how many events.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Arguments {
-    /// Loads this server instead of a fresh one; must be on this machine. Its agents stay.
+    /// Loads this server instead of a fresh one; must be on this machine
     #[arg(long, value_name = "URL", value_parser = loopback)]
     server: Option<SocketAddr>,
     /// Sockets that listen
@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     /// Events per second of the first phase
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(10_000))]
     rate: u16,
-    /// Seconds of the first phase
+    /// Seconds of the first phase; the second takes as long, but 10 at most
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = up_to(3600))]
     seconds: u16,
     /// Events of the second phase that are on their way to every socket at once
@@ -236,9 +236,10 @@ async fn broadcast(
     let open = process.and_then(Process::memory);
     let in_flight = plan.in_flight;
     let writing = Writing { board, process, in_flight, address, writers, write, events: 0.into() };
+    let length = Duration::from_secs_f64(plan.seconds);
     let phases = async {
-        let steady = writing.phase(Pace::Rate(plan.rate), Duration::from_secs_f64(plan.seconds)).await?;
-        Ok::<_, Fault>((steady, writing.phase(Pace::Free, FASTEST).await?))
+        let steady = writing.phase(Pace::Rate(plan.rate), length).await?;
+        Ok::<_, Fault>((steady, writing.phase(Pace::Free, length.min(FASTEST)).await?))
     };
     let (steady, fastest) = tokio::select! {
         phases = phases => phases?,

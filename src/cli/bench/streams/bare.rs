@@ -141,3 +141,20 @@ fn request(reader: &mut BufReader<TcpStream>) -> io::Result<(String, Vec<u8>)> {
     reader.read_exact(&mut body)?;
     Ok((first, body))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ear::{chunk, frame};
+    use super::*;
+
+    #[test]
+    fn a_listener_reads_the_bare_frames_as_those_of_photon() {
+        for padding in ["", &"x".repeat(300)] {
+            let json = format!(r#"{{"type":"a.b","sequence":"7","data":"{padding}"}}"#);
+            let (framed, chunked) = framed(json.as_bytes()).unwrap();
+            assert_eq!(frame(&framed).unwrap().unwrap().payload, json.as_bytes());
+            let text = format!("id: 7\nevent: a.b\ndata: {json}\n\n");
+            assert_eq!(chunk(&chunked).unwrap().unwrap().payload, text.as_bytes());
+        }
+    }
+}

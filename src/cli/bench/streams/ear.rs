@@ -128,14 +128,14 @@ impl Ear {
 
 /// One message, and how many bytes it took.
 #[derive(Debug, PartialEq, Eq)]
-struct Message<'a> {
-    payload: &'a [u8],
+pub(super) struct Message<'a> {
+    pub(super) payload: &'a [u8],
     len: usize,
     is_ping: bool,
 }
 
 /// The frame at the start of some bytes; none while it is not whole. A server does not mask.
-fn frame(bytes: &[u8]) -> Result<Option<Message<'_>>, Fault> {
+pub(super) fn frame(bytes: &[u8]) -> Result<Option<Message<'_>>, Fault> {
     let is_ping = match bytes.first() {
         Some(0x81) => false,
         Some(0x89) => true,
@@ -156,7 +156,7 @@ fn frame(bytes: &[u8]) -> Result<Option<Message<'_>>, Fault> {
 }
 
 /// The chunk at the start of some bytes; none while it is not whole.
-fn chunk(bytes: &[u8]) -> Result<Option<Message<'_>>, Fault> {
+pub(super) fn chunk(bytes: &[u8]) -> Result<Option<Message<'_>>, Fault> {
     let Some(begin) = bytes.windows(2).position(|window| window == b"\r\n") else { return Ok(None) };
     let len = std::str::from_utf8(&bytes[..begin]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
     let len = len.filter(|len| (1..1 << 30).contains(len)).ok_or(Fault::Protocol("a stream has ended"))?;

@@ -15,7 +15,7 @@ use super::super::process::{Cpu, Process};
 use super::super::wire::Wire;
 use super::board::{Board, Lag};
 
-/// How long a phase without a rate is.
+/// How long a phase without a rate is at most.
 pub(super) const FASTEST: Duration = Duration::from_secs(10);
 /// Longest wait for the last events of a phase.
 const PATIENCE: Duration = Duration::from_secs(30);
