@@ -246,6 +246,8 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
                 tracing::debug!(%fault, "a stalled reader of this connection will not be noticed");
             }
         })
+        // A client that has gone ends its long poll or its quiet stream at once, not with the next write.
+        .h1_allow_half_closed(false)
         .workers(workers)
         .tcp_nodelay(true)
         .max_connections((settings.server.max_connections + settings.limits.max_streams).div_ceil(workers))

@@ -5,6 +5,7 @@ mod agents;
 mod error;
 mod leases;
 mod operations;
+mod tail;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use error::{ClientError, Refusal};
+pub use tail::{Frame, Tail};
 
 use crate::http::envelope::ApiResponse;
 

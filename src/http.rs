@@ -108,6 +108,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/events").get(events::list))
         .service(resource("/api/v1/events/stream").get(events::sse::stream))
         .service(resource("/openapi.json").get(docs::openapi))
+        .service(resource("/asyncapi.json").get(docs::asyncapi::asyncapi))
         .service(docs::pages());
     #[cfg(feature = "testing")]
     config.configure(sabotage::routes);

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Photon, step};
 
 /// The route table as (path, method), read from its source: one line a route.
@@ -35,8 +35,55 @@ async fn the_openapi_document_names_exactly_the_routes_there_are() {
         }
     }
     documented.insert(("/openapi.json".into(), "get".into()));
+    documented.insert(("/asyncapi.json".into(), "get".into()));
     assert!(documented.len() > 30);
     assert_eq!(documented, routed());
+}
+
+/// Every `$ref` of the document leads to something within it.
+fn dangling(document: &Value, part: &Value, found: &mut Vec<String>) {
+    match part {
+        Value::Object(members) => {
+            if let Some(target) = members.get("$ref").and_then(Value::as_str)
+                && document.pointer(target.trim_start_matches('#')).is_none()
+            {
+                found.push(target.to_owned());
+            }
+            members.values().for_each(|member| dangling(document, member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| dangling(document, item, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn the_asyncapi_document_names_every_type_of_event_that_the_specification_wants() {
+    let photon = Photon::start().await;
+    let document = photon.get("/asyncapi.json").await.expect(200).body;
+    assert_eq!(document["asyncapi"], "3.0.0");
+    let mut found = Vec::new();
+    dangling(&document, &document, &mut found);
+    assert!(found.is_empty(), "{found:?}");
+    let named = &document["components"]["schemas"]["Event"]["properties"]["type"]["examples"];
+    for kind in [
+        "operation.started",
+        "operation.progressed",
+        "operation.completed",
+        "operation.failed",
+        "agent.registered",
+        "agent.status_changed",
+        "agent.heartbeat",
+        "agent.timeout",
+        "system.health_changed",
+        "performance.alert",
+        "security.event",
+    ] {
+        assert!(named.as_array().unwrap().contains(&json!(kind)), "{kind} of {named}");
+    }
+    for channel in document["channels"].as_object().unwrap().values() {
+        let path = channel["address"].as_str().unwrap();
+        assert!(routed().contains(&(path.to_owned(), "get".to_owned())), "{path}");
+    }
 }
 
 /// `testing` is on in `cargo test --all-features`; this is what everybody else runs.

@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod support;
 
-use support::{Photon, free_port, step};
+use support::{PATIENCE, Photon, free_port, step};
 
 struct Called {
     exit: i32,
@@ -224,4 +225,63 @@ fn bench_streams_brings_every_event_to_every_socket() {
         assert_eq!((&phase["missed"], &phase["repeated"]), (&json!(0), &json!(0)), "{server}");
     }
     assert!(report["ratio"].is_number() && report["photon"]["memory"].is_array());
+}
+
+#[tokio::test]
+async fn a_tail_goes_on_where_it_was_when_the_server_comes_back() {
+    let mut photon = Photon::start().await;
+    let folder = TempDir::new().unwrap();
+    let arguments = ["event", "tail", "--after", "0", "--types", "agent.registered", "-o", "jsonl"];
+    let mut tail = command(&arguments, &folder)
+        .args(["--server", &photon.url("")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (seen, lines) = mpsc::channel();
+    let out = BufReader::new(tail.stdout.take().unwrap());
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| seen.send(line)));
+    let mut told = Vec::new();
+    for round in 0..3 {
+        for number in 0..3 {
+            photon.agent(&format!("a-{round}-{number}"), &[]).await;
+        }
+        // Shown at least in part, so that there is something to go on from.
+        told.push(lines.recv_timeout(PATIENCE).unwrap());
+        photon.kill();
+        photon.restart().await;
+    }
+    while told.len() < 9 {
+        told.push(lines.recv_timeout(PATIENCE).unwrap());
+    }
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    assert!(lines.recv().is_err(), "nothing is told twice");
+    let history = photon.get("/api/v1/events?types=agent.registered").await.expect(200);
+    let told: Vec<Value> = told.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(&json!(told), history.data());
+}
+
+#[tokio::test]
+async fn a_tail_says_what_is_wrong_and_ends_with_its_reader() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let wrong = to(&photon, &["event", "tail", "--after", "99"], "").ends_with(1);
+    assert!(wrong.stderr.contains("after is 99"), "{}", wrong.stderr);
+    alone(&["event", "tail", "--server", &format!("http://127.0.0.1:{}", free_port())]).ends_with(9);
+    let folder = TempDir::new().unwrap();
+    let arguments = ["event", "tail", "--after", "0", "--server", &photon.url("")];
+    let mut tail = command(&arguments, &folder).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(tail.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("agent.registered") && first.contains("agent/a"), "{first}");
+    // Its reader is gone: the next event ends it.
+    let started = std::time::Instant::now();
+    let mut number = 0;
+    while tail.try_wait().unwrap().is_none() {
+        assert!(started.elapsed() < PATIENCE, "the tail goes on without a reader");
+        photon.agent(&format!("b-{number}"), &[]).await;
+        number += 1;
+    }
+    assert_eq!(tail.wait().unwrap().code(), Some(0));
 }

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+mod tail;
+
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::output::Output;
@@ -14,6 +16,8 @@ use crate::http::event_view::EventView;
 pub(super) enum EventCommand {
     /// Lists events
     List(ListArgs),
+    /// Shows events as they happen, across restarts of the server
+    Tail(tail::TailArgs),
 }
 
 /// Which end of the history comes first.
@@ -53,7 +57,13 @@ pub(super) struct ListArgs {
 }
 
 pub(super) async fn run(command: EventCommand) -> Result<Exit, Complaint> {
-    let EventCommand::List(arguments) = command;
+    match command {
+        EventCommand::List(arguments) => list(arguments).await,
+        EventCommand::Tail(arguments) => tail::run(arguments).await,
+    }
+}
+
+async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
     let order = match arguments.order {
         Order::Asc => "asc",
         Order::Desc => "desc",

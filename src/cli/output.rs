@@ -74,12 +74,18 @@ pub(super) fn print(text: &str) -> Result<Exit, Complaint> {
     if text.is_empty() {
         return Ok(Exit::DONE);
     }
+    show(text).map(|_| Exit::DONE)
+}
+
+/// Prints data; tells whether somebody still reads.
+pub(super) fn show(text: &str) -> Result<bool, Complaint> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(cause) => {
             Err(Complaint::new(Exit::FAILED, format!("Standard output cannot be written: {cause}.")))
         }
-        Ok(()) | Err(_) => Ok(Exit::DONE),
     }
 }
 

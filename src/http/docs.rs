@@ -7,6 +7,8 @@ use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+pub mod asyncapi;
+
 use super::{agents, events, health, leases, metrics, operations, platforms, steps};
 
 /// The document.

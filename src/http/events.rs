@@ -2,6 +2,7 @@
 //! the same bytes under all of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actors::recovery::RecoveryError;
@@ -25,6 +26,7 @@ use filter::Filter;
 use history::Found;
 use shown::Shown;
 
+pub use conversation::PROTOCOL;
 pub use feed::EventFeed;
 
 mod conversation;
@@ -43,6 +45,9 @@ pub const AGENT_HEARTBEAT: &str = "agent.heartbeat";
 /// A sample of the system's load.
 pub const SYSTEM_METRICS: &str = "system.metrics";
 
+/// An answer may name an event some moments before streams show it; a longer wait is for none that exists.
+const BEYOND_MAX: Duration = Duration::from_secs(2);
+
 /// An event in a list: the very bytes that a stream shows.
 pub struct Listed(Arc<Shown>);
 
@@ -55,17 +60,17 @@ impl Serialize for Listed {
 }
 
 /// Where a new stream begins: after a position, or with the next event.
-fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiError> {
-    let end = feed.end();
-    let after = after.map_or(end, Position::new);
-    if after > end {
-        let detail = format!(
-            "after is {after}, but the newest event has sequence {end}: this server, or this log, is \
-             another one. Begin again with after=0."
-        );
-        return Err(ApiError::invalid_parameter("after", detail));
+async fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiError> {
+    let Some(after) = after.map(Position::new) else { return Ok(feed.end()) };
+    if feed.reached(after, BEYOND_MAX).await {
+        return Ok(after);
     }
-    Ok(after)
+    let end = feed.end();
+    let detail = format!(
+        "after is {after}, but the newest event has sequence {end}: this server, or this log, is another \
+         one. Begin again with after=0."
+    );
+    Err(ApiError::invalid_parameter("after", detail))
 }
 
 /// Pages through the history of everything; with an upgrade to a WebSocket, streams it.

@@ -29,7 +29,7 @@ const HEADERS_MAX_BYTES: usize = 16 * 1024;
 const URI_MAX_BYTES: usize = 8 * 1024;
 
 /// Paths that answer in every phase, with all that is below them.
-const ALWAYS_OPEN: &[&str] = &["/health", "/metrics", "/openapi.json", "/docs"];
+const ALWAYS_OPEN: &[&str] = &["/health", "/metrics", "/openapi.json", "/asyncapi.json", "/docs"];
 
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 /// Swagger UI sets styles from its script and draws its icons as `data:` images; its scripts are files.

@@ -11,6 +11,9 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod history;
+pub mod streams;
+
 /// Longest wait for any condition.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -94,9 +97,33 @@ impl Photon {
 
     /// Asks the process to stop, and waits for its end.
     pub fn stop(&mut self) -> i32 {
+        self.terminate();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// Asks the process to stop, and lets the test go on until its end.
+    pub async fn stopped(&mut self) -> i32 {
+        let started = Instant::now();
+        self.terminate();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(started.elapsed() < PATIENCE, "the server does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Memory of the process that is in use, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
     pub fn port(&self) -> u16 {

@@ -15,7 +15,7 @@ use super::EventFeed;
 use super::filter::{Filter, Wanted};
 use super::telling::{Farewell, Telling, Told};
 /// The subprotocol of this conversation.
-pub(super) const PROTOCOL: &str = "photon.v1";
+pub const PROTOCOL: &str = "photon.v1";
 
 /// What a client may say.
 #[derive(Debug, Deserialize)]
@@ -51,7 +51,7 @@ pub(super) async fn open(
 ) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
     let filter = Filter::of(&parameters)?;
-    let after = super::begin(&api.feed, parameters.get_u64("after", 0..=u64::MAX)?)?;
+    let after = super::begin(&api.feed, parameters.get_u64("after", 0..=u64::MAX)?).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let conversation = EventConversation { feed: Arc::clone(&api.feed), telling, subscribed: false };
     socket::open(&request, payload, PROTOCOL, conversation)
@@ -61,7 +61,7 @@ impl Conversation for EventConversation {
     async fn next(&mut self, inbox: &mut Inbox) -> Vec<Say> {
         tokio::select! {
             biased;
-            heard = inbox.next() => vec![self.answer(heard)],
+            heard = inbox.next() => vec![self.answer(heard).await],
             told = self.telling.next() => self.say(told),
         }
     }
@@ -88,10 +88,10 @@ impl EventConversation {
         }
     }
 
-    fn answer(&mut self, heard: Heard) -> Say {
+    async fn answer(&mut self, heard: Heard) -> Say {
         let answered = match heard {
             Heard::Binary(_) => Err(ApiError::new(Code::MalformedJson, "Send text, not binary frames.")),
-            Heard::Text(text) => self.obey(&text),
+            Heard::Text(text) => self.obey(&text).await,
         };
         answered.unwrap_or_else(|refusal| {
             let refused = json!({"type": "error", "code": refusal.code.slug(), "detail": refusal.message});
@@ -100,7 +100,7 @@ impl EventConversation {
     }
 
     /// Does what was asked; a refusal changes nothing.
-    fn obey(&mut self, text: &[u8]) -> Result<Say, ApiError> {
+    async fn obey(&mut self, text: &[u8]) -> Result<Say, ApiError> {
         let request: Request = serde_json::from_slice(text).map_err(|fault| {
             let detail = format!(
                 "The message is not understood: {fault}. Send such as {{\"type\":\"ping\"}} or \
@@ -115,7 +115,7 @@ impl EventConversation {
             Request::Subscribe { filter, after } => {
                 let filter = Filter::try_from(filter)?;
                 let after = after.map(|text| sequence(&text)).transpose()?;
-                let after = super::begin(&self.feed, after)?;
+                let after = super::begin(&self.feed, after).await?;
                 self.telling.turn_to(filter, after);
                 Ok(said(&json!({"type": "subscribed", "sequence": after.to_string()})))
             }

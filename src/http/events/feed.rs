@@ -81,6 +81,13 @@ impl EventFeed {
         self.ring.end()
     }
 
+    /// Waits until streams show everything up to a position. False when they do not within the deadline.
+    pub async fn reached(&self, position: Position, deadline: Duration) -> bool {
+        let mut state = self.ring.state();
+        let reached = state.wait_for(|state| state.end >= position);
+        matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
+    }
+
     /// How many streams are open.
     #[must_use]
     pub fn open(&self) -> usize {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use actors::recovery::RecoveryError;
-use events::{Position, Since, StreamId};
+use events::{Position, Recorded, Since, StreamId};
 use futures_util::StreamExt;
 
 use super::EventFeed;
@@ -61,7 +61,7 @@ pub(super) async fn forwards(
     head: Position,
     limit: usize,
 ) -> Result<Found, ApiError> {
-    let mut reader = Reader::new(feed, filter.clone(), start);
+    let mut reader = Reader::of_log(feed, filter.clone(), start);
     let mut sheet = Sheet::default();
     for _ in 0..LOOKS_MAX {
         if reader.cursor() >= head {
@@ -102,8 +102,8 @@ async fn newest_of(
     end: Position,
     limit: usize,
 ) -> Result<Found, ApiError> {
-    let mut kept = VecDeque::new();
-    let mut bytes = 0;
+    let mut kept: VecDeque<Arc<Recorded>> = VecDeque::new();
+    let (mut bytes, mut older) = (0, false);
     let mut history = feed.log.read(stream, Since::Position(floor));
     while let Some(recorded) = history.next().await {
         let recorded = recorded.map_err(RecoveryError::from)?;
@@ -115,18 +115,19 @@ async fn newest_of(
         }
         bytes += recorded.body.len();
         kept.push_back(recorded);
-        // One more than the page holds tells whether there is another page.
-        while kept.len() > limit.saturating_add(1) || (bytes > PAGE_BYTES_MAX && kept.len() > 2) {
+        while kept.len() > limit || (bytes > PAGE_BYTES_MAX && kept.len() > 1) {
             bytes -= kept.pop_front().map_or(0, |oldest| oldest.body.len());
+            older = true;
         }
     }
     let mut sheet = Sheet::default();
     for recorded in kept.iter().rev() {
         if !sheet.add(&Arc::new(Shown::of(recorded)), limit) {
-            return Ok(sheet.full());
+            older = true;
+            break;
         }
     }
-    Ok(Found { events: sheet.events, resume: None })
+    Ok(if older { sheet.full() } else { Found { events: sheet.events, resume: None } })
 }
 
 /// Reads growing windows backwards, since positions may skip.

@@ -40,8 +40,14 @@ impl Reader {
     #[must_use]
     pub fn new(feed: &Arc<EventFeed>, filter: Filter, after: Position) -> Self {
         let passing = filter.names_live_only().then(|| feed.passing());
+        Self { passing, ..Self::of_log(feed, filter, after) }
+    }
+
+    /// As [`Reader::new`], but never with an event that only passes by, whatever the filter names.
+    #[must_use]
+    pub fn of_log(feed: &Arc<EventFeed>, filter: Filter, after: Position) -> Self {
         let state = feed.ring.state();
-        Self { feed: Arc::clone(feed), filter, cursor: after, state, history: None, passing }
+        Self { feed: Arc::clone(feed), filter, cursor: after, state, history: None, passing: None }
     }
 
     /// Every wanted event up to here was taken.
@@ -91,7 +97,9 @@ impl Reader {
                 return Ok(None);
             };
             tokio::select! {
-                changed = self.state.changed() => return changed.map(|()| None).map_err(|_| ReadError::Closed),
+                changed = self.state.changed() => {
+                    return changed.map(|()| None).map_err(|_| ReadError::Closed);
+                }
                 passed_by = passing.recv() => match passed_by {
                     Ok(event) if self.filter.admits_live_only(&event.stream, &event.name) => {
                         return Ok(Some(event));

@@ -27,7 +27,7 @@ const BEAT: &[u8] = b":\n\n";
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events",
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
         ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),
-        ("after" = Option<u64>, Query, description = "sequence, exclusive; 0 is the beginning; without it only new events"),
+        ("after" = Option<u64>, Query, description = "sequence, exclusive; without it only new events"),
         ("Last-Event-ID" = Option<u64>, Header, description = "as `after`, and wins over it")),
     responses((status = 200, content_type = "text/event-stream", body = String),
         (status = 400), (status = 503)))]
@@ -35,7 +35,7 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
-    let after = super::begin(&api.feed, after)?;
+    let after = super::begin(&api.feed, after).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;

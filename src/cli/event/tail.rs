@@ -1,0 +1,122 @@
+//! `photon event tail`: shows events as they happen. It comes back by itself when the server was away, and
+//! goes on behind the last event that it showed.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::sleep;
+
+use super::super::connection::{Connection, given};
+use super::super::exit::{Complaint, Exit};
+use super::super::output::{Format, Output, say, show};
+use super::super::story::Story;
+use crate::client::{Client, ClientError, Frame};
+use crate::http::event_view::EventView;
+
+/// The first wait before another try, and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Which to show.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TailArgs {
+    /// Only of these types, with commas, such as operation.*,agent.timeout
+    #[arg(long)]
+    types: Option<String>,
+    /// Only of this operation
+    #[arg(long, conflicts_with = "agent")]
+    operation: Option<String>,
+    /// Only of this agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// Begin after this sequence; 0 is the beginning. Without it only new events are shown
+    #[arg(long)]
+    after: Option<u64>,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
+    let client = arguments.connection.client()?;
+    let filters =
+        given([("types", arguments.types), ("operation", arguments.operation), ("agent", arguments.agent)]);
+    let mut told = Told { after: arguments.after.map(|after| after.to_string()), connected: false };
+    let (mut wait, mut ever, mut away) = (RETRY_FIRST, false, false);
+    loop {
+        let ended = told.follow(&client, &filters, arguments.output.format).await;
+        if std::mem::take(&mut told.connected) {
+            (wait, ever, away) = (RETRY_FIRST, true, false);
+        }
+        match ended {
+            Ok(Ended::NobodyReads) => return Ok(Exit::DONE),
+            Ok(Ended::ByServer) => {}
+            Err(Lost::Complaint(complaint)) => return Err(complaint),
+            // A server that never was there is more likely misspelled than away.
+            Err(Lost::Call(failure)) if !failure.is_passing() || !ever => return Err(failure.into()),
+            Err(Lost::Call(failure)) if !away => {
+                say(&format!("{failure} Trying again; what happens meanwhile is shown then."));
+                away = true;
+            }
+            Err(Lost::Call(_)) => {}
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// How a stream ended.
+enum Ended {
+    ByServer,
+    NobodyReads,
+}
+
+/// Why a stream was lost.
+enum Lost {
+    Call(ClientError),
+    Complaint(Complaint),
+}
+
+/// How far the tail has come.
+struct Told {
+    /// The sequence behind which it goes on.
+    after: Option<String>,
+    /// Whether the last try reached the server.
+    connected: bool,
+}
+
+impl Told {
+    /// Shows one stream until it ends.
+    async fn follow(
+        &mut self,
+        client: &Client,
+        filters: &[(&'static str, String)],
+        format: Format,
+    ) -> Result<Ended, Lost> {
+        let mut tail = client.tail(filters, self.after.as_deref()).await.map_err(Lost::Call)?;
+        self.connected = true;
+        while let Some(frame) = tail.next().await.map_err(Lost::Call)? {
+            let event = !matches!(frame.name.as_str(), "bookmark" | "bye");
+            if event && !show(&line(&frame, format)).map_err(Lost::Complaint)? {
+                return Ok(Ended::NobodyReads);
+            }
+            // Only now: what was not shown is asked for again.
+            self.after = frame.id.or(self.after.take());
+        }
+        Ok(Ended::ByServer)
+    }
+}
+
+fn line(frame: &Frame, format: Format) -> String {
+    let event = serde_json::from_str::<EventView>(&frame.data);
+    match (format, event) {
+        (Format::Table, Ok(event)) => {
+            let told = Story::default().line(&event).filter(|told| *told != event.kind).unwrap_or_default();
+            let EventView { sequence, time, kind, subject, .. } = event;
+            format!("{sequence:>8}  {time}  {kind:<24}  {subject}  {told}").trim_end().to_owned()
+        }
+        // The very bytes that the server sent, one document a line.
+        _ => frame.data.clone(),
+    }
+}
