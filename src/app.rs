@@ -264,6 +264,7 @@ fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, So
         // With 10 000 streams each kept byte counts.
         .h1_write_buffer_size(WRITE_BUFFER_BYTES)
         .workers(workers)
+        .tcp_nodelay(true)
         .max_connections((settings.server.max_connections + settings.limits.max_streams).div_ceil(workers))
         .keep_alive(Duration::from_millis(settings.server.keep_alive_timeout_ms))
         .shutdown_timeout(settings.server.shutdown_timeout_ms / 1_000)

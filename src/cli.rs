@@ -65,7 +65,7 @@ enum Command {
     Healthcheck(Connection),
     /// Prints the version
     Version,
-    /// Measures this machine: creations, operations, heartbeats, the log alone, restart
+    /// Measures this machine: creations, operations, heartbeats, the log alone, restart; streams
     Bench(bench::Arguments),
     /// Prints a completion script
     Completion {

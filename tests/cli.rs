@@ -212,6 +212,21 @@ async fn an_operation_that_fails_is_exit_code_6() {
     assert!(called.stdout.contains("bad: It broke."), "{}", called.stdout);
 }
 
+#[test]
+fn bench_streams_brings_every_event_to_every_socket() {
+    let few = ["bench", "streams", "--sockets", "8", "--seconds", "1", "--rate", "5"];
+    let report = alone(&few).ends_with(0).json();
+    for (server, phase) in
+        [("photon", "steady"), ("photon", "fastest"), ("bare", "steady"), ("bare", "fastest")]
+    {
+        let phase = &report[server][phase];
+        assert!(phase["events"].as_u64().unwrap() >= 4, "{server}: {phase}");
+        assert_eq!(phase["deliveries"].as_u64(), phase["events"].as_u64().map(|events| events * 8));
+        assert_eq!((&phase["missed"], &phase["repeated"]), (&json!(0), &json!(0)), "{server}");
+    }
+    assert!(report["ratio"].is_number() && report["photon"]["memory"].is_array());
+}
+
 #[tokio::test]
 async fn a_tail_goes_on_where_it_was_when_the_server_comes_back() {
     let mut photon = Photon::start().await;

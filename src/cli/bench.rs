@@ -18,13 +18,14 @@ mod restart;
 mod sample;
 mod server;
 mod steps;
+mod streams;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::output;
@@ -40,7 +41,10 @@ const INTERRUPTED: i32 = 130;
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    alone: Option<Alone>,
     /// Loads this server instead of fresh ones; must be on this machine. Its operations stay.
     #[arg(long, value_name = "URL", value_parser = loopback)]
     server: Option<SocketAddr>,
@@ -76,6 +80,13 @@ pub(super) struct Arguments {
     /// Is the bare server of the ceiling
     #[arg(long, hide = true)]
     bare_server: bool,
+}
+
+/// What is measured only when it is asked for.
+#[derive(Clone, Debug, Subcommand)]
+enum Alone {
+    /// Measures how events reach thousands of sockets, beside a bare loop that writes to as many
+    Streams(streams::Arguments),
 }
 
 /// One part of the report.
@@ -137,19 +148,27 @@ impl Plan {
 
 /// Measures, and prints the report.
 pub(super) async fn run(arguments: Arguments) -> i32 {
+    if let Some(Alone::Streams(arguments)) = arguments.alone {
+        return streams::run(arguments).await;
+    }
     if arguments.bare_server {
         return match bare::serve().await {
             Ok(()) => DONE,
             Err(fault) => failed(&fault),
         };
     }
+    finish(measure(&arguments), |report| report.faults.is_empty()).await
+}
+
+/// Prints a report once it is there; says what the process ends with.
+async fn finish<R: Serialize>(measured: impl Future<Output = R>, is_whole: fn(&R) -> bool) -> i32 {
     // Dropping the work ends every process that it started.
     let report = tokio::select! {
-        report = measure(&arguments) => report,
+        report = measured => report,
         _ = tokio::signal::ctrl_c() => return INTERRUPTED,
     };
     match serde_json::to_string_pretty(&report) {
-        Ok(text) if output::print(&text).is_ok() && report.faults.is_empty() => DONE,
+        Ok(text) if output::print(&text).is_ok() && is_whole(&report) => DONE,
         _ => FAILED,
     }
 }

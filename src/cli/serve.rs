@@ -23,6 +23,7 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     let settings = arguments.flags.load()?;
     start_log(&settings)?;
     prefer_small_pages();
+    allow_descriptors();
     for warning in settings.warnings() {
         tracing::warn!(warning, "configuration is odd");
     }
@@ -55,6 +56,17 @@ fn prefer_small_pages() {
     // Without it everything works as well; only Linux knows it.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// Every socket is a descriptor, of which most systems allow a process 1024 until it asks for more.
+pub(super) fn allow_descriptors() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let most = getrlimit(Resource::Nofile).maximum;
+        // Where it is refused, as many as before are allowed.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    }
 }
 
 /// The signals, or why they cannot be watched.

@@ -35,7 +35,7 @@ pub(super) struct Creates {
 /// Measures Photon, the bare server, or both.
 pub(super) async fn measure(plan: &Plan, photon: bool, bare: bool) -> Result<Creates, Fault> {
     let server = if photon { Some(Server::of(plan).await?) } else { None };
-    let ceiling = if bare { Some(Process::bare().await?) } else { None };
+    let ceiling = if bare { Some(Process::bare(&[]).await?) } else { None };
     let (mut durable, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         if let Some(ceiling) = &ceiling {

@@ -116,10 +116,12 @@ impl Process {
         Ok((process, begun.elapsed()))
     }
 
-    /// Starts the bare server, which ends when its standard input does.
-    pub(super) async fn bare() -> Result<Self, Fault> {
+    /// Starts the bare server of a measurement, which ends when its standard input does.
+    pub(super) async fn bare(measurement: &[&str]) -> Result<Self, Fault> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["bench", BARE])
+            .arg("bench")
+            .args(measurement)
+            .arg(BARE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -49,7 +49,7 @@ pub(super) struct Report {
 /// What the figures hold for. Client and server share it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Machine {
+pub(super) struct Machine {
     cores: usize,
     processor: String,
     kernel: String,
@@ -62,7 +62,7 @@ struct Machine {
 /// What was wanted, and what was reached.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Goal {
+pub(super) struct Goal {
     what: &'static str,
     wanted: f64,
     reached: f64,
@@ -93,9 +93,8 @@ impl Report {
 
     /// Compares with the goals, as far as they were measured.
     pub(super) fn judge(&mut self) {
-        self.machine.load_after = load();
+        self.machine.look_again();
         let at_least = |what, wanted, reached| Goal { what, wanted, reached, met: reached >= wanted };
-        let less = |what, wanted, reached| Goal { what, wanted, reached, met: reached < wanted };
         let ratio = self.creates.as_ref().and_then(|creates| creates.ratio);
         let mut goals = Vec::new();
         goals.extend(ratio.map(|ratio| at_least("creates: ratio to bare actix-web", CREATES_RATIO, ratio)));
@@ -109,16 +108,24 @@ impl Report {
         for (what, start) in restart.into_iter().flat_map(|restart| {
             [("restart: seconds, clean", restart.clean), ("restart: seconds, unclean", restart.unclean)]
         }) {
-            goals.push(less(what, RESTART_SECONDS, start.ready_seconds));
+            goals.push(Goal::less(what, RESTART_SECONDS, start.ready_seconds));
             let peak = start.settled.map(|memory| memory.peak_mib);
-            goals.extend(peak.map(|peak| less("restart: peak memory in MiB", RESTART_MIB, peak)));
+            goals.extend(peak.map(|peak| Goal::less("restart: peak memory in MiB", RESTART_MIB, peak)));
         }
         self.goals = goals;
     }
 }
 
+impl Goal {
+    /// Something that must stay below.
+    pub(super) fn less(what: &'static str, wanted: f64, reached: f64) -> Self {
+        Self { what, wanted, reached, met: reached < wanted }
+    }
+}
+
 impl Machine {
-    fn look() -> Self {
+    /// Before the first measurement.
+    pub(super) fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
         let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -130,6 +137,11 @@ impl Machine {
             load_after: 0.0,
             debug_build: cfg!(debug_assertions),
         }
+    }
+
+    /// After the last one.
+    pub(super) fn look_again(&mut self) {
+        self.load_after = load();
     }
 }
 

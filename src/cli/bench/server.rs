@@ -20,10 +20,15 @@ pub(super) struct Server {
 impl Server {
     /// The one that was named, or a fresh one on an empty folder.
     pub(super) async fn of(plan: &Plan) -> Result<Self, Fault> {
-        if let Some(address) = plan.server {
+        Self::at(plan.server, plan.folder.as_deref()).await
+    }
+
+    /// The one at this address, or a fresh one on an empty folder in this one.
+    pub(super) async fn at(address: Option<SocketAddr>, parent: Option<&Path>) -> Result<Self, Fault> {
+        if let Some(address) = address {
             return Ok(Self { address, own: None });
         }
-        let folder = temporary(plan.folder.as_deref())?;
+        let folder = temporary(parent)?;
         let (process, _) = Process::serve(folder.path()).await?;
         Ok(Self { address: process.address(), own: Some((process, folder)) })
     }

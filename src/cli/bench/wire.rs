@@ -52,9 +52,19 @@ impl Wire {
 
     /// The bytes of a POST with this body.
     pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Result<Vec<u8>, Fault> {
+        self.with_body("POST", path, body)
+    }
+
+    /// The bytes of a request with this body.
+    pub(super) fn with_body(
+        &self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Vec<u8>, Fault> {
         let body = serde_json::to_vec(body).map_err(|_| Fault::Protocol("a body is no JSON"))?;
         let mut bytes = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n",
             self.host,
             body.len()
