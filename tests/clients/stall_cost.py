@@ -2,7 +2,8 @@
 
 usage: stall_cost.py PHOTON [pairs [seconds]]     PHOTON is the program, best built with --release
 Each pair measures once without and once with 100 streams (half WebSockets, half server-sent events) whose
-clients never read. By hand, on a machine that does nothing else; needs Python only.
+clients never read. One client reads all the time, since without any stream the server encodes no events at all.
+By hand, on a machine that does nothing else; needs Python and curl.
 """
 
 import asyncio
@@ -72,6 +73,9 @@ def main(photon, pairs=8, seconds=4):
                 break
             except OSError:
                 time.sleep(0.02)
+        reader = subprocess.Popen(
+            ["curl", "-sN", f"http://127.0.0.1:{port}/api/v1/events/stream"], stdout=subprocess.DEVNULL
+        )
         asyncio.run(measure(port, seconds))
         found = {0: [], READERS: []}
         for pair in range(pairs):
@@ -90,6 +94,7 @@ def main(photon, pairs=8, seconds=4):
         ratios = [after[2] / before[2] for before, after in zip(found[0], found[READERS])]
         print(f"p99 with / without, median over pairs: {statistics.median(ratios):.2f}")
     finally:
+        reader.kill()
         server.terminate()
         server.wait()
 
