@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use support::{Photon, step};
+use support::{Photon, SPECIFIED_EVENTS, step};
 
 /// The route table as (path, method), read from its source: one line a route.
 fn routed() -> BTreeSet<(String, String)> {
@@ -65,19 +65,7 @@ async fn the_asyncapi_document_names_every_type_of_event_that_the_specification_
     dangling(&document, &document, &mut found);
     assert!(found.is_empty(), "{found:?}");
     let named = &document["components"]["schemas"]["Event"]["properties"]["type"]["examples"];
-    for kind in [
-        "operation.started",
-        "operation.progressed",
-        "operation.completed",
-        "operation.failed",
-        "agent.registered",
-        "agent.status_changed",
-        "agent.heartbeat",
-        "agent.timeout",
-        "system.health_changed",
-        "performance.alert",
-        "security.event",
-    ] {
+    for kind in SPECIFIED_EVENTS {
         assert!(named.as_array().unwrap().contains(&json!(kind)), "{kind} of {named}");
     }
     for channel in document["channels"].as_object().unwrap().values() {

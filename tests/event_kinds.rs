@@ -10,21 +10,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::{PATIENCE, Photon, step};
-
-const KINDS: [&str; 11] = [
-    "operation.started",
-    "operation.progressed",
-    "operation.completed",
-    "operation.failed",
-    "agent.registered",
-    "agent.status_changed",
-    "agent.heartbeat",
-    "agent.timeout",
-    "system.health_changed",
-    "performance.alert",
-    "security.event",
-];
+use support::{PATIENCE, Photon, SPECIFIED_EVENTS, step};
 
 /// A disk that is called nearly full from the start, and alerts at the first ready step.
 fn config(folder: &std::path::Path) -> String {
@@ -63,7 +49,7 @@ async fn every_kind_of_event_of_the_specification_reaches_a_stream() {
     let folder = tempfile::TempDir::new().unwrap();
     let mut photon = Photon::configured(&config(folder.path())).await;
     let mut tail = Command::new(env!("CARGO_BIN_EXE_photon"))
-        .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", &KINDS.join(",")])
+        .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", &SPECIFIED_EVENTS.join(",")])
         .args(["--server", &photon.url("")])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -74,7 +60,7 @@ async fn every_kind_of_event_of_the_specification_reaches_a_stream() {
     std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| seen.send(line)));
     // The first line proves that the reader is there: a heartbeat is not kept for it.
     photon.agent("first", &[]).await;
-    let mut missing: BTreeSet<&str> = KINDS.into();
+    let mut missing: BTreeSet<&str> = SPECIFIED_EVENTS.into();
     let take = |missing: &mut BTreeSet<&str>| {
         let event: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
         let kind = event["type"].as_str().unwrap();

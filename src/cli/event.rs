@@ -29,9 +29,9 @@ enum Order {
     Desc,
 }
 
-/// Which to list.
+/// Which events.
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+struct Wanted {
     /// Only of these types, with commas, such as operation.*,agent.timeout
     #[arg(long)]
     types: Option<String>,
@@ -41,6 +41,19 @@ pub(super) struct ListArgs {
     /// Only of this agent
     #[arg(long)]
     agent: Option<String>,
+}
+
+impl Wanted {
+    fn filters(self) -> Vec<(&'static str, String)> {
+        given([("types", self.types), ("operation", self.operation), ("agent", self.agent)])
+    }
+}
+
+/// Which to list.
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    wanted: Wanted,
     /// Only after this sequence
     #[arg(long)]
     after: Option<u64>,
@@ -68,13 +81,9 @@ async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
         Order::Asc => "asc",
         Order::Desc => "desc",
     };
-    let filters = given([
-        ("types", arguments.types),
-        ("operation", arguments.operation),
-        ("agent", arguments.agent),
-        ("after", arguments.after.map(|after| after.to_string())),
-        ("order", Some(order.to_owned())),
-    ]);
+    let mut filters = arguments.wanted.filters();
+    let after = arguments.after.map(|after| after.to_string());
+    filters.extend(given([("after", after), ("order", Some(order.to_owned()))]));
     let events = arguments.connection.client()?.events(&filters, arguments.limit).await?;
     arguments.output.list(&events, "events", table)
 }

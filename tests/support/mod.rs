@@ -14,6 +14,21 @@ use tempfile::TempDir;
 pub mod history;
 pub mod streams;
 
+/// The events that the specification names.
+pub const SPECIFIED_EVENTS: [&str; 11] = [
+    "operation.started",
+    "operation.progressed",
+    "operation.completed",
+    "operation.failed",
+    "agent.registered",
+    "agent.status_changed",
+    "agent.heartbeat",
+    "agent.timeout",
+    "system.health_changed",
+    "performance.alert",
+    "security.event",
+];
+
 /// Longest wait for any condition.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 

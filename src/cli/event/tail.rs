@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::sleep;
 
-use super::super::connection::{Connection, given};
+use super::super::connection::Connection;
 use super::super::exit::{Complaint, Exit};
 use super::super::output::{Format, Output, say, show};
 use super::super::story::Story;
+use super::Wanted;
 use crate::client::{Client, ClientError, Frame};
 use crate::http::event_view::EventView;
 
@@ -22,15 +23,8 @@ const FAILED: &str = "The server cannot read its log; its own output says why.";
 /// Which to show.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TailArgs {
-    /// Only of these types, with commas, such as operation.*,agent.timeout
-    #[arg(long)]
-    types: Option<String>,
-    /// Only of this operation
-    #[arg(long, conflicts_with = "agent")]
-    operation: Option<String>,
-    /// Only of this agent
-    #[arg(long)]
-    agent: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
     /// Begin after this sequence; 0 is the beginning. Without it only new events are shown
     #[arg(long)]
     after: Option<u64>,
@@ -42,8 +36,7 @@ pub(in crate::cli) struct TailArgs {
 
 pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let filters =
-        given([("types", arguments.types), ("operation", arguments.operation), ("agent", arguments.agent)]);
+    let filters = arguments.wanted.filters();
     let mut told = Told { after: arguments.after.map(|after| after.to_string()), connected: false };
     let (mut wait, mut ever, mut away) = (RETRY_FIRST, false, false);
     loop {
