@@ -4,14 +4,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod support;
 
-use support::{PATIENCE, Photon, free_port, step};
+use support::{PATIENCE, Photon, Tail, free_port, step};
 
 struct Called {
     exit: i32,
@@ -230,35 +229,22 @@ fn bench_streams_brings_every_event_to_every_socket() {
 #[tokio::test]
 async fn a_tail_goes_on_where_it_was_when_the_server_comes_back() {
     let mut photon = Photon::start().await;
-    let folder = TempDir::new().unwrap();
-    let arguments = ["event", "tail", "--after", "0", "--types", "agent.registered", "-o", "jsonl"];
-    let mut tail = command(&arguments, &folder)
-        .args(["--server", &photon.url("")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (seen, lines) = mpsc::channel();
-    let out = BufReader::new(tail.stdout.take().unwrap());
-    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| seen.send(line)));
+    let tail = Tail::start(&photon, "agent.registered");
     let mut told = Vec::new();
     for round in 0..3 {
         for number in 0..3 {
             photon.agent(&format!("a-{round}-{number}"), &[]).await;
         }
         // Shown at least in part, so that there is something to go on from.
-        told.push(lines.recv_timeout(PATIENCE).unwrap());
+        told.push(tail.next());
         photon.kill();
         photon.restart().await;
     }
     while told.len() < 9 {
-        told.push(lines.recv_timeout(PATIENCE).unwrap());
+        told.push(tail.next());
     }
-    tail.kill().unwrap();
-    tail.wait().unwrap();
-    assert!(lines.recv().is_err(), "nothing is told twice");
+    assert_eq!(tail.end(), 0, "nothing is told twice");
     let history = photon.get("/api/v1/events?types=agent.registered").await.expect(200);
-    let told: Vec<Value> = told.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(&json!(told), history.data());
 }
 

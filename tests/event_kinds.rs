@@ -4,13 +4,10 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
-use support::{PATIENCE, Photon, SPECIFIED_EVENTS, step};
+use serde_json::json;
+use support::{PATIENCE, Photon, SPECIFIED_EVENTS, Tail, step};
 
 /// A disk that is called nearly full from the start, and alerts at the first ready step.
 fn config(folder: &std::path::Path) -> String {
@@ -48,21 +45,12 @@ async fn cause_what_agents_do(photon: &Photon) {
 async fn every_kind_of_event_of_the_specification_reaches_a_stream() {
     let folder = tempfile::TempDir::new().unwrap();
     let mut photon = Photon::configured(&config(folder.path())).await;
-    let mut tail = Command::new(env!("CARGO_BIN_EXE_photon"))
-        .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", &SPECIFIED_EVENTS.join(",")])
-        .args(["--server", &photon.url("")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (seen, lines) = mpsc::channel();
-    let out = BufReader::new(tail.stdout.take().unwrap());
-    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| seen.send(line)));
+    let tail = Tail::start(&photon, &SPECIFIED_EVENTS.join(","));
     // The first line proves that the reader is there: a heartbeat is not kept for it.
     photon.agent("first", &[]).await;
     let mut missing: BTreeSet<&str> = SPECIFIED_EVENTS.into();
     let take = |missing: &mut BTreeSet<&str>| {
-        let event: Value = serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap();
+        let event = tail.next();
         let kind = event["type"].as_str().unwrap();
         assert_eq!(event["sequence"].is_null(), kind == "agent.heartbeat", "{event}");
         missing.remove(kind);
@@ -83,6 +71,4 @@ async fn every_kind_of_event_of_the_specification_reaches_a_stream() {
         assert!(begun.elapsed() < PATIENCE, "not seen: {missing:?}");
         take(&mut missing);
     }
-    tail.kill().unwrap();
-    tail.wait().unwrap();
 }

@@ -1,9 +1,11 @@
 //! A real server process on a real port, and a client for it. Waits for conditions, never for a time.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
@@ -292,4 +294,47 @@ pub fn free_port() -> u16 {
 pub fn step(number: u32, action: &str, dependencies: &[u32], inputs: Value) -> Value {
     json!({"step": number, "platform": "worker", "action": action, "inputs": inputs,
         "dependencies": dependencies})
+}
+
+/// A running `photon event tail`, and the lines that it prints. Ends with its owner.
+pub struct Tail {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Tail {
+    /// From the beginning, of these types.
+    pub fn start(photon: &Photon, types: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_photon"))
+            .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", types])
+            .args(["--server", &photon.url("")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (seen, lines) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| seen.send(line)));
+        Self { child, lines }
+    }
+
+    /// The next event, waiting for it.
+    pub fn next(&self) -> Value {
+        serde_json::from_str(&self.lines.recv_timeout(PATIENCE).unwrap()).unwrap()
+    }
+
+    /// Ends it; how many events it had printed that nobody asked for.
+    pub fn end(mut self) -> usize {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.lines.iter().count()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
