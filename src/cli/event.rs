@@ -16,7 +16,7 @@ use crate::http::event_view::EventView;
 pub(super) enum EventCommand {
     /// Lists events
     List(ListArgs),
-    /// Shows events as they happen, across restarts of the server
+    /// Shows events as they happen, across restarts of the server; as JSON, one document a line
     Tail(tail::TailArgs),
 }
 

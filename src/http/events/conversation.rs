@@ -14,6 +14,7 @@ use super::super::socket::{self, CloseCode, Conversation, Heard, Inbox, Say};
 use super::EventFeed;
 use super::filter::{Filter, Wanted};
 use super::telling::{Farewell, Telling, Told};
+
 /// The subprotocol of this conversation.
 pub const PROTOCOL: &str = "photon.v1";
 
