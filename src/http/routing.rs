@@ -1,9 +1,11 @@
 //! Owns what one line of the route table means: a path, its methods, and a proper refusal of all others.
 //! It must never name a route.
 
-use actix_web::dev::{AppService, HttpServiceFactory};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{AppService, HttpServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, guard, web};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{Error, FromRequest, Handler, HttpRequest, HttpResponse, Responder, guard, web};
 
 use super::error::ApiError;
 
@@ -20,6 +22,19 @@ pub fn resource(path: &str) -> Resource {
     Resource { path: path.to_owned(), inner: web::resource(path), methods: Vec::new() }
 }
 
+/// Drops the body of an answer to HEAD when it has no end of its own. Nobody would see it, and since nothing
+/// of it is written, nothing would ever find out that the client has gone.
+async fn without_stream(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let response = next.call(request).await?.map_into_boxed_body();
+    Ok(match response.response().body().size() {
+        BodySize::Stream => response.map_body(|_, _| BoxBody::new(())),
+        BodySize::None | BodySize::Sized(_) => response,
+    })
+}
+
 impl Resource {
     /// Answers GET, and HEAD with the same headers and no body.
     #[must_use]
@@ -29,8 +44,8 @@ impl Resource {
         Args: FromRequest + 'static,
         F::Output: Responder + 'static,
     {
-        let reading = guard::Any(guard::Get()).or(guard::Head());
-        self.inner = self.inner.route(web::route().guard(reading).to(handler));
+        let head = web::route().guard(guard::Head()).to(handler.clone()).wrap(from_fn(without_stream));
+        self.inner = self.inner.route(web::get().to(handler)).route(head);
         self.methods.extend([Method::GET, Method::HEAD]);
         self
     }

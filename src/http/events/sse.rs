@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 
+use actix_web::http::Version;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use actix_web::http::{Method, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use events::Position;
@@ -42,10 +42,6 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .insert_header((X_ACCEL_BUFFERING, HeaderValue::from_static("no")));
-    if *request.method() == Method::HEAD {
-        // A body that nobody sees would be written for ever, and its seat never given back.
-        return Ok(response.finish());
-    }
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let frames = stream::unfold(Some(telling), |telling| async move {
         let mut telling = telling?;
