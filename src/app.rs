@@ -300,6 +300,7 @@ fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
             max_results_bytes: limits.max_results_bytes,
             max_checkpoint_bytes: limits.max_checkpoint_bytes,
             step_timeout_ms: limits.step_timeout_ms,
+            approval_timeout_ms: limits.approval_timeout_ms,
             release_hold_ms: agents.release_hold_ms,
         },
         platforms: Registry::built().rules(),

@@ -15,6 +15,7 @@ pub mod events;
 pub mod guard;
 pub mod health;
 pub mod intent;
+pub mod interventions;
 pub mod latencies;
 pub mod leases;
 pub mod metrics;
@@ -96,9 +97,16 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/metrics").get(metrics::metrics))
         .service(resource("/metrics/dashboard").get(metrics::dashboard))
         .service(resource("/api/v1/operations/{id}/start").post(operations::start))
+        .service(resource("/api/v1/operations/{id}/pause").post(operations::pause))
+        .service(resource("/api/v1/operations/{id}/resume").post(operations::resume))
         .service(resource("/api/v1/operations/{id}/events").get(events::of_operation))
         .service(resource("/api/v1/operations/{id}/steps").get(steps::list))
         .service(resource("/api/v1/operations/{id}/steps/{step}").get(steps::get))
+        .service(resource("/api/v1/operations/{id}/steps/{step}/approve").post(interventions::approve))
+        .service(resource("/api/v1/operations/{id}/steps/{step}/reject").post(interventions::reject))
+        .service(resource("/api/v1/operations/{id}/steps/{step}/retry").post(interventions::retry))
+        .service(resource("/api/v1/operations/{id}/steps/{step}/skip").post(interventions::skip))
+        .service(resource("/api/v1/operations/{id}/steps/{step}/resolve").post(interventions::resolve))
         .service(resource("/api/v1/agents").get(agents::list).post(agents::register))
         .service(resource("/api/v1/agents/{id}")
             .get(agents::get).put(agents::update).delete(agents::unregister))

@@ -106,6 +106,7 @@ pub struct Limits {
     pub max_results_bytes: usize,
     pub max_checkpoint_bytes: usize,
     pub step_timeout_ms: u64,
+    pub approval_timeout_ms: u64,
     pub idle_actor_ms: u64,
     pub max_agents: usize,
     pub starvation_ms: u64,

@@ -151,7 +151,10 @@ async fn the_dashboard_shows_real_figures() {
 async fn only_platforms_that_are_built_are_there() {
     let photon = Photon::start().await;
     let list = photon.get("/api/v1/platforms").await.expect(200);
-    assert_eq!(list.data().as_array().unwrap().len(), 1);
+    let names = list.data().as_array().unwrap().iter().map(|one| one["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names, [json!("human"), json!("worker")]);
+    let human = photon.get("/api/v1/platforms/human").await.expect(200);
+    assert_eq!(human.data()["performedBy"], json!("person"));
     let worker = photon.get("/api/v1/platforms/worker").await.expect(200);
     assert_eq!((&worker.data()["name"], &worker.data()["performedBy"]), (&json!("worker"), &json!("agent")));
     let workflow = json!([{"step": 1, "platform": "cursor", "action": "edit-code"}]);

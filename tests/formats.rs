@@ -12,7 +12,7 @@ use domain::agent::event as agent_event;
 use domain::agent::selection::{Candidates, Excluded, Scored, Weights};
 use domain::agent::{Agent, Event as AgentEvent};
 use domain::operation::definition::{
-    Definition, FailurePolicy, Location, Priority, Requirements, StepDefinition,
+    Definition, EffectClass, FailurePolicy, Location, Priority, Requirements, StepDefinition,
 };
 use domain::operation::event as operation_event;
 use domain::operation::retry::RetryPolicy;
@@ -58,6 +58,7 @@ fn definition() -> Definition {
         requires,
         when: Some("steps[1].result.n > 2".into()),
         continue_on_error: true,
+        effect: EffectClass::Write,
     };
     Definition {
         name: "sample".into(),
@@ -90,6 +91,7 @@ fn candidates() -> Candidates {
 fn operation_samples() -> Vec<OperationEvent> {
     let mut samples = whole_operation_samples();
     samples.extend(step_samples());
+    samples.extend(people_samples());
     samples
 }
 
@@ -155,7 +157,7 @@ fn step_samples() -> Vec<OperationEvent> {
             step,
             grant,
             attempt,
-            agent: agent.clone(),
+            agent: Some(agent.clone()),
             result: json(r#"{"n":1.5}"#),
             usage: Some(json(r#"{"tokens":12}"#)),
             duration_ms: 1_234,
@@ -171,6 +173,32 @@ fn step_samples() -> Vec<OperationEvent> {
         E::StepLeaseLost(StepLeaseLost { step, grant, attempt, agent, reason: "lease_expired".into() }),
         E::StepsSkipped(StepsSkipped { steps: vec![4, 5], reason: SkipReason::UpstreamFailed }),
         E::StepsCancelled(StepsCancelled { steps: vec![6] }),
+    ]
+}
+
+fn people_samples() -> Vec<OperationEvent> {
+    use OperationEvent as E;
+    use operation_event::*;
+    let (step, by, reason) = (3, "anonymous".to_owned(), Some("I looked".to_owned()));
+    let judged = Judged { step, by: by.clone(), reason: reason.clone() };
+    vec![
+        E::Paused(Paused { by: by.clone(), reason: reason.clone() }),
+        E::Resumed(Resumed { by: by.clone() }),
+        E::StepApprovalRequested(StepApprovalRequested {
+            step,
+            inputs: json(r#"{"text":"ship it?"}"#),
+            until: moment(),
+            timeout_ms: 60_000,
+        }),
+        E::StepApproved(judged.clone()),
+        E::StepRejected(judged),
+        E::StepNeedsAttention(StepNeedsAttention {
+            step,
+            grant: 2,
+            attempt: 1,
+            error: StepError { code: "lease_lost".into(), message: "it was lost".into() },
+        }),
+        E::StepResolved(StepResolved { step, resolution: Resolution::Completed, by, reason }),
     ]
 }
 
@@ -299,6 +327,20 @@ fn a_quarantine_that_was_written_as_the_bare_name_of_its_stream_is_still_read() 
     assert_eq!(read, system_samples()[0]);
     let shown = system::Event::json(&read).to_string();
     assert_eq!(stored("stream.quarantined.1.json", &shown), shown);
+}
+
+#[test]
+fn an_operation_and_a_completion_of_the_first_form_are_still_read() {
+    let former = |name: &str| {
+        let bytes = unhex(&stored(&format!("{name}.1.hex"), ""));
+        Operation::decode(name, 1, &bytes).unwrap()
+    };
+    let mut steps = definition().workflow.to_vec();
+    steps[0].effect = EffectClass::Idempotent;
+    let asked = Definition { workflow: steps.into(), ..definition() };
+    assert_eq!(former("operation.created"), OperationEvent::Created(Box::new(asked)));
+    let completed = step_samples().into_iter().find(|event| Operation::name(event) == "step.completed");
+    assert_eq!(Some(former("step.completed")), completed);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Facts of the domain as stored bytes and back. Written names and schema numbers are promises: they are
 //! spelled out here, never derived, and old ones are read for ever.
 
+mod former;
+
 use bincode::Options;
 use bytes::Bytes;
 use domain::{Aggregate, agent::Agent, operation::Operation, system};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
+
+use former::{created_1, quarantined_1, step_completed_1};
 
 /// No stored body is larger; checked when written, so that nothing is stored that cannot be read.
 pub const BODY_MAX_BYTES: u64 = 8 << 20;
@@ -132,7 +136,7 @@ macro_rules! stored {
                 match (name, schema) {
                     $(($name, $schema) => from_bytes(name, schema, body).map(Fact::$variant),)*
                     $(($bare_name, $bare_schema) => Ok(Fact::$bare),)*
-                    $(($old_name, $old_schema) => Ok($old(body)),)*
+                    $(($old_name, $old_schema) => $old(body),)*
                     _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
                 }
             }
@@ -158,7 +162,7 @@ macro_rules! stored {
 }
 
 stored!(Operation, domain::operation::Event {
-    Created => "operation.created", 1;
+    Created => "operation.created", 2;
     Updated => "operation.updated", 1;
     Cancelled => "operation.cancelled", 1;
     Progressed => "operation.progressed", 1;
@@ -169,16 +173,25 @@ stored!(Operation, domain::operation::Event {
     StepStarted => "step.started", 1;
     StepProgressed => "step.progressed", 1;
     StepCheckpointed => "step.checkpointed", 1;
-    StepCompleted => "step.completed", 1;
+    StepCompleted => "step.completed", 2;
     StepFailed => "step.failed", 1;
     StepRetryScheduled => "step.retry_scheduled", 1;
     StepLeaseLost => "step.lease_lost", 1;
     StepsSkipped => "steps.skipped", 1;
     StepsCancelled => "steps.cancelled", 1;
+    Paused => "operation.paused", 1;
+    Resumed => "operation.resumed", 1;
+    StepApprovalRequested => "step.approval_requested", 1;
+    StepApproved => "step.approved", 1;
+    StepRejected => "step.rejected", 1;
+    StepNeedsAttention => "step.needs_attention", 1;
+    StepResolved => "step.resolved", 1;
     ; without body:
     Started => "operation.started", 1;
     Completed => "operation.completed", 1;
     ; written no more:
+    created_1 <= "operation.created", 1;
+    step_completed_1 <= "step.completed", 1;
 });
 
 stored!(Agent, domain::agent::Event {
@@ -204,11 +217,6 @@ stored!(system::Event, system::Event {
     ; written no more:
     quarantined_1 <= "stream.quarantined", 1;
 });
-
-/// Schema 1 was the bare name of the stream. The name itself never held anything but ASCII.
-fn quarantined_1(body: &[u8]) -> system::Event {
-    system::Event::Quarantined(system::Quarantined { stream: String::from_utf8_lossy(body).into_owned() })
-}
 
 /// A key by which a caller may repeat a request: hashes, since the key itself is the caller's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

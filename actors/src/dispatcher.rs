@@ -371,6 +371,9 @@ impl Dispatcher {
                 self.send(Owed::Release(agent.clone(), lease.clone(), outcome), ctx);
             }
             Wake::Silence(id) => self.notice_silence(wake, id, now, ctx),
+            Wake::Answer(id, step) => {
+                self.command(wake.clone(), id.clone(), Command::ExpireApproval { step: *step }, ctx);
+            }
             Wake::Deadline(id) => self.command(wake.clone(), id.clone(), Command::ExpireDeadline, ctx),
             Wake::Offer(lease) => {
                 let wish = StepWish::ExpireOffer { reason: "no_sign_of_life".into() };

@@ -19,6 +19,8 @@ pub enum Wake {
     Timeout(LeaseId),
     /// Offer a step again.
     Retry(OperationId, u32),
+    /// End the wait for a person's answer.
+    Answer(OperationId, u32),
     /// End an operation at its deadline.
     Deadline(OperationId),
     /// Notice that an agent is silent.
@@ -35,7 +37,12 @@ impl Wake {
     pub fn lease(&self) -> Option<&LeaseId> {
         match self {
             Self::Offer(lease) | Self::Lease(lease) | Self::Timeout(lease) => Some(lease),
-            Self::Retry(..) | Self::Deadline(_) | Self::Silence(_) | Self::Grace(..) | Self::Claim(_) => None,
+            Self::Retry(..)
+            | Self::Answer(..)
+            | Self::Deadline(_)
+            | Self::Silence(_)
+            | Self::Grace(..)
+            | Self::Claim(_) => None,
         }
     }
 }
@@ -106,6 +113,9 @@ pub fn wakes_of_operation(
             // Never longer than the whole wait, even if the log's times come from a clock that was ahead.
             Effect::Retry { step, at, delay_ms } => {
                 wakes.push((Wake::Retry(id.clone(), step), Due::At(at.min(now.plus_ms(delay_ms)))));
+            }
+            Effect::AwaitAnswer { step, until, timeout_ms } => {
+                wakes.push((Wake::Answer(id.clone(), step), Due::At(until.min(now.plus_ms(timeout_ms)))));
             }
             Effect::Offer { .. } => {}
         }

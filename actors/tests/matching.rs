@@ -10,7 +10,7 @@ use domain::agent::event::{Config, Profile, Registered};
 use domain::agent::selection::Weights;
 use domain::operation::Event;
 use domain::operation::definition::{
-    Definition, FailurePolicy, Location, Priority, Requirements, StepDefinition,
+    Definition, EffectClass, FailurePolicy, Location, Priority, Requirements, StepDefinition,
 };
 use domain::operation::retry::RetryPolicy;
 use domain::views::Views;
@@ -65,6 +65,7 @@ impl Stage {
             requires: Requirements { capabilities: vec![needs.into()], ..Requirements::default() },
             when: None,
             continue_on_error: false,
+            effect: EffectClass::Idempotent,
         };
         let definition = Definition {
             name: "n".into(),

@@ -2,6 +2,7 @@
 //! agents by name only.
 
 mod command;
+mod decide_person;
 mod decide_step;
 pub mod definition;
 pub mod event;
@@ -16,12 +17,13 @@ pub mod workflow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use command::{Command, Rejection, StepWish};
+pub use command::{Command, Intervention, Rejection, StepWish};
 pub use event::Event;
 pub use step::Status;
 
+use crate::operation::decide_person::Word;
 use crate::operation::definition::Definition;
-use crate::operation::event::{Cancelled, Failed, Patch};
+use crate::operation::event::{Cancelled, Failed, Patch, Paused, Resumed};
 use crate::operation::pending::Effect;
 use crate::operation::settle::Settlement;
 use crate::operation::step::Run;
@@ -79,10 +81,17 @@ impl Aggregate for Operation {
         match command {
             Command::Create(definition) if **definition == *operation.asked => Ok(Vec::new()),
             Command::Create(_) => Err(Rejection::Taken),
-            Command::Start => operation.start(id),
+            Command::Start => operation.start(id, given),
             Command::Update(patch) => operation.update(patch, given),
             Command::Cancel { by } => operation.cancel(by),
             Command::ExpireDeadline => operation.expire_deadline(given),
+            Command::Pause { by, reason } => operation.pause(by, reason.as_deref()),
+            Command::Resume { by } => operation.resume(id, by, given),
+            Command::Intervene { step, by, reason, intervention } => {
+                let word = Word { id, by, reason: reason.as_deref(), given };
+                operation.intervene(*step, intervention, &word)
+            }
+            Command::ExpireApproval { step } => operation.expire_approval(id, *step, given),
             Command::Step { step, grant, wish } => operation.decide_step(id, *step, *grant, wish, given),
         }
     }
@@ -113,7 +122,7 @@ fn create(id: &OperationId, definition: &Definition, given: &Given<'_>) -> Resul
         return Ok(events);
     }
     let operation = Operation::created(definition, given.now);
-    Ok(operation.started(id, events))
+    Ok(operation.started(id, events, given))
 }
 
 impl Operation {
@@ -153,16 +162,32 @@ impl Operation {
         failed.collect()
     }
 
-    fn start(&self, id: &OperationId) -> Result<Vec<Event>, Rejection> {
+    fn start(&self, id: &OperationId, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
         match self.status() {
-            Status::Pending => Ok(self.started(id, Vec::new())),
+            Status::Pending => Ok(self.started(id, Vec::new(), given)),
             status => Err(Rejection::NotPending { status: status.name() }),
         }
     }
 
-    fn started(&self, id: &OperationId, mut events: Vec<Event>) -> Vec<Event> {
+    fn started(&self, id: &OperationId, mut events: Vec<Event>, given: &Given<'_>) -> Vec<Event> {
         events.push(Event::Started);
-        Settlement::new(id, self, events).started()
+        Settlement::new(id, self, given, events).started()
+    }
+
+    fn pause(&self, by: &str, reason: Option<&str>) -> Result<Vec<Event>, Rejection> {
+        self.refuse_terminal()?;
+        let reason = reason.map(str::to_owned);
+        let paused = Event::Paused(Paused { by: by.to_owned(), reason });
+        Ok(if self.run.paused { Vec::new() } else { vec![paused] })
+    }
+
+    fn resume(&self, id: &OperationId, by: &str, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
+        self.refuse_terminal()?;
+        if !self.run.paused {
+            return Ok(Vec::new());
+        }
+        let resumed = Event::Resumed(Resumed { by: by.to_owned() });
+        Ok(Settlement::new(id, self, given, vec![resumed]).resumed())
     }
 
     fn update(&self, patch: &Patch, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
@@ -232,6 +257,8 @@ impl Operation {
                 self.status_reason = Some(format!("cancelled_by:{}", cancelled.by));
             }
             Event::StepReserved(reserved) => _ = self.inputs.insert(reserved.step, reserved.inputs.clone()),
+            Event::StepApprovalRequested(asked) => _ = self.inputs.insert(asked.step, asked.inputs.clone()),
+            Event::StepsSkipped(skipped) => skipped.steps.iter().for_each(|step| self.forget(*step)),
             Event::StepCheckpointed(kept) => _ = self.checkpoints.insert(kept.step, kept.checkpoint.clone()),
             Event::StepCompleted(completed) => self.keep_result(completed.step, completed.result.clone()),
             Event::StepFailed(failed) if failed.is_final => self.keep_failure(failed),
@@ -247,9 +274,14 @@ impl Operation {
         }
     }
 
+    /// Drops what only an open step needs.
+    fn forget(&mut self, step: u32) {
+        self.checkpoints.remove(&step);
+        self.inputs.remove(&step);
+    }
+
     fn keep_failure(&mut self, failed: &event::StepFailed) {
-        self.checkpoints.remove(&failed.step);
-        self.inputs.remove(&failed.step);
+        self.forget(failed.step);
         let position = self.run.skeleton.position(failed.step);
         if position.is_some_and(|position| self.run.skeleton.steps[position].continue_on_error) {
             self.keep_result(failed.step, failed.error.as_result());
@@ -261,8 +293,7 @@ impl Operation {
         if let Some(before) = self.results.insert(step, result) {
             self.results_bytes -= before.len();
         }
-        self.checkpoints.remove(&step);
-        self.inputs.remove(&step);
+        self.forget(step);
     }
 }
 

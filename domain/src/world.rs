@@ -22,6 +22,8 @@ pub struct Limits {
     pub max_checkpoint_bytes: usize,
     /// Hard stop for one attempt when the step names none.
     pub step_timeout_ms: u64,
+    /// Longest wait for a person's answer when the step names none.
+    pub approval_timeout_ms: u64,
     /// How long a released step is kept from the agent that released it.
     pub release_hold_ms: u64,
 }
@@ -36,6 +38,7 @@ impl Default for Limits {
             max_results_bytes: 8 * 1024 * 1024,
             max_checkpoint_bytes: 64 * 1024,
             step_timeout_ms: 3_600_000,
+            approval_timeout_ms: 604_800_000,
             release_hold_ms: 30_000,
         }
     }

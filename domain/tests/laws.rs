@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bincode::Options;
-use domain::operation::event::{Event, SkipReason};
+use domain::operation::event::{Event, Resolution, SkipReason};
 use domain::operation::pending::{BlockedOn, Effect};
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Operation, Status};
@@ -44,6 +44,7 @@ impl Ends {
             let excused = |step| flow.operation().run.skeleton.steps[flow.position(step)].continue_on_error;
             match event {
                 Event::StepReserved(reserved) => self.must_be_open(flow, reserved.step),
+                Event::StepApprovalRequested(asked) => self.must_be_open(flow, asked.step),
                 Event::StepStarted(started) => self.must_be_open(flow, started.step),
                 Event::StepCompleted(completed) => self.settle(completed.step, End::Satisfies),
                 Event::StepFailed(failed) if failed.is_final => {
@@ -51,7 +52,7 @@ impl Ends {
                     self.settle(failed.step, end);
                 }
                 Event::StepsSkipped(skipped) => {
-                    let satisfies = skipped.reason == SkipReason::Condition;
+                    let satisfies = skipped.reason != SkipReason::UpstreamFailed;
                     let end = if satisfies { End::Satisfies } else { End::Blocks };
                     skipped.steps.iter().for_each(|step| self.settle(*step, end));
                 }
@@ -85,7 +86,10 @@ fn check_state(flow: &Flow) {
     if operation.status() == Status::Completed {
         assert_eq!(run.progress(), 100);
     }
-    assert_eq!(pending.len(), run.ready.len() + run.held.len() + run.backing_off.len());
+    let attention = run.steps.iter().filter(|step| step.status == StepStatus::NeedsAttention).count();
+    let offered = if run.paused { 0 } else { run.ready.len() };
+    let asked = run.with_people.len() - attention;
+    assert_eq!(pending.len(), offered + run.held.len() + run.backing_off.len() + asked);
     let whole = operation.results.values().map(domain::Json::len).sum::<usize>();
     assert_eq!(operation.results_bytes, whole);
     for (position, step) in run.steps.iter().enumerate() {
@@ -100,11 +104,27 @@ fn check_state(flow: &Flow) {
             (Effect::Offer { step }, StepStatus::Ready)
             | (Effect::AwaitTaker { step, .. }, StepStatus::Reserved(_))
             | (Effect::Watch { step, .. }, StepStatus::Running(_))
-            | (Effect::Retry { step, .. }, StepStatus::BackingOff { .. }) => *step == number,
+            | (Effect::Retry { step, .. }, StepStatus::BackingOff { .. })
+            | (Effect::AwaitAnswer { step, .. }, StepStatus::AwaitingApproval { .. }) => *step == number,
             _ => false,
         });
-        assert_eq!(owed, !step.status.is_settled() && step.status != StepStatus::Pending);
-        assert!(step.attempts <= run.skeleton.steps[position].retry.max_attempts.max(1));
+        let waits_for_somebody_else = match step.status {
+            StepStatus::Pending | StepStatus::NeedsAttention => true,
+            StepStatus::Ready => run.paused,
+            _ => false,
+        };
+        assert_eq!(owed, !step.status.is_settled() && !waits_for_somebody_else);
+        let asked_again = flow.scenario.history.iter().filter(|(event, _)| {
+            let Event::StepResolved(resolved) = event else { return false };
+            resolved.step == number && resolved.resolution == Resolution::Retry
+        });
+        let most = run.skeleton.steps[position].retry.max_attempts.max(1) as usize + asked_again.count();
+        assert!(step.attempts as usize <= most);
+        if let Some(cause) = &cause {
+            assert!(run.waits_for(cause.cause()), "{cause:?} is not among {:?}", run.causes());
+        }
+        let asks_a_person = run.skeleton.steps[position].asks_a_person();
+        assert!(!(asks_a_person && step.status == StepStatus::Ready && !run.paused), "nobody was asked");
     }
     if let Some(most) = operation.definition.max_parallel {
         assert!(run.held.len() <= most as usize);
@@ -137,6 +157,12 @@ fn check_stored(event: &Event) {
         Event::StepLeaseLost(body) => survives(body),
         Event::StepsSkipped(body) => survives(body),
         Event::StepsCancelled(body) => survives(body),
+        Event::Paused(body) => survives(body),
+        Event::Resumed(body) => survives(body),
+        Event::StepApprovalRequested(body) => survives(body),
+        Event::StepApproved(body) | Event::StepRejected(body) => survives(body),
+        Event::StepNeedsAttention(body) => survives(body),
+        Event::StepResolved(body) => survives(body),
     }
 }
 

@@ -48,7 +48,8 @@ fn the_end_of_a_lease_says_how_it_ended() {
         flow.wish(1, lose(reason)).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Lost), "{reason}");
     }
-    let release = |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new() }));
+    let release =
+        |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new(), until: None }));
     assert_eq!(ended(release), over(Outcome::Returned));
 }
 

@@ -1,5 +1,6 @@
 //! The platforms that perform steps, and what the core may know of each.
-//! So far there is one: `worker`, whose steps agents claim and perform in their own processes.
+//! So far there are two: `worker`, whose steps agents claim and perform in their own processes, and
+//! `human`, whose steps ask a person.
 
 mod registry;
 

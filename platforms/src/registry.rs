@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::operation::definition::HUMAN;
 use domain::{PlatformName, PlatformRule};
 
 /// Who performs the steps of a platform.
@@ -12,6 +13,8 @@ pub enum Performer {
     Agent,
     /// The server, on behalf of an agent.
     Server,
+    /// A person, who is asked.
+    Person,
 }
 
 impl Performer {
@@ -21,6 +24,7 @@ impl Performer {
         match self {
             Self::Agent => "agent",
             Self::Server => "server",
+            Self::Person => "person",
         }
     }
 }
@@ -52,7 +56,14 @@ impl Registry {
             capabilities: &["any-action"],
             actions: None,
         };
-        Self("worker".parse().map(|name| (name, worker)).into_iter().collect())
+        let human = Platform {
+            description: "A person answers: POST …/steps/N/approve or …/reject.",
+            performer: Performer::Person,
+            capabilities: &["approval"],
+            actions: Some(vec!["approve".into()]),
+        };
+        let built = [("worker", worker), (HUMAN, human)];
+        Self(built.into_iter().filter_map(|(name, platform)| Some((name.parse().ok()?, platform))).collect())
     }
 
     /// One platform.
@@ -82,9 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worker_platform_takes_any_action() {
+    fn a_worker_takes_any_action_and_a_person_only_approves() {
         let rules = Registry::built().rules();
-        assert_eq!(rules.len(), 1);
         assert!(matches!(rules[&"worker".parse().unwrap()], PlatformRule::AnyAction));
+        assert!(
+            matches!(&rules[&"human".parse().unwrap()], PlatformRule::Actions(only) if only == &["approve"])
+        );
     }
 }

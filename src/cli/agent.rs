@@ -10,7 +10,7 @@ use domain::operation::definition::Location;
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::op::duration;
-use super::output::{self, Format, Output};
+use super::output::{self, Output};
 use super::table::{Table, pairs};
 use super::terminal;
 use crate::http::agent_request::RegisterAgent;
@@ -143,10 +143,7 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
         AgentCommand::Rm(arguments) => {
             let agent = arguments.connection.client()?.unregister_agent(&arguments.id).await?;
             output::say(&format!("Agent {} is removed.", agent.id));
-            match arguments.output.format {
-                Format::Table => Ok(Exit::DONE),
-                Format::Json | Format::Jsonl => arguments.output.one(&agent, text),
-            }
+            arguments.output.for_programs(&agent)
         }
     }
 }

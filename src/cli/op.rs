@@ -2,6 +2,7 @@
 
 mod choice;
 mod show;
+mod word;
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::terminal::{self, Style};
 use crate::client::Client;
 use crate::http::operation_view::{OperationSummary, OperationView};
 use crate::http::query::parse_duration;
+use word::{PauseArgs, ResolveArgs, StepArgs};
 
 /// Largest definition that is read; the server takes less.
 const DEFINITION_BYTES_MAX: u64 = 16 << 20;
@@ -38,6 +40,20 @@ pub(super) enum OpCommand {
     Watch(OneArgs),
     /// Cancels an operation
     Cancel(OneArgs),
+    /// Starts no step of an operation until it is resumed; what runs goes on
+    Pause(PauseArgs),
+    /// Starts steps of a paused operation again
+    Resume(OneArgs),
+    /// Says yes to a step of platform human
+    Approve(StepArgs),
+    /// Says no to a step of platform human
+    Reject(StepArgs),
+    /// Performs a step again that waits for its next attempt or for attention
+    Retry(StepArgs),
+    /// Does without a step that nobody has
+    Skip(StepArgs),
+    /// Says what became of a step that needs attention
+    Resolve(ResolveArgs),
 }
 
 /// What to create.
@@ -69,6 +85,9 @@ pub(super) struct ListArgs {
     /// Only those that this agent works for
     #[arg(long)]
     agent: Option<String>,
+    /// Only those in which a step waits for this, such as approval, attention, agent or window
+    #[arg(long, value_name = "CAUSE")]
+    blocked_on: Option<String>,
     /// Only with this text in the name
     #[arg(short, long = "query", value_name = "TEXT")]
     query: Option<String>,
@@ -99,6 +118,13 @@ pub(super) async fn run(command: OpCommand) -> Result<Exit, Complaint> {
         OpCommand::Get(arguments) => get(&arguments).await,
         OpCommand::Watch(arguments) => watch(&arguments).await,
         OpCommand::Cancel(arguments) => cancel(&arguments).await,
+        OpCommand::Pause(arguments) => word::pause(&arguments).await,
+        OpCommand::Resume(arguments) => word::resume(&arguments).await,
+        OpCommand::Approve(arguments) => word::about_step(&arguments, "approve").await,
+        OpCommand::Reject(arguments) => word::about_step(&arguments, "reject").await,
+        OpCommand::Retry(arguments) => word::about_step(&arguments, "retry").await,
+        OpCommand::Skip(arguments) => word::about_step(&arguments, "skip").await,
+        OpCommand::Resolve(arguments) => word::resolve(&arguments).await,
     }
 }
 
@@ -167,6 +193,7 @@ async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
         ("status", arguments.status),
         ("priority", arguments.priority),
         ("agent", arguments.agent),
+        ("blockedOn", arguments.blocked_on),
         ("q", arguments.query),
     ]);
     let operations = arguments.connection.client()?.operations(&filters, arguments.limit).await?;
@@ -251,8 +278,5 @@ async fn cancel(arguments: &OneArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
     let operation = client.cancel_operation(&arguments.id).await?;
     output::say(&format!("Operation {} is {}.", operation.id, operation.status));
-    match arguments.output.format {
-        Format::Table => Ok(Exit::DONE),
-        Format::Json | Format::Jsonl => arguments.output.one(&operation, |_| String::new()),
-    }
+    arguments.output.for_programs(&operation)
 }

@@ -62,6 +62,11 @@ impl Output {
             Format::Jsonl => print(&json(item, false)?),
         }
     }
+
+    /// Prints one thing for programs; a person has been told already.
+    pub(super) fn for_programs<T: Serialize>(self, item: &T) -> Result<Exit, Complaint> {
+        self.one(item, |_| String::new())
+    }
 }
 
 fn json<T: Serialize>(item: &T, pretty: bool) -> Result<String, Complaint> {

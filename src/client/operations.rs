@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Call, Client, ClientError, written};
 use crate::http::event_view::EventView;
-use crate::http::operation_view::{OperationSummary, OperationView};
+use crate::http::operation_view::{OperationSummary, OperationView, StepView};
 
 const OPERATIONS: [&str; 3] = ["api", "v1", "operations"];
 
@@ -74,6 +74,36 @@ impl Client {
     pub async fn cancel_operation(&self, id: &str) -> Result<OperationView, ClientError> {
         let [api, version, operations] = OPERATIONS;
         self.data(Call::new(Method::DELETE, &[api, version, operations, id])).await
+    }
+
+    /// Says something about an operation: `pause`, `resume`.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn operation_word(
+        &self,
+        id: &str,
+        word: &str,
+        body: &impl Serialize,
+    ) -> Result<OperationView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        self.data(Call::post(&[api, version, operations, id, word], body)?).await
+    }
+
+    /// Says something about a step: `approve`, `reject`, `retry`, `skip` or `resolve`.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn step_word(
+        &self,
+        id: &str,
+        step: u32,
+        word: &str,
+        body: &impl Serialize,
+    ) -> Result<StepView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        let step = step.to_string();
+        self.data(Call::post(&[api, version, operations, id, "steps", &step, word], body)?).await
     }
 
     /// Events of the whole log or of one stream, as `filters` say.

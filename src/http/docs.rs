@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
-use super::{agents, events, health, leases, metrics, operations, platforms, steps};
+use super::{agents, events, health, interventions, leases, metrics, operations, platforms, steps};
 
 /// The document.
 #[derive(OpenApi)]
@@ -33,9 +33,16 @@ use super::{agents, events, health, leases, metrics, operations, platforms, step
         operations::update,
         operations::cancel,
         operations::start,
+        operations::pause,
+        operations::resume,
         events::of_operation,
         steps::list,
         steps::get,
+        interventions::approve,
+        interventions::reject,
+        interventions::retry,
+        interventions::skip,
+        interventions::resolve,
         agents::list,
         agents::register,
         agents::get,

@@ -361,7 +361,8 @@ pub async fn release(
     if intent.used(&api.core.projected)?.is_some() {
         return Ok(Reply::ok(view).replayed());
     }
-    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
+    let receipt =
+        report(&api, &lease, StepWish::Release { reason, until: None }, intent.metadata.clone()).await?;
     Ok(positioned(Reply::ok(view), &receipt))
 }
 

@@ -1,6 +1,9 @@
 //! What a client sends about operations, and how it becomes the domain's wish.
 
-use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements, StepDefinition};
+use domain::Limits;
+use domain::operation::definition::{
+    Definition, EffectClass, FailurePolicy, HUMAN, Priority, Requirements, StepDefinition,
+};
 use domain::operation::event::Patch;
 use domain::operation::retry::RetryPolicy;
 use domain::{AgentId, IdError, Json, Timestamp};
@@ -74,7 +77,7 @@ pub struct CreateStep {
     /// Steps that come before.
     #[serde(default)]
     pub dependencies: Vec<u32>,
-    /// Hard stop for one attempt, in milliseconds.
+    /// Hard stop for one attempt, or for a person's answer, in milliseconds.
     #[serde(default)]
     pub timeout: Option<u64>,
     /// What happens after a failed attempt.
@@ -91,6 +94,11 @@ pub struct CreateStep {
     /// Dependents run although this step failed, and see the error as its result.
     #[serde(default)]
     pub continue_on_error: bool,
+    /// What performing it does to the world: `read`, `idempotent` (the default) or `write`. When nobody
+    /// knows whether a write took effect, it waits for a person instead of being performed again.
+    #[serde(default)]
+    #[schema(value_type = String, example = "idempotent")]
+    pub effect: EffectClass,
 }
 
 /// A change of an operation; what is absent stays.
@@ -141,12 +149,12 @@ impl CreateOperation {
     ///
     /// # Errors
     /// 422 with each faulty field.
-    pub fn definition(self, step_timeout_ms: u64) -> Result<Definition, ApiError> {
+    pub fn definition(self, limits: &Limits) -> Result<Definition, ApiError> {
         let mut faults = Vec::new();
         let agents = ids(&self.agents, "/agents", &mut faults);
         let platforms = ids(&self.platforms, "/platforms", &mut faults);
         let steps = self.workflow.into_iter().enumerate();
-        let workflow = steps.filter_map(|(index, step)| step.definition(index, step_timeout_ms, &mut faults));
+        let workflow = steps.filter_map(|(index, step)| step.definition(index, limits, &mut faults));
         let workflow = workflow.collect();
         if self.max_parallel == Some(0) {
             faults
@@ -175,12 +183,14 @@ impl CreateStep {
     fn definition(
         self,
         index: usize,
-        step_timeout_ms: u64,
+        limits: &Limits,
         faults: &mut Vec<FieldError>,
     ) -> Option<StepDefinition> {
         let at = |field: &str| format!("/workflow/{index}/{field}");
         let agent = self.agent.filter(|agent| agent != AUTO);
         let agent = agent.map(|agent| id::<AgentId>(&agent, at("agent"), faults));
+        let usual_ms =
+            if self.platform == HUMAN { limits.approval_timeout_ms } else { limits.step_timeout_ms };
         let platform = id(&self.platform, at("platform"), faults);
         let action = id(&self.action, at("action"), faults);
         Some(StepDefinition {
@@ -193,11 +203,12 @@ impl CreateStep {
             action: action?,
             inputs: self.inputs,
             dependencies: self.dependencies,
-            timeout_ms: self.timeout.unwrap_or(step_timeout_ms),
+            timeout_ms: self.timeout.unwrap_or(usual_ms),
             retry: self.retry_policy,
             requires: self.requires,
             when: self.when,
             continue_on_error: self.continue_on_error,
+            effect: self.effect,
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Operations as clients see them. Everything here comes from the log alone, never from presence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::operation::Operation;
-use domain::operation::definition::{FailurePolicy, Priority, Requirements};
-use domain::operation::pending::BlockedOn;
+use domain::operation::definition::{EffectClass, FailurePolicy, Priority, Requirements};
+use domain::operation::pending::{BlockedOn, Cause};
 use domain::operation::retry::RetryPolicy;
 use domain::operation::step::StepStatus;
 use domain::views::operation_board::Row;
@@ -70,6 +70,10 @@ pub struct OperationView {
     /// Most steps that are under way at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
+    /// While it is true no step starts; what runs goes on.
+    pub paused: bool,
+    /// What its steps wait for, each kind once; see the steps.
+    pub blocked_on: Vec<String>,
 }
 
 /// A step and its run: the specification's `WorkflowStep`.
@@ -87,6 +91,10 @@ pub struct StepView {
     /// Parameters as they were asked for.
     #[schema(value_type = Object)]
     pub inputs: Json,
+    /// The same with every expression resolved, while somebody has the step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub resolved_inputs: Option<Json>,
     /// Steps that come before.
     pub dependencies: Vec<u32>,
     /// Hard stop for one attempt, in milliseconds.
@@ -102,8 +110,11 @@ pub struct StepView {
     pub when: Option<String>,
     /// Dependents run although this step failed.
     pub continue_on_error: bool,
-    /// `pending`, `ready`, `reserved`, `running` or `backing_off`; at its end `completed`, `failed`,
-    /// `skipped` or `cancelled`.
+    /// What performing it does to the world: `read`, `idempotent` or `write`.
+    #[schema(value_type = String)]
+    pub effect: EffectClass,
+    /// `pending`, `ready`, `reserved`, `running`, `backing_off`, `awaiting_approval` or `needs_attention`;
+    /// at its end `completed`, `failed`, `skipped` or `cancelled`.
     pub status: String,
     /// Attempts begun.
     pub attempt: u32,
@@ -139,7 +150,8 @@ pub struct StepView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockedOnView {
-    /// `start`, `dependencies`, `agent`, `acknowledgement`, `report` or `retry`.
+    /// `start`, `resume`, `dependencies`, `agent`, `window`, `acknowledgement`, `report`, `retry`, `approval`
+    /// or `attention`.
     pub kind: String,
     /// The steps, when it waits for steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -194,6 +206,10 @@ pub struct OperationSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Timestamp>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// What its steps wait for, each kind once.
+    pub blocked_on: Vec<String>,
     /// Version of its history.
     pub revision: u64,
 }
@@ -224,6 +240,8 @@ impl OperationView {
             metadata: definition.metadata.clone(),
             failure_policy: definition.failure_policy,
             max_parallel: definition.max_parallel,
+            paused: operation.run.paused,
+            blocked_on: names(&operation.run.causes()),
         }
     }
 }
@@ -239,12 +257,14 @@ impl StepView {
             platform: step.platform.to_string(),
             action: step.action.to_string(),
             inputs: step.inputs.clone(),
+            resolved_inputs: operation.inputs.get(&step.step).filter(|now| **now != step.inputs).cloned(),
             dependencies: step.dependencies.clone(),
             timeout: step.timeout_ms,
             retry_policy: step.retry.clone(),
             requires: step.requires.clone(),
             when: step.when.clone(),
             continue_on_error: step.continue_on_error,
+            effect: step.effect,
             status: run.status.name().into(),
             attempt: run.attempts,
             assigned_agent: run.agent.as_ref().map(ToString::to_string),
@@ -254,7 +274,7 @@ impl StepView {
             error: run.error.as_ref().map(|error| error.message.clone()),
             error_code: match (&run.error, &run.status) {
                 (Some(error), _) => Some(error.code.clone()),
-                (None, StepStatus::Skipped(reason)) => Some(skip_code(*reason).into()),
+                (None, StepStatus::Skipped(reason)) => Some(reason.name().into()),
                 (None, _) => None,
             },
             started_at: run.started_at,
@@ -263,23 +283,21 @@ impl StepView {
     }
 }
 
-fn skip_code(reason: domain::operation::event::SkipReason) -> &'static str {
-    match reason {
-        domain::operation::event::SkipReason::Condition => "condition",
-        domain::operation::event::SkipReason::UpstreamFailed => "upstream_failed",
-    }
+fn names(causes: &BTreeSet<Cause>) -> Vec<String> {
+    causes.iter().map(|cause| cause.name().to_owned()).collect()
 }
 
 impl From<BlockedOn> for BlockedOnView {
     fn from(blocked: BlockedOn) -> Self {
-        let mut view = Self { kind: blocked.name().into(), steps: Vec::new(), agent: None, until: None };
+        let mut view =
+            Self { kind: blocked.cause().name().into(), steps: Vec::new(), agent: None, until: None };
         match blocked {
             BlockedOn::Dependencies(steps) => view.steps = steps,
             BlockedOn::Acknowledgement(agent) | BlockedOn::Report(agent) => {
                 view.agent = Some(agent.to_string());
             }
-            BlockedOn::Retry(at) => view.until = Some(at),
-            BlockedOn::Start | BlockedOn::Agent => {}
+            BlockedOn::Retry(at) | BlockedOn::Window(at) | BlockedOn::Approval(at) => view.until = Some(at),
+            BlockedOn::Start | BlockedOn::Resume | BlockedOn::Agent | BlockedOn::Attention => {}
         }
         view
     }
@@ -304,6 +322,8 @@ impl OperationSummary {
             started_at: row.started_at,
             completed_at: row.completed_at,
             deadline: row.deadline,
+            paused: row.open_run().is_some_and(|run| run.paused),
+            blocked_on: names(&row.causes()),
             revision: row.revision,
         }
     }

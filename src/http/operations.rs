@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use actors::gateway::{Order, stream_of};
 use actors::projections::Watch;
 use domain::operation::definition::{Definition, Priority};
+use domain::operation::pending::Cause;
 use domain::operation::step::Status;
 use domain::operation::{Command, Operation};
 use domain::views::operation_board::Row;
@@ -18,6 +19,7 @@ use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::ApiError;
 use super::intent::{ANONYMOUS, Intent, metadata, same_body};
+use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation};
 use super::operation_view::{OperationSummary, OperationView};
 use super::page::Page;
@@ -38,6 +40,7 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("q" = Option<String>, Query, description = "text within the name"),
         ("createdAfter" = Option<String>, Query), ("createdBefore" = Option<String>, Query),
         ("deadlineBefore" = Option<String>, Query),
+        ("blockedOn" = Option<String>, Query, description = "a cause that a step of it waits for"),
         ("metadata.KEY" = Option<String>, Query, description = "value of a metadata entry"),
         ("sort" = Option<String>, Query, description = "-createdAt (default) or createdAt"),
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
@@ -53,6 +56,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
         "createdAfter",
         "createdBefore",
         "deadlineBefore",
+        "blockedOn",
         "sort",
         "limit",
         "cursor",
@@ -104,6 +108,7 @@ struct Filter {
     created_after: Option<Timestamp>,
     created_before: Option<Timestamp>,
     deadline_before: Option<Timestamp>,
+    blocked_on: Option<Cause>,
     metadata: Vec<(String, String)>,
 }
 
@@ -111,7 +116,9 @@ impl Filter {
     fn of(parameters: &Parameters) -> Result<Self, ApiError> {
         let statuses = Status::ALL.map(Status::name);
         let priorities = Priority::ALL.map(Priority::name);
+        let causes = Cause::ALL.map(Cause::name);
         let status = parameters.get_choice("status", &statuses)?;
+        let cause = parameters.get_choice("blockedOn", &causes)?;
         let priority = parameters.get_choice("priority", &priorities)?;
         let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
             let time = parameters.get_time(name)?;
@@ -127,6 +134,7 @@ impl Filter {
             created_after: time("createdAfter")?,
             created_before: time("createdBefore")?,
             deadline_before: time("deadlineBefore")?,
+            blocked_on: Cause::ALL.into_iter().find(|known| Some(known.name()) == cause),
             metadata: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         })
     }
@@ -149,6 +157,7 @@ impl Filter {
             && self
                 .deadline_before
                 .is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
+            && self.blocked_on.is_none_or(|cause| row.waits_for(cause))
             && self.metadata.iter().all(has)
     }
 }
@@ -169,7 +178,7 @@ pub async fn create(
     {
         return Ok(reply);
     }
-    let definition = body.value.definition(api.core.around.world.limits.step_timeout_ms)?;
+    let definition = body.value.definition(&api.core.around.world.limits)?;
     create_new(&api, id, definition, intent).await
 }
 
@@ -335,10 +344,50 @@ pub async fn start(
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    act(&api, &id, Command::Start, &intent).await
+}
+
+/// Lets no step start until the operation is resumed; what runs goes on.
+#[utoipa::path(post, path = "/api/v1/operations/{id}/pause", tag = "operations",
+    params(("id" = String, Path)), request_body = Reason,
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
+pub async fn pause(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<Reason>,
+) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    let reason = body.value.checked()?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let by = intent.metadata.actor.clone();
+    act(&api, &id, Command::Pause { by, reason }, &intent).await
+}
+
+/// Lets steps start again.
+#[utoipa::path(post, path = "/api/v1/operations/{id}/resume", tag = "operations",
+    params(("id" = String, Path)),
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
+pub async fn resume(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: OptionalBody<Nothing>,
+) -> Answer<OperationView> {
+    Parameters::of(&request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let by = intent.metadata.actor.clone();
+    act(&api, &id, Command::Resume { by }, &intent).await
+}
+
+/// Carries out a POST about the whole operation, once per key.
+async fn act(api: &Api, id: &OperationId, command: Command, intent: &Intent) -> Answer<OperationView> {
     if let Some(used) = intent.used(&api.core.projected)? {
-        let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
-        let view = OperationView::of(&id, &operation, used.version);
+        let operation = api.core.reader.at(id, used.version).await?.ok_or_else(|| unknown(id))?;
+        let view = OperationView::of(id, &operation, used.version);
         return Ok(Reply::ok(view).etag(used.version).replayed());
     }
-    shown(&api, &id, Order::<Operation>::of(Command::Start, intent.metadata.clone()).with_state()).await
+    shown(api, id, Order::<Operation>::of(command, intent.metadata.clone()).with_state()).await
 }

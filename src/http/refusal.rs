@@ -27,7 +27,9 @@ impl Refusal for Operation {
             Rejection::Unknown | Rejection::UnknownStep(_) => ApiError::not_found(sentence),
             Rejection::Taken => ApiError::new(Code::IdTaken, sentence),
             Rejection::Invalid(faults) => invalid(&faults),
-            Rejection::NotPending { .. } | Rejection::NotReady { .. } => ApiError::conflict(sentence),
+            Rejection::NotPending { .. } | Rejection::NotReady { .. } | Rejection::NotPossible { .. } => {
+                ApiError::conflict(sentence)
+            }
             Rejection::Early => {
                 ApiError::new(Code::RateLimited, sentence).retry_after(Duration::from_secs(1))
             }

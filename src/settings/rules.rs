@@ -32,6 +32,7 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.max_results_bytes", 1_024, 1 << 30),
     ("limits.max_checkpoint_bytes", 0, 8 << 20),
     ("limits.step_timeout_ms", 1, MAX_MS),
+    ("limits.approval_timeout_ms", 100, 604_800_000),
     ("limits.idle_actor_ms", 100, MAX_MS),
     ("limits.max_agents", 1, 1_000_000),
     ("limits.starvation_ms", 1, MAX_MS),

@@ -11,7 +11,7 @@ use actors::codec::Metadata;
 use actors::effects::Periods;
 use actors::gateway::Order;
 use actors::{Core, CoreOptions};
-use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
+use domain::operation::definition::{Definition, EffectClass, FailurePolicy, Priority, StepDefinition};
 use domain::operation::event::Patch;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Command, Operation};
@@ -37,6 +37,7 @@ pub fn definition(name: &str) -> Definition {
             requires: domain::operation::definition::Requirements::default(),
             when: None,
             continue_on_error: false,
+            effect: EffectClass::Idempotent,
         }]
         .into(),
         deadline: None,

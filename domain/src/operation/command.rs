@@ -4,7 +4,7 @@ use crate::agent::selection::Candidates;
 use crate::operation::definition::Definition;
 use crate::operation::event::{Patch, StepError};
 use crate::operation::workflow::Fault;
-use crate::{AgentId, Json};
+use crate::{AgentId, Json, Timestamp};
 
 /// What can be asked of an operation.
 #[derive(Clone, Debug)]
@@ -22,6 +22,34 @@ pub enum Command {
     },
     /// End it because its deadline has passed.
     ExpireDeadline,
+    /// Start no step until it is resumed.
+    Pause {
+        /// Who asks.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Start steps again.
+    Resume {
+        /// Who asks.
+        by: String,
+    },
+    /// A person's word about one step.
+    Intervene {
+        /// The step's number.
+        step: u32,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+        /// What.
+        intervention: Intervention,
+    },
+    /// Settle a step that waits for a person, because the time for an answer is over.
+    ExpireApproval {
+        /// The step's number.
+        step: u32,
+    },
     /// Something about one step.
     Step {
         /// The step's number.
@@ -31,6 +59,37 @@ pub enum Command {
         /// What.
         wish: StepWish,
     },
+}
+
+/// What a person can say about one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intervention {
+    /// Yes to a step that asks for approval.
+    Approve,
+    /// No to it.
+    Reject,
+    /// Perform it again, without waiting.
+    Retry,
+    /// Do without it.
+    Skip,
+    /// It has happened, with this result.
+    Complete(Json),
+    /// It has not happened and shall not.
+    Fail,
+}
+
+impl Intervention {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::Complete(_) | Self::Fail => "resolve",
+        }
+    }
 }
 
 /// What can be asked about one step under one grant.
@@ -81,6 +140,8 @@ pub enum StepWish {
     Release {
         /// Why.
         reason: String,
+        /// Until then it is kept from that agent; none means for as long as the limits say.
+        until: Option<Timestamp>,
     },
     /// The lease is over without a report.
     LoseLease {
@@ -125,6 +186,16 @@ pub enum Rejection {
         step: u32,
         /// Its status.
         status: &'static str,
+    },
+    /// A person cannot do that with a step in this status.
+    #[error("step {step} is {status}: {wish} is not possible now")]
+    NotPossible {
+        /// The step.
+        step: u32,
+        /// Its status.
+        status: &'static str,
+        /// What was wished.
+        wish: &'static str,
     },
     /// The grant is not the newest, or no longer holds the step.
     #[error("the lease is over: claim again")]

@@ -3,15 +3,17 @@
 use crate::agent::selection::Candidates;
 use crate::operation::Operation;
 use crate::operation::command::{Rejection, StepWish};
+use crate::operation::definition::{EffectClass, StepDefinition};
 use crate::operation::event::{
     Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost,
-    StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled, StepStarted,
+    StepNeedsAttention, StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled,
+    StepStarted,
 };
-use crate::operation::expression::{self, Fault};
+use crate::operation::expression::Fault;
 use crate::operation::settle::Settlement;
 use crate::operation::sight::Sight;
 use crate::operation::step::{StepRun, StepStatus};
-use crate::{AgentId, Given, Json, LeaseId, OperationId, bounds};
+use crate::{AgentId, Given, Json, LeaseId, Limits, OperationId, Timestamp, bounds};
 
 /// A progress report is recorded when it moved this many percent …
 const PROGRESS_STEP: u8 = 10;
@@ -21,6 +23,11 @@ const PROGRESS_INTERVAL_MS: u64 = 5_000;
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
 /// Bytes that are kept of an agent's words about progress, or about why it gives a step back.
 const NOTE_MAX: usize = 1_024;
+
+/// Code of a failure after which nobody knows whether the attempt took effect.
+const UNKNOWN_OUTCOME: &str = "unknown_outcome";
+/// Codes of failures that another attempt would only repeat.
+const NEVER_RETRIED: [&str; 3] = ["invalid", "auth", "cancelled"];
 
 /// One step in the light of one command.
 struct About<'o> {
@@ -58,7 +65,7 @@ impl Operation {
             StepWish::Fail { error, retryable, retry_after_ms } => {
                 about.fail(error, *retryable, retry_after_ms.unwrap_or(0))
             }
-            StepWish::Release { reason } => about.release(reason),
+            StepWish::Release { reason, until } => about.release(reason, *until),
             StepWish::LoseLease { reason } => about.lose_lease(reason),
             StepWish::TimeOut => about.time_out(),
         }
@@ -73,6 +80,7 @@ impl About<'_> {
         if held && self.grant == self.run.grant && self.grant != 0 {
             return Ok(Vec::new());
         }
+        let definition = self.definition();
         let due = match &self.run.status {
             StepStatus::Ready => true,
             StepStatus::BackingOff { at, .. } => *at <= now,
@@ -84,11 +92,12 @@ impl About<'_> {
             .definition
             .max_parallel
             .is_some_and(|most| self.operation.run.held.len() >= most as usize);
-        if !due || kept || full || self.grant != self.run.grant + 1 {
+        let closed = self.operation.run.paused || definition.asks_a_person();
+        if !due || kept || full || closed || self.grant != self.run.grant + 1 {
             return Err(Rejection::NotReady { step: self.step, status: self.run.status.name() });
         }
-        let definition = &self.operation.run.skeleton.steps[self.position];
-        let inputs = match self.inputs(&definition.inputs) {
+        let max = self.given.world.limits.max_result_bytes;
+        let inputs = match Sight::new(self.id, self.operation).inputs(&definition.inputs, max) {
             Ok(inputs) => inputs,
             Err(fault) => return Ok(self.fail_unperformed(fault)),
         };
@@ -102,24 +111,6 @@ impl About<'_> {
             inputs,
             candidates: candidates.clone(),
         }))])
-    }
-
-    /// The inputs with every expression resolved.
-    fn inputs(&self, asked: &Json) -> Result<Json, Fault> {
-        let inputs = if asked.as_str().contains("{{") {
-            let asked = asked.value();
-            let read = expression::references(&asked)?;
-            let scope = Sight::new(self.id, self.operation).scope(&read);
-            Json::from(expression::render(&asked, &scope)?)
-        } else {
-            asked.clone()
-        };
-        let (bytes, max) = (inputs.len(), self.given.world.limits.max_result_bytes);
-        if bytes > max {
-            let message = format!("the resolved inputs have {bytes} bytes, at most {max} are allowed");
-            return Err(Fault { code: "too_large", message });
-        }
-        Ok(inputs)
     }
 
     fn fail_unperformed(&self, fault: Fault) -> Vec<Event> {
@@ -166,7 +157,7 @@ impl About<'_> {
     ) -> Result<Vec<Event>, Rejection> {
         self.require_held()?;
         if let Some(usage) = usage {
-            self.require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
+            require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
         }
         let mut events = self.start();
         let progress = progress.min(100);
@@ -186,13 +177,13 @@ impl About<'_> {
         Ok(events)
     }
 
-    fn due(&self, last: Option<crate::Timestamp>, interval_ms: u64) -> bool {
+    fn due(&self, last: Option<Timestamp>, interval_ms: u64) -> bool {
         last.is_none_or(|last| self.given.now.ms_since(last) >= interval_ms)
     }
 
     fn checkpoint(&self, checkpoint: &Json) -> Result<Vec<Event>, Rejection> {
         self.require_held()?;
-        self.require_size("the checkpoint", checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
+        require_size("the checkpoint", checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
         let mut events = self.start();
         if self.operation.checkpoints.get(&self.step) == Some(checkpoint) {
             return Ok(events);
@@ -212,15 +203,9 @@ impl About<'_> {
             return Ok(Vec::new());
         }
         self.require_open()?;
-        let limits = &self.given.world.limits;
-        self.require_size("the result", result, limits.max_result_bytes)?;
+        self.operation.require_room(result, &self.given.world.limits)?;
         if let Some(usage) = usage {
-            self.require_size("usage", usage, limits.max_checkpoint_bytes)?;
-        }
-        let all = self.operation.results_bytes + result.len();
-        if all > limits.max_results_bytes {
-            let what = "the operation's results together";
-            return Err(Rejection::TooLarge { what, bytes: all, max: limits.max_results_bytes });
+            require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
         }
         let (Some(agent), mut events) = (self.run.agent.clone(), self.start()) else {
             return Err(Rejection::LeaseLost);
@@ -230,7 +215,7 @@ impl About<'_> {
             step: self.step,
             grant: self.grant,
             attempt: self.attempt(),
-            agent,
+            agent: Some(agent),
             result: result.clone(),
             usage: usage.cloned(),
             duration_ms: if events.is_empty() { self.given.now.ms_since(began) } else { 0 },
@@ -245,16 +230,22 @@ impl About<'_> {
         }
         self.require_held()?;
         let mut events = self.start();
+        if error.code == UNKNOWN_OUTCOME && self.definition().effect == EffectClass::Write {
+            events.push(self.needs_attention(error.clone()));
+            return Ok(events);
+        }
+        let retryable = retryable && !NEVER_RETRIED.contains(&error.code.as_str());
         self.end_attempt(&mut events, error, retryable, retry_after_ms);
         Ok(self.settled_if_final(events, error))
     }
 
-    fn release(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
+    fn release(&self, reason: &str, until: Option<Timestamp>) -> Result<Vec<Event>, Rejection> {
         if self.run.status == StepStatus::Ready {
             return Ok(Vec::new());
         }
         let holder = self.require_held()?;
-        let held_until = self.given.now.plus_ms(self.given.world.limits.release_hold_ms);
+        let usual = || self.given.now.plus_ms(self.given.world.limits.release_hold_ms);
+        let held_until = until.unwrap_or_else(usual);
         Ok(vec![Event::StepReleased(StepReleased {
             step: self.step,
             grant: self.grant,
@@ -281,21 +272,34 @@ impl About<'_> {
         };
         let error = lost.error();
         let mut events = vec![Event::StepLeaseLost(lost)];
+        if self.definition().effect == EffectClass::Write {
+            events.push(self.needs_attention(error));
+            return Ok(events);
+        }
         self.follow_up(&mut events, &error, true, 0);
         Ok(self.settled_if_final(events, &error))
     }
 
     fn time_out(&self) -> Result<Vec<Event>, Rejection> {
         let StepStatus::Running(holder) = &self.run.status else { return Err(Rejection::LeaseLost) };
-        let timeout_ms = self.operation.run.skeleton.steps[self.position].timeout_ms;
+        let timeout_ms = self.definition().timeout_ms;
         if self.given.now.ms_since(holder.since) < timeout_ms {
             return Err(Rejection::Early);
         }
         let message = format!("the attempt took longer than its timeout of {timeout_ms} ms");
         let error = StepError { code: "timeout".into(), message };
+        if self.definition().effect == EffectClass::Write {
+            return Ok(vec![self.needs_attention(error)]);
+        }
         let mut events = Vec::new();
         self.end_attempt(&mut events, &error, true, 0);
         Ok(self.settled_if_final(events, &error))
+    }
+
+    /// Whether the attempt took effect is not known, and another one could do it twice.
+    fn needs_attention(&self, error: StepError) -> Event {
+        let (step, grant, attempt) = (self.step, self.grant, self.attempt());
+        Event::StepNeedsAttention(StepNeedsAttention { step, grant, attempt, error })
     }
 
     /// Says that the attempt failed, and what follows by the retry policy.
@@ -339,12 +343,16 @@ impl About<'_> {
         Event::StepFailed(StepFailed { step: self.step, grant: self.run.grant, attempt, error, is_final })
     }
 
+    fn definition(&self) -> &StepDefinition {
+        &self.operation.run.skeleton.steps[self.position]
+    }
+
     fn settlement(&self, events: Vec<Event>) -> Settlement<'_> {
-        Settlement::new(self.id, self.operation, events)
+        Settlement::new(self.id, self.operation, self.given, events)
     }
 
     fn retry_policy(&self) -> &crate::operation::retry::RetryPolicy {
-        &self.operation.run.skeleton.steps[self.position].retry
+        &self.definition().retry
     }
 
     /// The attempt that the newest grant is, or was, for.
@@ -368,9 +376,22 @@ impl About<'_> {
     fn already<T>(&self) -> Result<T, Rejection> {
         Err(Rejection::AlreadyTerminal { status: self.run.status.name() })
     }
+}
 
-    fn require_size(&self, what: &'static str, value: &Json, max: usize) -> Result<(), Rejection> {
-        let bytes = value.len();
-        if bytes > max { Err(Rejection::TooLarge { what, bytes, max }) } else { Ok(()) }
+impl Operation {
+    /// Refuses a result for which there is no room.
+    pub(crate) fn require_room(&self, result: &Json, limits: &Limits) -> Result<(), Rejection> {
+        require_size("the result", result, limits.max_result_bytes)?;
+        let all = self.results_bytes + result.len();
+        if all > limits.max_results_bytes {
+            let what = "the operation's results together";
+            return Err(Rejection::TooLarge { what, bytes: all, max: limits.max_results_bytes });
+        }
+        Ok(())
     }
+}
+
+fn require_size(what: &'static str, value: &Json, max: usize) -> Result<(), Rejection> {
+    let bytes = value.len();
+    if bytes > max { Err(Rejection::TooLarge { what, bytes, max }) } else { Ok(()) }
 }

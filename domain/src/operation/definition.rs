@@ -48,6 +48,22 @@ pub enum FailurePolicy {
     Continue,
 }
 
+/// The platform whose steps a person performs.
+pub const HUMAN: &str = "human";
+
+/// What performing a step does to the world, and therefore what an unknown outcome means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectClass {
+    /// Nothing: it may be performed as often as one likes.
+    Read,
+    /// The same, however often it is performed under the same operation and step.
+    #[default]
+    Idempotent,
+    /// More each time: when nobody knows whether it happened, a person must look.
+    Write,
+}
+
 /// Where an agent is, or is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,6 +137,16 @@ pub struct StepDefinition {
     pub when: Option<String>,
     /// Dependents run although this step failed.
     pub continue_on_error: bool,
+    /// What performing it does to the world.
+    pub effect: EffectClass,
+}
+
+impl StepDefinition {
+    /// Whether a person performs it.
+    #[must_use]
+    pub fn asks_a_person(&self) -> bool {
+        self.platform.as_str() == HUMAN
+    }
 }
 
 /// An operation as it was asked for: the body of `operation.created`.

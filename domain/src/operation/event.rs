@@ -47,6 +47,20 @@ pub enum Event {
     StepsSkipped(StepsSkipped),
     /// `steps.cancelled`
     StepsCancelled(StepsCancelled),
+    /// `operation.paused`
+    Paused(Paused),
+    /// `operation.resumed`
+    Resumed(Resumed),
+    /// `step.approval_requested`
+    StepApprovalRequested(StepApprovalRequested),
+    /// `step.approved`
+    StepApproved(Judged),
+    /// `step.rejected`
+    StepRejected(Judged),
+    /// `step.needs_attention`
+    StepNeedsAttention(StepNeedsAttention),
+    /// `step.resolved`
+    StepResolved(StepResolved),
 }
 
 /// What an update changes; a field that is none stays as it is.
@@ -191,12 +205,12 @@ pub struct StepCheckpointed {
 pub struct StepCompleted {
     /// The step.
     pub step: u32,
-    /// The grant under which it ran.
+    /// The grant under which it ran; 0 when it was never granted.
     pub grant: u64,
-    /// The attempt that succeeded.
+    /// The attempt that succeeded; 0 when none was made.
     pub attempt: u32,
-    /// Who performed it.
-    pub agent: AgentId,
+    /// Who performed it; none when a person answered instead.
+    pub agent: Option<AgentId>,
     /// What it yielded.
     pub result: Json,
     /// What it cost, in the agent's terms.
@@ -307,6 +321,26 @@ pub enum SkipReason {
     Condition,
     /// A step before it failed; dependents are skipped too.
     UpstreamFailed,
+    /// A person wished so; dependents go on.
+    Requested,
+}
+
+impl SkipReason {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Condition => "condition",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Requested => "requested",
+        }
+    }
+
+    /// Whether dependents go on.
+    #[must_use]
+    pub const fn satisfies(self) -> bool {
+        matches!(self, Self::Condition | Self::Requested)
+    }
 }
 
 /// Body of `steps.skipped`.
@@ -323,4 +357,85 @@ pub struct StepsSkipped {
 pub struct StepsCancelled {
     /// The steps.
     pub steps: Vec<u32>,
+}
+
+/// Body of `operation.paused`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Who asked.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// Body of `operation.resumed`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Who asked.
+    pub by: String,
+}
+
+/// Body of `step.approval_requested`: what a person is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepApprovalRequested {
+    /// The step.
+    pub step: u32,
+    /// Inputs with every expression resolved: what the person is shown.
+    pub inputs: Json,
+    /// Without an answer by then it has expired.
+    pub until: Timestamp,
+    /// The whole wait; what remains of it after a restart is never more.
+    pub timeout_ms: u64,
+}
+
+/// Body of `step.approved` and `step.rejected`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The step.
+    pub step: u32,
+    /// Who judged.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// Body of `step.needs_attention`: nobody knows whether the attempt took effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepNeedsAttention {
+    /// The step.
+    pub step: u32,
+    /// The grant under which it ran.
+    pub grant: u64,
+    /// The attempt whose outcome is unknown.
+    pub attempt: u32,
+    /// What became of the attempt.
+    pub error: StepError,
+}
+
+/// What a person decided about a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// Another attempt, at once.
+    Retry,
+    /// It is not needed; dependents go on.
+    Skip,
+    /// It has happened, with this result.
+    Completed,
+    /// It has not happened and shall not.
+    Failed,
+}
+
+/// Body of `step.resolved`: what follows from it is said by the next event of the same append.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepResolved {
+    /// The step.
+    pub step: u32,
+    /// What was decided.
+    pub resolution: Resolution,
+    /// Who decided.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! What an operation waits for, derived from its run alone: the same before a crash as after it.
 
+use std::collections::BTreeSet;
+
 use crate::operation::step::{Run, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
@@ -42,6 +44,15 @@ pub enum Effect {
         /// The whole wait.
         delay_ms: u64,
     },
+    /// Say that no person answered in time.
+    AwaitAnswer {
+        /// The step's number.
+        step: u32,
+        /// The latest moment for an answer.
+        until: Timestamp,
+        /// The whole wait.
+        timeout_ms: u64,
+    },
 }
 
 /// What one step waits for.
@@ -59,35 +70,98 @@ pub enum BlockedOn {
     Report(AgentId),
     /// The next attempt's moment.
     Retry(Timestamp),
+    /// The operation to be resumed.
+    Resume,
+    /// The agent that it asks for, which may have it again at that moment.
+    Window(Timestamp),
+    /// A person's yes or no, until that moment.
+    Approval(Timestamp),
+    /// A person who finds out what became of the last attempt.
+    Attention,
+}
+
+/// The kinds of [`BlockedOn`], to filter by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "BlockedOn says what each is")]
+pub enum Cause {
+    Start,
+    Resume,
+    Dependencies,
+    Agent,
+    Window,
+    Acknowledgement,
+    Report,
+    Retry,
+    Approval,
+    Attention,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Start,
+        Self::Resume,
+        Self::Dependencies,
+        Self::Agent,
+        Self::Window,
+        Self::Acknowledgement,
+        Self::Report,
+        Self::Retry,
+        Self::Approval,
+        Self::Attention,
+    ];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Resume => "resume",
+            Self::Dependencies => "dependencies",
+            Self::Agent => "agent",
+            Self::Window => "window",
+            Self::Acknowledgement => "acknowledgement",
+            Self::Report => "report",
+            Self::Retry => "retry",
+            Self::Approval => "approval",
+            Self::Attention => "attention",
+        }
+    }
 }
 
 impl BlockedOn {
-    /// Its name on the wire.
+    /// Its kind.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn cause(&self) -> Cause {
         match self {
-            Self::Start => "start",
-            Self::Dependencies(_) => "dependencies",
-            Self::Agent => "agent",
-            Self::Acknowledgement(_) => "acknowledgement",
-            Self::Report(_) => "report",
-            Self::Retry(_) => "retry",
+            Self::Start => Cause::Start,
+            Self::Resume => Cause::Resume,
+            Self::Dependencies(_) => Cause::Dependencies,
+            Self::Agent => Cause::Agent,
+            Self::Window(_) => Cause::Window,
+            Self::Acknowledgement(_) => Cause::Acknowledgement,
+            Self::Report(_) => Cause::Report,
+            Self::Retry(_) => Cause::Retry,
+            Self::Approval(_) => Cause::Approval,
+            Self::Attention => Cause::Attention,
         }
     }
 }
 
 impl Run {
-    /// Everything owed, ready steps included.
+    /// Everything owed, ready steps included unless the operation is paused.
     #[must_use]
     pub fn pending(&self) -> Vec<Effect> {
-        let ready = self.ready.iter().map(|at| Effect::Offer { step: self.skeleton.steps[*at].step });
+        let ready = self.ready.iter().filter(|_| !self.paused);
+        let ready = ready.map(|at| Effect::Offer { step: self.skeleton.steps[*at].step });
         ready.chain(self.waits()).collect()
     }
 
-    /// The moments to wake at: of steps that an agent has, and of those between attempts.
+    /// The moments to wake at: of steps that an agent or a person has, and of those between attempts.
     #[must_use]
     pub fn waits(&self) -> Vec<Effect> {
-        self.held.iter().chain(&self.backing_off).filter_map(|at| self.wait(*at)).collect()
+        let waiting = self.held.iter().chain(&self.backing_off).chain(&self.with_people);
+        waiting.filter_map(|at| self.wait(*at)).collect()
     }
 
     fn wait(&self, position: usize) -> Option<Effect> {
@@ -107,6 +181,9 @@ impl Run {
             StepStatus::BackingOff { at, delay_ms } => {
                 Some(Effect::Retry { step, at: *at, delay_ms: *delay_ms })
             }
+            StepStatus::AwaitingApproval { until, timeout_ms } => {
+                Some(Effect::AwaitAnswer { step, until: *until, timeout_ms: *timeout_ms })
+            }
             _ => None,
         }
     }
@@ -118,12 +195,53 @@ impl Run {
         Some(match &run.status {
             StepStatus::Pending if self.status == Status::Pending && run.unsatisfied == 0 => BlockedOn::Start,
             StepStatus::Pending => BlockedOn::Dependencies(self.open_dependencies(position)),
-            StepStatus::Ready => BlockedOn::Agent,
+            StepStatus::Ready if self.paused => BlockedOn::Resume,
+            StepStatus::Ready => self.window(position).map_or(BlockedOn::Agent, BlockedOn::Window),
             StepStatus::Reserved(holder) => BlockedOn::Acknowledgement(holder.agent.clone()),
             StepStatus::Running(holder) => BlockedOn::Report(holder.agent.clone()),
             StepStatus::BackingOff { at, .. } => BlockedOn::Retry(*at),
+            StepStatus::AwaitingApproval { until, .. } => BlockedOn::Approval(*until),
+            StepStatus::NeedsAttention => BlockedOn::Attention,
             _ => return None,
         })
+    }
+
+    /// What its steps wait for, each kind once.
+    #[must_use]
+    pub fn causes(&self) -> BTreeSet<Cause> {
+        Cause::ALL.into_iter().filter(|cause| self.waits_for(*cause)).collect()
+    }
+
+    /// Whether a step waits for this.
+    #[must_use]
+    pub fn waits_for(&self, cause: Cause) -> bool {
+        let of = |positions: &BTreeSet<usize>| {
+            let mut causes = positions.iter().filter_map(|at| self.blocked_on(*at));
+            causes.any(|blocked| blocked.cause() == cause)
+        };
+        match cause {
+            Cause::Start => self.status == Status::Pending,
+            Cause::Resume => self.paused && !self.ready.is_empty(),
+            Cause::Dependencies => {
+                let elsewhere = self.ready.len() + self.held.len() + self.backing_off.len();
+                let open = self.steps.len() - self.settled - elsewhere - self.with_people.len();
+                match self.status {
+                    Status::Pending => self.steps.iter().any(|step| step.unsatisfied > 0),
+                    _ => open > 0,
+                }
+            }
+            Cause::Agent | Cause::Window => of(&self.ready),
+            Cause::Acknowledgement | Cause::Report => of(&self.held),
+            Cause::Retry => !self.backing_off.is_empty(),
+            Cause::Approval | Cause::Attention => of(&self.with_people),
+        }
+    }
+
+    /// Until when the step is kept from the one agent that it asks for.
+    fn window(&self, position: usize) -> Option<Timestamp> {
+        let asked = self.skeleton.steps[position].agent.as_ref()?;
+        let held = self.steps[position].held_from.iter().find(|(agent, _)| agent == asked);
+        held.map(|(_, until)| *until)
     }
 
     fn open_dependencies(&self, position: usize) -> Vec<u32> {

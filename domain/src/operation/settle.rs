@@ -1,17 +1,19 @@
-//! What follows when a step is settled: conditions of its dependents, skips, the operation's end.
+//! What follows when a step is settled: conditions of its dependents, questions to people, skips, the
+//! operation's end.
 //! Works on the run as it is plus what this very decision settles; changes neither.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::operation::definition::FailurePolicy;
 use crate::operation::event::{
-    Event, Failed, Progressed, SkipReason, StepError, StepFailed, StepsCancelled, StepsSkipped,
+    Event, Failed, Progressed, SkipReason, StepApprovalRequested, StepError, StepFailed, StepsCancelled,
+    StepsSkipped,
 };
 use crate::operation::expression::{self, Fault};
 use crate::operation::sight::{Now, Sight};
 use crate::operation::step::StepStatus;
 use crate::operation::{Operation, step::Run};
-use crate::{Json, OperationId};
+use crate::{Given, Json, OperationId};
 
 /// Failed steps that the end of an operation names; more would only hide the first ones.
 const ERRORS_MAX: usize = 100;
@@ -19,6 +21,7 @@ const ERRORS_MAX: usize = 100;
 /// Collects the consequences of one decision.
 pub(crate) struct Settlement<'o> {
     operation: &'o Operation,
+    given: &'o Given<'o>,
     events: Vec<Event>,
     sight: Sight<'o>,
     /// Satisfied dependencies that this decision adds, by dependent.
@@ -33,9 +36,15 @@ pub(crate) struct Settlement<'o> {
 }
 
 impl<'o> Settlement<'o> {
-    pub(crate) fn new(id: &'o OperationId, operation: &'o Operation, events: Vec<Event>) -> Self {
+    pub(crate) fn new(
+        id: &'o OperationId,
+        operation: &'o Operation,
+        given: &'o Given<'o>,
+        events: Vec<Event>,
+    ) -> Self {
         Self {
             operation,
+            given,
             events,
             sight: Sight::new(id, operation),
             satisfied: BTreeMap::new(),
@@ -62,6 +71,22 @@ impl<'o> Settlement<'o> {
         self.finish()
     }
 
+    /// The step at `position` is skipped by a wish; the event for it stands already.
+    pub(crate) fn skipped(mut self, position: usize) -> Vec<Event> {
+        self.satisfy(position, Now { status: "skipped", result: None, error: None });
+        self.finish()
+    }
+
+    /// The operation is resumed: people are asked what they could not be asked before.
+    pub(crate) fn resumed(mut self) -> Vec<Event> {
+        for position in &self.operation.run.ready {
+            if self.run().skeleton.steps[*position].asks_a_person() && !self.abort {
+                self.ask(*position);
+            }
+        }
+        self.finish()
+    }
+
     /// The operation starts: conditions of its first steps are due.
     pub(crate) fn started(mut self) -> Vec<Event> {
         self.due = (0..self.run().steps.len()).filter(|at| self.run().steps[*at].unsatisfied == 0).collect();
@@ -81,30 +106,48 @@ impl<'o> Settlement<'o> {
 
     /// A step whose dependencies are all satisfied: its condition decides whether it becomes ready.
     fn consider(&mut self, position: usize) {
-        let definition = &self.run().skeleton.steps[position];
-        let Some(condition) = &definition.when else { return };
+        let definition = &self.operation.run.skeleton.steps[position];
         if self.sight.settles(position) || self.run().steps[position].status != StepStatus::Pending {
             return;
         }
-        match self.holds(condition) {
+        match definition.when.as_deref().map_or(Ok(true), |condition| self.holds(condition)) {
+            Ok(true) if definition.asks_a_person() && !self.run().paused => self.ask(position),
             Ok(true) => {}
             Ok(false) => {
                 self.skipped.push(definition.step);
                 self.satisfy(position, Now { status: "skipped", result: None, error: None });
             }
-            Err(fault) => {
-                self.say_skipped();
-                let error = StepError { code: fault.code.into(), message: fault.message };
-                self.events.push(Event::StepFailed(StepFailed {
-                    step: definition.step,
-                    grant: 0,
-                    attempt: 0,
-                    error: error.clone(),
-                    is_final: true,
-                }));
-                self.fail(position, &error);
-            }
+            Err(fault) => self.fail_unperformed(position, fault),
         }
+    }
+
+    /// Puts the question of the step at `position` to people.
+    fn ask(&mut self, position: usize) {
+        let definition = &self.operation.run.skeleton.steps[position];
+        match self.sight.inputs(&definition.inputs, self.given.world.limits.max_result_bytes) {
+            Ok(inputs) => {
+                self.say_skipped();
+                let (step, timeout_ms) = (definition.step, definition.timeout_ms);
+                let until = self.given.now.plus_ms(timeout_ms);
+                let asked = StepApprovalRequested { step, inputs, until, timeout_ms };
+                self.events.push(Event::StepApprovalRequested(asked));
+            }
+            Err(fault) => self.fail_unperformed(position, fault),
+        }
+    }
+
+    /// A step that can never be performed as it was asked for.
+    fn fail_unperformed(&mut self, position: usize, fault: Fault) {
+        self.say_skipped();
+        let error = StepError { code: fault.code.into(), message: fault.message };
+        self.events.push(Event::StepFailed(StepFailed {
+            step: self.run().skeleton.steps[position].step,
+            grant: 0,
+            attempt: 0,
+            error: error.clone(),
+            is_final: true,
+        }));
+        self.fail(position, &error);
     }
 
     fn holds(&mut self, condition: &str) -> Result<bool, Fault> {

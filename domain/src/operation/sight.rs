@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::operation::Operation;
 use crate::operation::event::StepError;
-use crate::operation::expression::{Scope, Seen};
+use crate::operation::expression::{self, Fault, Scope, Seen};
 use crate::{Json, OperationId};
 
 /// How a step stands by the decision that is being made; the run does not know of it yet.
@@ -56,6 +56,23 @@ impl<'o> Sight<'o> {
             }
         }
         scope
+    }
+
+    /// Inputs with every expression resolved, of at most `max` bytes.
+    pub(crate) fn inputs(&mut self, asked: &Json, max: usize) -> Result<Json, Fault> {
+        let inputs = if asked.as_str().contains("{{") {
+            let asked = asked.value();
+            let read = expression::references(&asked)?;
+            Json::from(expression::render(&asked, &self.scope(&read))?)
+        } else {
+            asked.clone()
+        };
+        let bytes = inputs.len();
+        if bytes > max {
+            let message = format!("the resolved inputs have {bytes} bytes, at most {max} are allowed");
+            return Err(Fault { code: "too_large", message });
+        }
+        Ok(inputs)
     }
 
     fn step_seen(&mut self, position: usize, number: u32) -> Seen {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::operation::definition::StepDefinition;
-use crate::operation::event::{Event, SkipReason, StepError};
+use crate::operation::event::{Event, Resolution, SkipReason, StepError};
 use crate::{AgentId, Timestamp};
 
 /// Whether an operation runs.
@@ -76,6 +76,15 @@ pub enum StepStatus {
         /// The whole wait.
         delay_ms: u64,
     },
+    /// Waits for a person's yes or no.
+    AwaitingApproval {
+        /// Without an answer by then it has expired.
+        until: Timestamp,
+        /// The whole wait.
+        timeout_ms: u64,
+    },
+    /// Waits for a person, since nobody knows whether the last attempt took effect.
+    NeedsAttention,
     /// Done.
     Completed,
     /// Failed for good.
@@ -96,6 +105,8 @@ impl StepStatus {
             Self::Reserved(_) => "reserved",
             Self::Running(_) => "running",
             Self::BackingOff { .. } => "backing_off",
+            Self::AwaitingApproval { .. } => "awaiting_approval",
+            Self::NeedsAttention => "needs_attention",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Skipped(_) => "skipped",
@@ -211,6 +222,10 @@ pub struct Run {
     pub backing_off: BTreeSet<usize>,
     /// Positions that an agent has.
     pub held: BTreeSet<usize>,
+    /// Positions that wait for a person: for an approval, or for attention.
+    pub with_people: BTreeSet<usize>,
+    /// While it is set no step starts; what runs goes on.
+    pub paused: bool,
     /// How many are settled.
     pub settled: usize,
     /// Positions that failed for good and were not excused.
@@ -244,6 +259,8 @@ impl Run {
             ready: BTreeSet::new(),
             backing_off: BTreeSet::new(),
             held: BTreeSet::new(),
+            with_people: BTreeSet::new(),
+            paused: false,
             settled: 0,
             failed: BTreeSet::new(),
             progress_points: 0,
@@ -277,6 +294,8 @@ impl Run {
             Event::Completed => self.status = Status::Completed,
             Event::Failed(_) => self.status = Status::Failed,
             Event::Cancelled(_) => self.status = Status::Cancelled,
+            Event::Paused(_) => self.paused = true,
+            Event::Resumed(_) => self.paused = false,
             Event::StepsSkipped(skipped) => {
                 self.settle_all(&skipped.steps, &StepStatus::Skipped(skipped.reason), at);
             }
@@ -343,6 +362,17 @@ impl Run {
             Event::StepLeaseLost(lost) => {
                 step.error = Some(Box::new(lost.error()));
             }
+            Event::StepApprovalRequested(asked) => {
+                let (until, timeout_ms) = (asked.until, asked.timeout_ms);
+                self.stand(position, StepStatus::AwaitingApproval { until, timeout_ms });
+            }
+            Event::StepNeedsAttention(unknown) => {
+                step.error = Some(Box::new(unknown.error.clone()));
+                self.stand(position, StepStatus::NeedsAttention);
+            }
+            Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
+                self.stand(position, StepStatus::Ready);
+            }
             _ => {}
         }
     }
@@ -361,10 +391,14 @@ impl Run {
         self.ready.remove(&position);
         self.backing_off.remove(&position);
         self.held.remove(&position);
+        self.with_people.remove(&position);
         match status {
             StepStatus::Ready => _ = self.ready.insert(position),
             StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
             StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
+            StepStatus::AwaitingApproval { .. } | StepStatus::NeedsAttention => {
+                _ = self.with_people.insert(position);
+            }
             _ => {}
         }
         self.steps[position].status = status;
@@ -384,7 +418,8 @@ impl Run {
         }
         let excused = self.skeleton.steps[position].continue_on_error;
         let satisfies = match &status {
-            StepStatus::Completed | StepStatus::Skipped(SkipReason::Condition) => true,
+            StepStatus::Completed => true,
+            StepStatus::Skipped(reason) => reason.satisfies(),
             StepStatus::Failed => excused,
             _ => false,
         };
@@ -428,6 +463,10 @@ impl Event {
             Self::StepFailed(event) => event.step,
             Self::StepRetryScheduled(event) => event.step,
             Self::StepLeaseLost(event) => event.step,
+            Self::StepApprovalRequested(event) => event.step,
+            Self::StepApproved(event) | Self::StepRejected(event) => event.step,
+            Self::StepNeedsAttention(event) => event.step,
+            Self::StepResolved(event) => event.step,
             _ => return None,
         })
     }

@@ -173,6 +173,11 @@ impl Check<'_> {
             }
         }
         let Some(agent) = &step.agent else { return };
+        if step.asks_a_person() {
+            let detail =
+                format!("a step of platform {} is for people: leave agent {agent} out", step.platform);
+            return self.step_fault(index, "/agent", "agent_not_allowed", detail);
+        }
         if !self.given.world.agents.is_registered(agent) {
             let detail = format!("agent {agent} is not registered: register it first or use \"auto\"");
             self.step_fault(index, "/agent", "unknown_agent", detail);

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::operation::definition::{Definition, Priority, StepDefinition};
 use crate::operation::event::{Patch, StepLeaseLost};
+use crate::operation::pending::Cause;
 use crate::operation::step::{Run, Status};
 use crate::operation::{self, Event};
 use crate::{AgentId, Json, LeaseId, OperationId, PlatformName, Timestamp};
@@ -216,6 +217,24 @@ impl Row {
         if self.status.is_terminal() && self.completed_at.is_none() {
             self.completed_at = Some(at);
         }
+    }
+
+    /// Whether a step of it waits for this; nothing does once it has ended.
+    #[must_use]
+    pub fn waits_for(&self, cause: Cause) -> bool {
+        self.open_run().is_some_and(|run| run.waits_for(cause))
+    }
+
+    /// What its steps wait for, each kind once.
+    #[must_use]
+    pub fn causes(&self) -> BTreeSet<Cause> {
+        self.open_run().map(Run::causes).unwrap_or_default()
+    }
+
+    /// Its run while it has not ended.
+    #[must_use]
+    pub fn open_run(&self) -> Option<&Run> {
+        self.run.as_ref().filter(|run| !run.status.is_terminal())
     }
 
     fn held_leases(&self, id: &OperationId, steps: &[u32]) -> Vec<LeaseId> {

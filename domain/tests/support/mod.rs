@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::agent::selection::Candidates;
-use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements, StepDefinition};
+use domain::operation::definition::{
+    Definition, EffectClass, FailurePolicy, Priority, Requirements, StepDefinition,
+};
 use domain::operation::event::StepError;
 use domain::operation::retry::RetryPolicy;
-use domain::operation::{Command, Event, Operation, Rejection, StepWish};
+use domain::operation::{Command, Event, Intervention, Operation, Rejection, StepWish};
 use domain::scenario::Scenario;
 use domain::views::operation_board::OperationBoard;
 use domain::world::Everybody;
@@ -31,6 +33,7 @@ pub(crate) fn world() -> World {
     let platforms = BTreeMap::from([
         ("worker".parse().unwrap(), PlatformRule::AnyAction),
         ("cursor".parse().unwrap(), PlatformRule::Actions(vec!["edit".into()])),
+        ("human".parse().unwrap(), PlatformRule::Actions(vec!["approve".into()])),
     ]);
     World { limits: Limits::default(), platforms: Arc::new(platforms), agents: Arc::new(Everybody) }
 }
@@ -53,6 +56,7 @@ pub(crate) fn step(number: u32, dependencies: &[u32]) -> StepDefinition {
         requires: Requirements::default(),
         when: None,
         continue_on_error: false,
+        effect: EffectClass::Idempotent,
     }
 }
 
@@ -67,6 +71,18 @@ pub(crate) fn when(number: u32, dependencies: &[u32], condition: &str) -> StepDe
 
 pub(crate) fn once(number: u32, dependencies: &[u32]) -> StepDefinition {
     with(step(number, dependencies), |step| step.retry.max_attempts = 1)
+}
+
+/// A step that asks a person.
+pub(crate) fn approval(number: u32, dependencies: &[u32]) -> StepDefinition {
+    with(step(number, dependencies), |step| {
+        (step.platform, step.action) = ("human".parse().unwrap(), "approve".parse().unwrap());
+    })
+}
+
+/// A step that must not happen twice.
+pub(crate) fn write(number: u32, dependencies: &[u32]) -> StepDefinition {
+    with(step(number, dependencies), |step| step.effect = EffectClass::Write)
 }
 
 pub(crate) fn definition(workflow: Vec<StepDefinition>) -> Definition {
@@ -153,6 +169,7 @@ impl Flow {
         assert_eq!((&run.steps, run.status, run.settled), (&shown.steps, shown.status, shown.settled));
         assert_eq!((&run.ready, &run.held), (&shown.ready, &shown.held));
         assert_eq!((&run.backing_off, &run.failed), (&shown.backing_off, &shown.failed));
+        assert_eq!((&run.with_people, run.paused), (&shown.with_people, shown.paused));
         assert_eq!((run.progress(), run.status), (row.progress, row.status));
     }
 
@@ -210,6 +227,12 @@ impl Flow {
     pub(crate) fn begin(&mut self, step: u32) {
         self.offer(step, "ada").unwrap();
         self.wish(step, StepWish::Acknowledge).unwrap();
+    }
+
+    /// A person's word about a step.
+    pub(crate) fn say(&mut self, step: u32, intervention: Intervention) -> Result<Vec<Event>, Rejection> {
+        let (by, reason) = ("ops".to_owned(), Some("I looked".to_owned()));
+        self.put(&Command::Intervene { step, by, reason, intervention })
     }
 
     /// Begun and completed.

@@ -2,7 +2,7 @@
 
 use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
 use domain::operation::event::Patch;
-use domain::operation::{Command, StepWish};
+use domain::operation::{Command, Intervention, StepWish};
 use domain::{AgentId, Json};
 use proptest::prelude::*;
 use serde_json::json;
@@ -17,11 +17,19 @@ struct Kind {
     inputs: u8,
     attempts: u32,
     excused: bool,
+    nature: u8,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    (any::<u32>(), 0..12_u8, 0..8_u8, 1..4_u32, proptest::bool::weighted(0.25)).prop_map(
-        |(links, condition, inputs, attempts, excused)| Kind { links, condition, inputs, attempts, excused },
+    (any::<u32>(), 0..12_u8, 0..8_u8, 1..4_u32, proptest::bool::weighted(0.25), 0..8_u8).prop_map(
+        |(links, condition, inputs, attempts, excused, nature)| Kind {
+            links,
+            condition,
+            inputs,
+            attempts,
+            excused,
+            nature,
+        },
     )
 }
 
@@ -29,7 +37,12 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn placed(index: usize, kind: &Kind) -> StepDefinition {
     let before = (0..index).filter(|other| kind.links >> (2 * other) & 3 == 3);
     let dependencies: Vec<u32> = before.map(|other| other as u32 * 10).collect();
-    let mut placed = step(index as u32 * 10, &dependencies);
+    let number = index as u32 * 10;
+    let mut placed = match kind.nature {
+        0 => super::approval(number, &dependencies),
+        1 | 2 => super::write(number, &dependencies),
+        _ => step(number, &dependencies),
+    };
     let read = dependencies.first().map(|number| format!("steps[{number}]"));
     placed.when = match (kind.condition, &read) {
         (0, _) => Some("false".into()),
@@ -82,6 +95,9 @@ pub(crate) enum Move {
     /// What an agent would do next that gives up on it.
     Break(usize),
     Wish(usize, i64, StepWish),
+    Say(usize, Intervention),
+    /// The time for an answer is over.
+    Expire(usize),
     Whole(Command),
 }
 
@@ -95,7 +111,7 @@ fn wishes() -> impl Strategy<Value = StepWish> {
         (any::<bool>(), proptest::option::of(0..90_000_u64)).prop_map(|(retryable, retry_after_ms)| {
             StepWish::Fail { error: super::error("flaky"), retryable, retry_after_ms }
         }),
-        Just(StepWish::Release { reason: "busy".into() }),
+        Just(StepWish::Release { reason: "busy".into(), until: None }),
         words().prop_map(super::lose),
         words().prop_map(|reason| StepWish::ExpireOffer { reason: reason.into() }),
         Just(StepWish::TimeOut),
@@ -112,9 +128,22 @@ fn wholes() -> impl Strategy<Value = Command> {
         4 => Just(Command::Start),
         1 => Just(Command::Cancel { by: "ops".into() }),
         1 => Just(Command::ExpireDeadline),
+        3 => Just(Command::Pause { by: "ops".into(), reason: None }),
+        6 => Just(Command::Resume { by: "ops".into() }),
         2 => proptest::sample::select(Priority::ALL.to_vec()).prop_map(|priority| {
             Command::Update(Box::new(Patch { priority: Some(priority), ..Patch::default() }))
         }),
+    ]
+}
+
+fn interventions() -> impl Strategy<Value = Intervention> {
+    prop_oneof![
+        2 => Just(Intervention::Approve),
+        1 => Just(Intervention::Reject),
+        2 => Just(Intervention::Retry),
+        1 => Just(Intervention::Skip),
+        1 => (0..5_u32).prop_map(|n| Intervention::Complete(Json::from(json!(n)))),
+        1 => Just(Intervention::Fail),
     ]
 }
 
@@ -125,6 +154,8 @@ pub(crate) fn moves() -> impl Strategy<Value = Move> {
         2 => (0..9_usize).prop_map(Move::Break),
         6 => (0..9_usize, wishes()).prop_map(|(step, wish)| Move::Wish(step, 0, wish)),
         1 => (0..9_usize, -2..3_i64, wishes()).prop_map(|(step, off, wish)| Move::Wish(step, off, wish)),
+        3 => (0..9_usize, interventions()).prop_map(|(step, said)| Move::Say(step, said)),
+        1 => (0..9_usize).prop_map(Move::Expire),
         1 => wholes().prop_map(Move::Whole),
     ]
 }
@@ -143,6 +174,8 @@ impl Move {
                 let grant = flow.grant(step).saturating_add_signed(off + next);
                 Command::Step { step, grant, wish: wish.clone() }
             }
+            Self::Say(index, intervention) => say(number(*index), intervention.clone()),
+            Self::Expire(index) => Command::ExpireApproval { step: number(*index) },
             Self::Break(index) => {
                 let step = number(*index);
                 let error = super::error("broken");
@@ -152,6 +185,8 @@ impl Move {
             Self::Advance(index, who) => {
                 let step = number(*index);
                 let (wish, more) = match flow.status(step) {
+                    "awaiting_approval" => return Some(say(step, Intervention::Approve)),
+                    "needs_attention" => return Some(say(step, Intervention::Retry)),
                     "reserved" => (StepWish::Acknowledge, 0),
                     "running" => (super::complete(json!(3)), 0),
                     _ => (StepWish::Reserve { agent: who.clone(), candidates: Default::default() }, 1),
@@ -160,4 +195,8 @@ impl Move {
             }
         })
     }
+}
+
+fn say(step: u32, intervention: Intervention) -> Command {
+    Command::Intervene { step, by: "ops".into(), reason: None, intervention }
 }

@@ -50,7 +50,7 @@ pub(super) fn agent(id: &str, slots: usize) -> Value {
 pub(super) fn definition() -> Result<Definition, Fault> {
     let wish: CreateOperation =
         serde_json::from_value(operation("bench")).map_err(|_| Fault::Protocol("the sample is no wish"))?;
-    let definition = wish.definition(Limits::default().step_timeout_ms);
+    let definition = wish.definition(&Limits::default());
     definition.map_err(|_| Fault::Protocol("the sample has faults"))
 }
 

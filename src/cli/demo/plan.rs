@@ -78,7 +78,7 @@ mod tests {
         let plan = operation(Path::new("a/b"));
         let request: CreateOperation = serde_json::from_value(plan.clone()).unwrap();
         assert_eq!(request.name, "Review of b");
-        assert!(request.definition(TIMEOUT_MS).is_ok());
+        assert!(request.definition(&domain::Limits::default()).is_ok());
         assert_eq!(plan["workflow"][6]["inputs"]["brokenLinks"], "{{ steps[4].result }}");
     }
 

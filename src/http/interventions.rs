@@ -1,0 +1,163 @@
+//! The routes by which a person speaks about one step: yes, no, again, without it, what became of it.
+
+use actix_web::{HttpRequest, web};
+use actors::gateway::Order;
+use domain::operation::{Command, Intervention, Operation};
+use domain::{Json, OperationId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::agent_request::NOTE_MAX;
+use super::body::{Body, OptionalBody};
+use super::envelope::Reply;
+use super::error::ApiError;
+use super::intent::Intent;
+use super::operation_view::StepView;
+use super::operations::{Answer, unknown};
+use super::query::Parameters;
+
+/// Why a person does something.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Reason {
+    /// A sentence, recorded with the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Reason {
+    /// The sentence itself.
+    ///
+    /// # Errors
+    /// 422 when it is too long or has control characters.
+    pub fn checked(self) -> Result<Option<String>, ApiError> {
+        let fits = |text: &String| text.chars().count() <= NOTE_MAX && !text.chars().any(char::is_control);
+        if self.reason.as_ref().is_none_or(fits) {
+            return Ok(self.reason);
+        }
+        let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
+        Err(ApiError::invalid_field("/reason", detail))
+    }
+}
+
+/// What became of a step whose outcome nobody knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolvedOutcome {
+    /// Perform it again.
+    Retry,
+    /// It has happened.
+    Completed,
+    /// It has not happened and shall not.
+    Failed,
+}
+
+/// A person has found out what became of a step.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResolveStep {
+    /// What became of it.
+    pub outcome: ResolvedOutcome,
+    /// What it yielded, when it has happened; null when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub result: Option<Json>,
+    /// A sentence, recorded with the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ResolveStep {
+    fn intervention(&self) -> Result<Intervention, ApiError> {
+        match (self.outcome, &self.result) {
+            (ResolvedOutcome::Completed, result) => {
+                Ok(Intervention::Complete(result.clone().unwrap_or_else(Json::null)))
+            }
+            (_, Some(_)) => {
+                Err(ApiError::invalid_field("/result", "a result belongs to the outcome completed only"))
+            }
+            (ResolvedOutcome::Retry, None) => Ok(Intervention::Retry),
+            (ResolvedOutcome::Failed, None) => Ok(Intervention::Fail),
+        }
+    }
+}
+
+/// Declares the routes whose only body is a reason.
+macro_rules! with_a_reason {
+    ($($(#[$doc:meta])* $name:ident, $path:literal => $intervention:expr;)*) => {$(
+        $(#[$doc])*
+        #[utoipa::path(post, path = $path, tag = "operations",
+            params(("id" = String, Path), ("step" = u32, Path)), request_body = Reason,
+            responses((status = 200, body = super::envelope::ApiResponse<StepView>), (status = 409)))]
+        pub async fn $name(
+            api: web::Data<Api>,
+            request: HttpRequest,
+            path: web::Path<(String, String)>,
+            body: OptionalBody<Reason>,
+        ) -> Answer<StepView> {
+            let intent = Intent::of(&request, body.hash, &api.turns).await?;
+            let reason = body.value.checked()?;
+            intervene(&api, &request, path.into_inner(), $intervention, reason, &intent).await
+        }
+    )*};
+}
+
+with_a_reason! {
+    /// Says yes to a step of platform `human`.
+    approve, "/api/v1/operations/{id}/steps/{step}/approve" => Intervention::Approve;
+    /// Says no to it: the step fails with the code `rejected`.
+    reject, "/api/v1/operations/{id}/steps/{step}/reject" => Intervention::Reject;
+    /// Performs a step again that waits for its next attempt, or for attention.
+    retry, "/api/v1/operations/{id}/steps/{step}/retry" => Intervention::Retry;
+    /// Does without a step that nobody has; its dependents go on, and see null as its result.
+    skip, "/api/v1/operations/{id}/steps/{step}/skip" => Intervention::Skip;
+}
+
+/// Says what became of a step that needs attention.
+#[utoipa::path(post, path = "/api/v1/operations/{id}/steps/{step}/resolve", tag = "operations",
+    params(("id" = String, Path), ("step" = u32, Path)), request_body = ResolveStep,
+    responses((status = 200, body = super::envelope::ApiResponse<StepView>), (status = 409)))]
+pub async fn resolve(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: Body<ResolveStep>,
+) -> Answer<StepView> {
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intervention = body.value.intervention()?;
+    let reason = Reason { reason: body.value.reason }.checked()?;
+    intervene(&api, &request, path.into_inner(), intervention, reason, &intent).await
+}
+
+async fn intervene(
+    api: &Api,
+    request: &HttpRequest,
+    (id, step): (String, String),
+    intervention: Intervention,
+    reason: Option<String>,
+    intent: &Intent,
+) -> Answer<StepView> {
+    Parameters::of(request, &[], &[])?;
+    let id: OperationId = id.parse()?;
+    let absent = || ApiError::not_found(format!("Operation {id} has no such step; see its /steps."));
+    let step: u32 = step.parse().map_err(|_| absent())?;
+    let view = |operation: &Operation, revision: u64| -> Answer<StepView> {
+        let position = operation.run.skeleton.position(step).ok_or_else(absent)?;
+        Ok(Reply::ok(StepView::of(operation, position)).etag(revision))
+    };
+    if let Some(used) = intent.used(&api.core.projected)? {
+        let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
+        return Ok(view(&operation, used.version)?.replayed());
+    }
+    let by = intent.metadata.actor.clone();
+    let command = Command::Intervene { step, by, reason, intervention };
+    let order = Order::<Operation>::of(command, intent.metadata.clone()).with_state();
+    let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
+    let operation = receipt.state.ok_or_else(|| unknown(&id))?;
+    let reply = view(&operation, receipt.version.get())?;
+    Ok(match receipt.position {
+        Some(position) => reply.position(position.get()),
+        None => reply,
+    })
+}
