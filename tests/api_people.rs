@@ -62,10 +62,9 @@ async fn a_question_to_people_is_listed_answered_and_recorded_with_who_and_why()
     photon.agent("ada", &[]).await;
     let ask = approval(2, &[1], json!({"text": "ship {{ steps[1].result }}?"}));
     let id = photon.operation(json!([step(1, "build", &[], json!({})), ask])).await;
-    let other = photon.operation(json!([step(1, "build", &[], json!({}))])).await;
     let lease = photon.claim("ada").await;
     photon.report(&lease, "complete", json!({"result": "v2"})).await.expect(200);
-    assert_ne!(id, other);
+    photon.operation(json!([step(1, "build", &[], json!({}))])).await;
     assert_eq!(waiting_for(&photon, "approval").await, [json!(id)]);
     let shown = photon.shown(&id).await;
     let asked = &shown["workflow"][1];

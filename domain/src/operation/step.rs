@@ -362,14 +362,21 @@ impl Run {
             Event::StepLeaseLost(lost) => {
                 step.error = Some(Box::new(lost.error()));
             }
+            _ => self.evolve_with_people(position, event),
+        }
+    }
+
+    fn evolve_with_people(&mut self, position: usize, event: &Event) {
+        match event {
             Event::StepApprovalRequested(asked) => {
                 let (until, timeout_ms) = (asked.until, asked.timeout_ms);
                 self.stand(position, StepStatus::AwaitingApproval { until, timeout_ms });
             }
             Event::StepNeedsAttention(unknown) => {
-                step.error = Some(Box::new(unknown.error.clone()));
+                self.steps[position].error = Some(Box::new(unknown.error.clone()));
                 self.stand(position, StepStatus::NeedsAttention);
             }
+            // What the other resolutions lead to is said by the next event of the same append.
             Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
                 self.stand(position, StepStatus::Ready);
             }
