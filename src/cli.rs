@@ -10,6 +10,7 @@ mod demo;
 mod event;
 mod exit;
 mod follow;
+mod lane;
 mod op;
 mod output;
 mod review;
@@ -52,6 +53,9 @@ enum Command {
     /// Lists, shows, registers and removes agents
     #[command(subcommand)]
     Agent(agent::AgentCommand),
+    /// Shows and opens the accounts that take no calls for now
+    #[command(subcommand)]
+    Lane(lane::LaneCommand),
     /// Turns any command into an agent
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
@@ -97,6 +101,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Op(command) => op::run(command).await,
         Command::Agent(command) => agent::run(command).await,
+        Command::Lane(command) => lane::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
         Command::Config(command) => config::run(&command),

@@ -3,6 +3,7 @@
 
 mod agents;
 mod error;
+mod lanes;
 mod leases;
 mod operations;
 mod tail;

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod health;
 pub mod intent;
 pub mod interventions;
+pub mod lanes;
 pub mod latencies;
 pub mod leases;
 pub mod metrics;
@@ -111,6 +112,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/agents/{id}")
             .get(agents::get).put(agents::update).delete(agents::unregister))
         .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))
+        .service(resource("/api/v1/lanes").get(lanes::list))
+        .service(resource("/api/v1/lanes/{id}").delete(lanes::open))
         .service(resource("/api/v1/platforms").get(platforms::list))
         .service(resource("/api/v1/platforms/{name}").get(platforms::get))
         .service(resource("/api/v1/events").get(events::list))

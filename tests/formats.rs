@@ -17,7 +17,7 @@ use domain::operation::definition::{
 use domain::operation::event as operation_event;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Event as OperationEvent, Operation};
-use domain::{AgentId, Json, LeaseId, Timestamp, system};
+use domain::{AgentId, Json, LeaseId, Timestamp, lane, system};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events")
@@ -239,6 +239,13 @@ fn agent_samples() -> Vec<AgentEvent> {
     ]
 }
 
+fn lane_samples() -> Vec<lane::Event> {
+    vec![
+        lane::Event::Parked(lane::Parked { until: moment(), wait_ms: 60_000, lease_id: lease() }),
+        lane::Event::Opened(lane::Opened { by: "anonymous".into() }),
+    ]
+}
+
 fn system_samples() -> Vec<system::Event> {
     use system::*;
     let check = Check { name: "disk".into(), state: Health::Fail, detail: "1 bytes are free".into() };
@@ -313,6 +320,11 @@ fn every_operation_event_reads_as_it_was_written() {
 #[test]
 fn every_agent_event_reads_as_it_was_written() {
     check::<Agent>(&agent_samples());
+}
+
+#[test]
+fn every_lane_event_reads_as_it_was_written() {
+    check::<lane::Lane>(&lane_samples());
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod former;
 
 use bincode::Options;
 use bytes::Bytes;
-use domain::{Aggregate, agent::Agent, operation::Operation, system};
+use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, system};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -205,6 +205,13 @@ stored!(Agent, domain::agent::Event {
     Seen => "agent.seen", 1;
     ; without body:
     Unregistered => "agent.unregistered", 1;
+    ; written no more:
+});
+
+stored!(Lane, domain::lane::Event {
+    Parked => "lane.parked", 1;
+    Opened => "lane.opened", 1;
+    ; without body:
     ; written no more:
 });
 

@@ -91,6 +91,7 @@ impl Dispatcher {
         let changes = Changes {
             operations: views.operations.open().clone(),
             agents: views.agents.all().map(|(id, _)| id.clone()).collect(),
+            lanes: views.lanes.parked(self.now()).map(|(id, _)| id.clone()).collect(),
         };
         drop(views);
         self.look_at(&changes, ctx);
@@ -128,10 +129,16 @@ impl Dispatcher {
             self.set(wakes, now);
             owed.append(&mut more);
         }
+        for id in &changes.lanes {
+            self.timers.clear(&Wake::Lane(id.clone()));
+            if let Some(until) = views.lanes.parked_until(id, now) {
+                self.timers.set(Wake::Lane(id.clone()), until);
+            }
+        }
         drop(views);
         owed.into_iter().for_each(|owed| self.send(owed, ctx));
         // A change of an agent that waits may fit any step; other changes only their own.
-        let any = changes.agents.iter().any(|agent| self.claims.waits(agent));
+        let any = changes.agents.iter().any(|agent| self.claims.waits(agent)) || !changes.lanes.is_empty();
         self.match_waiting((!any).then_some(&changes.operations), ctx);
         self.sleep(ctx);
     }
@@ -213,7 +220,7 @@ impl Dispatcher {
         let agents = holders.map(|(agent, _)| agent.clone()).collect();
         drop(views);
         self.look_at(
-            &Changes { operations: std::iter::once(lease.operation.clone()).collect(), agents },
+            &Changes { operations: [lease.operation.clone()].into(), agents, ..Changes::default() },
             ctx,
         );
     }
@@ -325,7 +332,7 @@ impl Dispatcher {
         }
         let late_ms = self.timers.next().map_or(0, |next| now.ms_since(next));
         while let Some(wake) = self.timers.take_due(now) {
-            retry |= matches!(wake, Wake::Retry(..));
+            retry |= matches!(wake, Wake::Retry(..) | Wake::Lane(_));
             if late_ms > STALL_MS && self.forgive(&wake, now) {
                 continue;
             }
@@ -360,7 +367,7 @@ impl Dispatcher {
 
     fn carry_out(&mut self, wake: &Wake, now: Timestamp, ctx: &mut Context<Self>) {
         match wake {
-            Wake::Retry(..) => {}
+            Wake::Retry(..) | Wake::Lane(_) => {}
             Wake::Claim(agent) => {
                 if let Some(claim) = self.claims.take(agent) {
                     self.claims.answer(claim, Vec::new(), now);

@@ -6,7 +6,7 @@ use domain::agent::{Agent, Effect as AgentEffect, health};
 use domain::operation::pending::Effect;
 use domain::views::Views;
 use domain::views::operation_board::LeaseState;
-use domain::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
+use domain::{AgentId, Aggregate, LaneId, LeaseId, OperationId, Timestamp};
 
 /// A moment to wake at, and what for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,8 @@ pub enum Wake {
     Grace(AgentId, LeaseId),
     /// Answer a claim that found nothing.
     Claim(AgentId),
+    /// Offer steps again to those who work in a lane that opens.
+    Lane(LaneId),
 }
 
 impl Wake {
@@ -42,7 +44,8 @@ impl Wake {
             | Self::Deadline(_)
             | Self::Silence(_)
             | Self::Grace(..)
-            | Self::Claim(_) => None,
+            | Self::Claim(_)
+            | Self::Lane(_) => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::prelude::ArbiterHandle;
 use domain::Timestamp;
 use domain::agent::Agent;
+use domain::lane::Lane;
 use domain::operation::Operation;
 use events::{StreamId, Version};
 use tokio::sync::{Semaphore, oneshot};
@@ -70,10 +71,17 @@ impl Housed for Agent {
     }
 }
 
+impl Housed for Lane {
+    fn directory(gateway: &Gateway) -> &Directory<Self> {
+        &gateway.lanes
+    }
+}
+
 /// The door.
 pub struct Gateway {
     operations: Directory<Operation>,
     agents: Directory<Agent>,
+    lanes: Directory<Lane>,
     supervisor: Arc<Supervisor>,
     projected: Arc<Projected>,
     permits: Semaphore,
@@ -91,7 +99,8 @@ impl Gateway {
         let (around, supervisor) = (Arc::clone(around), Arc::clone(supervisor));
         Self {
             operations: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
-            agents: Directory::new(around, Arc::clone(&supervisor), arbiter.clone()),
+            agents: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
+            lanes: Directory::new(around, Arc::clone(&supervisor), arbiter.clone()),
             supervisor,
             projected,
             permits: Semaphore::new(UNDER_WAY_MAX),
@@ -101,7 +110,7 @@ impl Gateway {
     /// Actors that live now.
     #[must_use]
     pub fn actors(&self) -> usize {
-        self.operations.len() + self.agents.len()
+        self.operations.len() + self.agents.len() + self.lanes.len()
     }
 
     /// Commands under way now.
@@ -114,6 +123,7 @@ impl Gateway {
     pub fn rest_idle(&self, now: Timestamp, idle_ms: u64) {
         self.operations.rest_idle(now, idle_ms);
         self.agents.rest_idle(now, idle_ms);
+        self.lanes.rest_idle(now, idle_ms);
     }
 
     /// Has a command carried out, and waits until the views show it.

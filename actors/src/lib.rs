@@ -12,6 +12,7 @@ pub mod effects;
 pub mod gateway;
 pub mod granting;
 pub mod keys;
+pub mod limiting;
 pub mod matching;
 pub mod presence;
 pub mod projections;

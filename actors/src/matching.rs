@@ -12,7 +12,7 @@ use domain::operation::step::{Run, Status, StepStatus};
 use domain::views::Views;
 use domain::views::agent_directory::Row as AgentRow;
 use domain::views::operation_board::Row;
-use domain::{ActionName, AgentId, LeaseId, OperationId, Timestamp};
+use domain::{ActionName, AgentId, LaneId, LeaseId, OperationId, Timestamp};
 
 use crate::presence::Presence;
 
@@ -279,7 +279,9 @@ impl Floor<'_> {
         };
         let reported = seen.map_or(agent.reported, |seen| seen.metrics);
         let free_slots = free_slots(id, agent, self.in_flight);
-        Applicant { id, agent, free_slots, freshness, reported, waits }
+        let lane = LaneId::of_agent(id, &agent.profile.config);
+        let parked = self.views.lanes.parked_until(&lane, self.now).is_some();
+        Applicant { id, agent, free_slots, freshness, reported, parked, waits }
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
 use domain::agent::{Agent, Event as AgentEvent};
+use domain::lane::Lane;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::Views;
-use domain::{AgentId, AgentRoll, Aggregate, OperationId, Timestamp};
+use domain::{AgentId, AgentRoll, Aggregate, LaneId, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +33,14 @@ pub struct Changes {
     pub operations: BTreeSet<OperationId>,
     /// Agents with new facts.
     pub agents: BTreeSet<AgentId>,
+    /// Lanes with new facts.
+    pub lanes: BTreeSet<LaneId>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.operations.is_empty() && self.agents.is_empty() && self.lanes.is_empty()
+    }
 }
 
 /// Why the core cannot go on: the process must stop.
@@ -103,7 +112,7 @@ impl Projected {
     pub async fn take_changes(&self) -> Changes {
         loop {
             let changes = self.changes_now();
-            if !changes.operations.is_empty() || !changes.agents.is_empty() {
+            if !changes.is_empty() {
                 return changes;
             }
             self.changed.notified().await;
@@ -169,6 +178,11 @@ impl Projected {
                 }
                 touched.agents.insert(id);
             }
+            Lane::CATEGORY => {
+                let Ok(id) = recorded.stream.id().parse::<LaneId>() else { return Ok(()) };
+                views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
+                touched.lanes.insert(id);
+            }
             _ => return Ok(()),
         }
         if let Some(key) = Metadata::decode(&recorded.metadata).key {
@@ -188,6 +202,7 @@ impl Projected {
         let mut changes = self.changes.lock();
         changes.operations.extend(touched.operations);
         changes.agents.extend(touched.agents);
+        changes.lanes.extend(touched.lanes);
         drop(changes);
         self.changed.notify_one();
     }

@@ -25,6 +25,10 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
+fn is_lane(text: &str) -> bool {
+    text.split_once('.').is_some_and(|(kind, account)| kind.len() <= 32 && is_name(kind) && is_name(account))
+}
+
 fn is_operation_id(text: &str) -> bool {
     text.strip_prefix("op_").is_some_and(|rest| {
         rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
@@ -100,6 +104,19 @@ text_id!(
     /// An operation: `op_` and 32 hexadecimal digits of a UUID.
     OperationId, "an operation id", "op_ and 32 hexadecimal digits", is_operation_id
 );
+
+text_id!(
+    /// A lane: one account of one platform.
+    LaneId, "a lane", "a kind, a dot and [A-Za-z0-9._-]{1,128}", is_lane
+);
+
+impl LaneId {
+    /// The lane of an agent's own process that shares its account with nobody.
+    #[must_use]
+    pub fn of_worker(agent: &AgentId) -> Self {
+        Self(format!("worker.{agent}").into())
+    }
+}
 
 impl OperationId {
     /// From the 128 bits of a UUID.

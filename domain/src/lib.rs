@@ -9,6 +9,7 @@ pub mod alarm;
 pub mod bounds;
 pub mod ids;
 pub mod json;
+pub mod lane;
 pub mod operation;
 #[cfg(feature = "testing")]
 pub mod scenario;
@@ -18,7 +19,7 @@ pub mod views;
 pub mod world;
 
 pub use aggregate::{Aggregate, Given, fold};
-pub use ids::{ActionName, AgentId, IdError, LeaseId, OperationId, PlatformName};
+pub use ids::{ActionName, AgentId, IdError, LaneId, LeaseId, OperationId, PlatformName};
 pub use json::Json;
 pub use time::Timestamp;
 pub use world::{AgentRoll, Limits, PlatformRule, World};

@@ -2,12 +2,14 @@
 
 pub mod agent_directory;
 pub mod dashboard;
+pub mod lanes;
 pub mod operation_board;
 
 use crate::operation::step::Status;
 use crate::{AgentId, OperationId, Timestamp, agent, operation};
 use agent_directory::AgentDirectory;
 use dashboard::Dashboard;
+use lanes::Lanes;
 use operation_board::OperationBoard;
 
 /// All views together, since some facts of one tell another what it may forget.
@@ -17,6 +19,8 @@ pub struct Views {
     pub operations: OperationBoard,
     /// All agents.
     pub agents: AgentDirectory,
+    /// Lanes that are parked.
+    pub lanes: Lanes,
     /// Figures over time.
     pub dashboard: Dashboard,
 }

@@ -273,7 +273,13 @@ fn an_agent_that_is_limited_gets_the_step_back_at_its_reset_and_no_attempt_is_sp
     flow.wish(1, StepWish::Release { reason: "rate_limited".into(), until: Some(until) }).unwrap();
     assert_eq!(cause(&flow, 1), Some(BlockedOn::Window(until)));
     assert!(flow.offer(1, "ada").is_err());
-    flow.wait(3_600_000);
+    let mut patient = Flow { scenario: flow.scenario.clone(), board: flow.board.clone() };
+    patient.wait(3_600_000);
+    patient.done(1, json!(1));
+    assert_eq!(patient.operation().run.steps[0].attempts, 1);
+    // Or a person knows better.
+    flow.say(1, Intervention::Retry).unwrap();
+    assert_eq!(flow.say(1, Intervention::Retry), Ok(vec![]));
     flow.done(1, json!(1));
     assert_eq!(flow.operation().run.steps[0].attempts, 1);
 }

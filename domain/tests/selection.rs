@@ -26,7 +26,7 @@ fn changed(change: impl FnOnce(&mut Agent)) -> Agent {
 
 fn applicant<'a>(id: &'a AgentId, agent: &'a Agent) -> Applicant<'a> {
     let (free_slots, reported) = (agent.free_slots(), agent.reported);
-    Applicant { id, agent, free_slots, freshness: 1.0, reported, waits: true }
+    Applicant { id, agent, free_slots, freshness: 1.0, reported, parked: false, waits: true }
 }
 
 fn chosen(requires: &Requirements, agents: &[(AgentId, Agent)]) -> Candidates {

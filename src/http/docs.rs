@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
-use super::{agents, events, health, interventions, leases, metrics, operations, platforms, steps};
+use super::{agents, events, health, interventions, lanes, leases, metrics, operations, platforms, steps};
 
 /// The document.
 #[derive(OpenApi)]
@@ -58,6 +58,8 @@ use super::{agents, events, health, interventions, leases, metrics, operations, 
         leases::complete,
         leases::fail,
         leases::release,
+        lanes::list,
+        lanes::open,
         platforms::list,
         platforms::get,
         events::list,

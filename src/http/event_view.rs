@@ -2,6 +2,7 @@
 
 use actors::codec::{Metadata, Stored};
 use domain::agent::Agent;
+use domain::lane::Lane;
 use domain::operation::Operation;
 use domain::{Aggregate, Timestamp, system};
 use events::{Recorded, StreamId};
@@ -95,6 +96,7 @@ fn data(recorded: &Recorded) -> Value {
     let shown = match recorded.stream.category() {
         Operation::CATEGORY => decoded::<Operation>(recorded),
         Agent::CATEGORY => decoded::<Agent>(recorded),
+        Lane::CATEGORY => decoded::<Lane>(recorded),
         system::CATEGORY => decoded::<system::Event>(recorded),
         _ => None,
     };

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
+use actors::limiting::RATE_LIMITED;
 use domain::operation::event::StepError;
-use domain::operation::step::Run;
+use domain::operation::step::{Run, StepStatus};
 use domain::operation::{Event, Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ use super::reading::{Nothing, Paging, wait_for_position};
 const CODE_MAX: usize = 64;
 /// Longest message of a failure, in characters.
 const MESSAGE_MAX: usize = 4_096;
+
+/// How long a lane is parked when a provider names no time, in milliseconds.
+const WINDOW_MS: u64 = 60_000;
 
 /// How far a step is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -75,6 +79,12 @@ pub struct FailLease {
     /// Not before so many milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// With the code `rate_limited`: when the provider takes calls again, RFC 3339. Until then nobody who
+    /// works with the same account is given a step, and no attempt is spent; one minute when neither this
+    /// nor `retryAfterMs` says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub resets_at: Option<Timestamp>,
 }
 
 /// A step is given back.
@@ -299,11 +309,17 @@ pub async fn fail(
     if let Some(operation) = before(&api, &lease, &intent).await? {
         return Ok(Reply::ok(failed(scheduled(&operation.run, &lease))).replayed());
     }
-    let FailLease { code, message, retryable, retry_after_ms } = body.value;
-    let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
-    let receipt = report(&api, &lease, wish, intent.metadata.clone()).await?;
+    let FailLease { code, message, retryable, retry_after_ms, resets_at } = body.value;
+    let receipt = if code == RATE_LIMITED {
+        let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
+        api.core.report_limit(&lease, resets_at.unwrap_or_else(usual), intent.metadata.clone()).await?
+    } else {
+        let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
+        report(&api, &lease, wish, intent.metadata.clone()).await?
+    };
     let retry = receipt.events.iter().find_map(|event| match &**event {
         Event::StepRetryScheduled(retry) => Some(retry.at),
+        Event::StepReleased(released) => Some(released.held_until),
         _ => None,
     });
     // A repeated report changes nothing: the step itself says whether it will be tried again.
@@ -319,8 +335,10 @@ fn failed(retry: Option<Timestamp>) -> LeaseFailedView {
 }
 
 fn scheduled(run: &Run, lease: &LeaseId) -> Option<Timestamp> {
-    match &run.steps[run.skeleton.position(lease.step)?].status {
-        domain::operation::step::StepStatus::BackingOff { at, .. } => Some(*at),
+    let step = &run.steps[run.skeleton.position(lease.step)?];
+    match &step.status {
+        StepStatus::BackingOff { at, .. } => Some(*at),
+        StepStatus::Ready => step.held_from.last().map(|(_, until)| *until),
         _ => None,
     }
 }
@@ -330,6 +348,10 @@ fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
     let slug = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !(1..=CODE_MAX).contains(&failure.code.len()) || !failure.code.bytes().all(slug) {
         faults.push(FieldError::at("/code", format!("code must match [A-Za-z0-9._-]{{1,{CODE_MAX}}}")));
+    }
+    if failure.resets_at.is_some() && failure.code != RATE_LIMITED {
+        let detail = format!("resetsAt belongs to the code {RATE_LIMITED} only");
+        faults.push(FieldError::at("/resetsAt", detail));
     }
     if failure.message.chars().count() > MESSAGE_MAX {
         faults

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use actors::aggregate_actor::DispatchError;
 use actors::codec::Durable;
+use actors::limiting::LimitError;
 use actors::protocol::ProtocolError;
 use actors::recovery::RecoveryError;
 use domain::agent::Agent;
+use domain::lane::{self, Lane};
 use domain::operation::Operation;
 use domain::operation::workflow::Fault;
 use domain::{IdError, agent, operation};
@@ -38,6 +40,23 @@ impl Refusal for Operation {
             }
             Rejection::LeaseLost => ApiError::new(Code::LeaseLost, sentence),
             Rejection::TooLarge { .. } => ApiError::new(Code::BodyTooLarge, sentence),
+        }
+    }
+}
+
+impl Refusal for Lane {
+    fn refusal(rejection: lane::Rejection) -> ApiError {
+        match rejection {
+            lane::Rejection::Unknown => ApiError::not_found(sentence(&rejection.to_string())),
+        }
+    }
+}
+
+impl From<LimitError> for ApiError {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Lane(fault) => fault.into(),
+            LimitError::Step(fault) => fault.into(),
         }
     }
 }

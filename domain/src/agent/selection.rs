@@ -57,6 +57,8 @@ pub struct Applicant<'a> {
     pub freshness: f64,
     /// What it last reported.
     pub reported: ReportedMetrics,
+    /// Whether the account that it works with takes no calls now; an agent in a parked lane is excluded.
+    pub parked: bool,
     /// Whether it waits for work now; an agent that does not is excluded.
     pub waits: bool,
 }
@@ -73,7 +75,7 @@ pub struct Excluded {
     pub requirement: u32,
     /// Is not active.
     pub status: u32,
-    /// Gave this step back a moment ago.
+    /// Gave this step back a moment ago, or is limited by its provider.
     pub held: u32,
     /// Has no free slot.
     pub capacity: u32,
@@ -169,7 +171,7 @@ fn exclusion<'e>(
         Some(&mut excluded.requirement)
     } else if agent.status != Status::Active {
         Some(&mut excluded.status)
-    } else if need.held_from.iter().any(|(other, until)| other == *id && *until > now) {
+    } else if applicant.parked || need.held_from.iter().any(|(other, until)| other == *id && *until > now) {
         Some(&mut excluded.held)
     } else if applicant.free_slots == 0 {
         Some(&mut excluded.capacity)

@@ -66,7 +66,7 @@ impl Operation {
         let unable = Rejection::NotPossible { step, status: run.status.name(), wish: wish.name() };
         let approval = matches!(run.status, StepStatus::AwaitingApproval { .. });
         let unknown = run.status == StepStatus::NeedsAttention;
-        let waiting = matches!(run.status, StepStatus::BackingOff { .. });
+        let waiting = matches!(run.status, StepStatus::BackingOff { .. } | StepStatus::Ready);
         let unheld = run.status.holder().is_none() && self.status() == Status::InProgress;
         match wish {
             Intervention::Approve if approval => Ok(self.approve(position, word)),
@@ -95,7 +95,7 @@ impl Operation {
         match wish {
             Intervention::Approve => step.asks_a_person() && run.status == StepStatus::Completed,
             Intervention::Reject => failed_with(REJECTED),
-            Intervention::Retry => run.status == StepStatus::Ready,
+            Intervention::Retry => run.status == StepStatus::Ready && run.held_from.is_empty(),
             Intervention::Skip => run.status == StepStatus::Skipped(SkipReason::Requested),
             Intervention::Complete(result) => {
                 run.status == StepStatus::Completed && self.results.get(&step.step) == Some(result)

@@ -378,6 +378,7 @@ impl Run {
             }
             // What the other resolutions lead to is said by the next event of the same append.
             Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
+                self.steps[position].held_from.clear();
                 self.stand(position, StepStatus::Ready);
             }
             _ => {}

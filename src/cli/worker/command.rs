@@ -95,7 +95,7 @@ fn can_be_found(program: &Path) -> bool {
 /// A failure to report.
 pub(super) fn failure(code: &str, message: &str, retryable: bool) -> FailLease {
     let message = message.chars().take(MESSAGE_CHARS_MAX).collect();
-    FailLease { code: code.to_owned(), message, retryable, retry_after_ms: None }
+    FailLease { code: code.to_owned(), message, retryable, retry_after_ms: None, resets_at: None }
 }
 
 fn failed(code: &str, message: &str, retryable: bool) -> Outcome {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use actix_web::HttpResponse;
 use actors::codec::Stored;
 use domain::agent::Agent;
+use domain::lane::Lane;
 use domain::operation::Operation;
 use domain::system;
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ pub async fn asyncapi() -> HttpResponse {
 
 /// Every type of event that a stream can show.
 fn types() -> BTreeSet<&'static str> {
-    let stored = [Operation::WRITTEN, Agent::WRITTEN, system::Event::WRITTEN].concat();
+    let stored = [Operation::WRITTEN, Agent::WRITTEN, Lane::WRITTEN, system::Event::WRITTEN].concat();
     stored.into_iter().map(|(name, _)| name).chain(LIVE_ONLY.iter().copied()).collect()
 }
 
