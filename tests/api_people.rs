@@ -122,6 +122,9 @@ async fn a_write_that_was_lost_waits_for_a_person_across_a_restart() {
     let path = format!("/api/v1/operations/{id}");
     photon.until(&path, |shown| shown["workflow"][0]["status"] == json!("needs_attention")).await;
     assert_eq!(waiting_for(&photon, "attention").await, [json!(id)]);
+    let dashboard = photon.get("/metrics/dashboard").await.expect(200);
+    let concern = &dashboard.data()["attention"][0];
+    assert_eq!((&concern["kind"], &concern["operationId"]), (&json!("needs_attention"), &json!(id)));
     let resolve = of_step(&id, 1, "resolve");
     let body = json!({"outcome": "failed", "result": 1});
     photon.post(&resolve, body).await.refused(422, "invalid_field");

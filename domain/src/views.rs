@@ -1,6 +1,7 @@
 //! Folds for reading: what lists, dashboards and the dispatcher look at. Small, and rebuilt from the log.
 
 pub mod agent_directory;
+pub mod attention;
 pub mod dashboard;
 pub mod lanes;
 pub mod operation_board;
@@ -60,6 +61,7 @@ impl Views {
             operation::Event::Created(_) => minute.created += 1,
             operation::Event::Completed => minute.completed += 1,
             operation::Event::Failed(_) => minute.failed += 1,
+            operation::Event::StepRetryScheduled(_) => minute.retries += 1,
             operation::Event::StepCompleted(completed) => {
                 minute.steps += 1;
                 self.dashboard.steps.add(completed.duration_ms);

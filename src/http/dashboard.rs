@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use domain::Timestamp;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::views::Views;
+use domain::views::attention::{Concern, concerns};
 use domain::views::dashboard::Durations;
-use domain::{OperationId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,8 +15,8 @@ use super::Api;
 
 /// Alerts that are listed.
 const ALERTS_MAX: usize = 50;
-/// A ready step that nobody was given for so long is worth an alert, in milliseconds.
-const READY_LONG_MS: u64 = 60_000;
+/// Concerns that are listed.
+const CONCERNS_MAX: usize = 100;
 
 /// Everything a dashboard shows.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -35,8 +36,11 @@ pub struct DashboardView {
     pub step_duration_ms: PercentilesView,
     /// Each platform and how it is.
     pub platforms: BTreeMap<String, String>,
-    /// What needs attention.
+    /// What is wrong with Photon or its agents.
     pub alerts: Vec<AlertView>,
+    /// Work that will not go on well by itself, at most 100 of it; of the 10,000 operations that are open the
+    /// longest.
+    pub attention: Vec<ConcernView>,
 }
 
 /// What happened lately.
@@ -66,11 +70,39 @@ pub struct PercentilesView {
     pub p99: Option<u64>,
 }
 
-/// Something that needs attention.
+/// Work that somebody should look at.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConcernView {
+    /// `needs_attention`, `approval_expiring`, `no_capable_agent`, `lease_lost_twice`, `deadline_at_risk` or
+    /// `retry_storm`.
+    pub kind: String,
+    /// Which operation; absent when it is about all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<String>,
+    /// Which step, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    /// A sentence that says what to do.
+    pub detail: String,
+}
+
+impl From<Concern> for ConcernView {
+    fn from(concern: Concern) -> Self {
+        Self {
+            kind: concern.kind.name().into(),
+            operation_id: concern.operation.map(|id| id.to_string()),
+            step: concern.step,
+            detail: concern.detail,
+        }
+    }
+}
+
+/// Something that is wrong.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertView {
-    /// `no_capable_agent`, `quarantined`, `agent_error` or `performance`.
+    /// `quarantined`, `agent_error` or `performance`.
     pub kind: String,
     /// Which one.
     pub subject: String,
@@ -84,7 +116,7 @@ impl DashboardView {
     pub fn of(api: &Api) -> Self {
         let views = api.core.projected.views.read();
         let now = api.core.around.clock.now();
-        let mut alerts = alerts(&views, now);
+        let mut alerts = alerts(&views);
         for stream in api.core.supervisor.quarantined() {
             let detail = "It failed too often and is out of service until the next start.".into();
             alerts.push(AlertView { kind: "quarantined".into(), subject: stream.to_string(), detail });
@@ -120,6 +152,7 @@ impl DashboardView {
             step_duration_ms: percentiles(&views.dashboard.steps),
             platforms: api.platforms.iter().map(|(name, _)| (name.to_string(), "available".into())).collect(),
             alerts,
+            attention: concerns(&views, now, CONCERNS_MAX).into_iter().map(ConcernView::from).collect(),
         }
     }
 }
@@ -144,7 +177,7 @@ fn throughput(views: &Views, now: Timestamp) -> ThroughputView {
     shown
 }
 
-fn alerts(views: &Views, now: Timestamp) -> Vec<AlertView> {
+fn alerts(views: &Views) -> Vec<AlertView> {
     let mut alerts = Vec::new();
     for (id, row) in views.agents.iter() {
         if row.agent.shown_status() == "error" {
@@ -152,27 +185,5 @@ fn alerts(views: &Views, now: Timestamp) -> Vec<AlertView> {
             alerts.push(AlertView { kind: "agent_error".into(), subject: id.to_string(), detail });
         }
     }
-    alerts.extend(views.operations.open().iter().filter_map(|id| starving(views, id, now)).take(ALERTS_MAX));
     alerts
-}
-
-/// An operation with a ready step that no registered agent could ever take.
-fn starving(views: &Views, id: &OperationId, now: Timestamp) -> Option<AlertView> {
-    let row = views.operations.get(id)?;
-    let run = row.run.as_ref()?;
-    if now.ms_since(row.started_at?) < READY_LONG_MS {
-        return None;
-    }
-    let position = *run.ready.first()?;
-    let step = &run.skeleton.steps[position];
-    let capable = views.agents.iter().any(|(agent, found)| {
-        let profile = &found.agent.profile;
-        step.agent.as_ref().is_none_or(|asked| asked == agent)
-            && step.requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed))
-    });
-    (!capable).then(|| AlertView {
-        kind: "no_capable_agent".into(),
-        subject: id.to_string(),
-        detail: format!("No registered agent can take step {}; register one that can.", step.step),
-    })
 }

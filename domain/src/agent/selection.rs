@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
-use crate::agent::event::{ReportedMetrics, Status};
+use crate::agent::event::{Profile, ReportedMetrics, Status};
 use crate::operation::definition::{Location, Requirements};
 use crate::{AgentId, Timestamp};
 
@@ -158,16 +158,12 @@ fn exclusion<'e>(
     excluded: &'e mut Excluded,
 ) -> Option<&'e mut u32> {
     let Applicant { id, agent, .. } = applicant;
-    let requires = need.requires;
-    let profile = &agent.profile;
-    let asked =
-        need.agent.is_none_or(|asked| asked == *id) && (need.among.is_empty() || need.among.contains(id));
-    let labelled = requires.labels.iter().all(|(key, value)| profile.config.labels.get(key) == Some(value));
-    if !asked {
+    let (requires, profile) = (need.requires, &agent.profile);
+    if !is_asked(need.agent, need.among, id) {
         Some(&mut excluded.not_asked)
-    } else if !requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed)) {
+    } else if !is_capable(requires, profile) {
         Some(&mut excluded.capability)
-    } else if !labelled || requires.model.as_ref().is_some_and(|model| *model != profile.model) {
+    } else if !is_as_required(requires, profile) {
         Some(&mut excluded.requirement)
     } else if agent.status != Status::Active {
         Some(&mut excluded.status)
@@ -180,6 +176,32 @@ fn exclusion<'e>(
     } else {
         None
     }
+}
+
+/// Whether an agent could ever be given such a step, whatever it does now.
+#[must_use]
+pub fn fits(
+    agent: Option<&AgentId>,
+    among: &[AgentId],
+    requires: &Requirements,
+    id: &AgentId,
+    profile: &Profile,
+) -> bool {
+    is_asked(agent, among, id) && is_capable(requires, profile) && is_as_required(requires, profile)
+}
+
+fn is_asked(agent: Option<&AgentId>, among: &[AgentId], id: &AgentId) -> bool {
+    agent.is_none_or(|asked| asked == id) && (among.is_empty() || among.contains(id))
+}
+
+fn is_capable(requires: &Requirements, profile: &Profile) -> bool {
+    requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed))
+}
+
+fn is_as_required(requires: &Requirements, profile: &Profile) -> bool {
+    let labels = &profile.config.labels;
+    requires.model.as_ref().is_none_or(|model| *model == profile.model)
+        && requires.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn score(need: &Need<'_>, applicant: &Applicant<'_>, median_ms: Option<f64>, weights: Weights) -> Scored {

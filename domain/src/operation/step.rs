@@ -147,6 +147,8 @@ pub struct StepRun {
     pub progressed_at: Option<Timestamp>,
     /// When a checkpoint was last recorded.
     pub checkpointed_at: Option<Timestamp>,
+    /// Leases of it that were lost.
+    pub losses: u32,
     /// Who had the newest grant.
     pub agent: Option<AgentId>,
     /// The last failure; boxed, since most steps have none.
@@ -246,6 +248,7 @@ impl Run {
             progress: 0,
             progressed_at: None,
             checkpointed_at: None,
+            losses: 0,
             agent: None,
             error: None,
             started_at: None,
@@ -360,6 +363,7 @@ impl Run {
             }
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
+                step.losses += 1;
                 step.error = Some(Box::new(lost.error()));
             }
             _ => self.evolve_with_people(position, event),

@@ -23,6 +23,8 @@ pub struct Minute {
     pub failed: u64,
     /// Steps completed.
     pub steps: u64,
+    /// Attempts that were scheduled after one that failed or was lost.
+    pub retries: u64,
 }
 
 /// A window of durations, newest last.

@@ -1,0 +1,174 @@
+//! What people should look at: work that will not go on well by itself. Derived from the views at a
+//! moment; nothing is stored, nothing is decided.
+
+use std::collections::HashMap;
+
+use crate::agent::selection::fits;
+use crate::operation::definition::{Requirements, StepDefinition};
+use crate::operation::step::{Run, StepStatus};
+use crate::views::Views;
+use crate::views::operation_board::Row;
+use crate::{AgentId, OperationId, Timestamp};
+
+/// Operations that one look examines, those that were created first before others.
+pub const EXAMINED_MAX: usize = 10_000;
+/// Ready steps of one operation that one look examines.
+const READY_MAX: usize = 100;
+/// Leases of one step that were lost, from which on it is a concern.
+const LOSSES: u32 = 2;
+/// Share of an operation's time, in percent, before which nothing is concluded from its progress.
+const EARLY_PERCENT: u64 = 20;
+/// Attempts that failed within [`STORM_MINUTES`], from which on they are a storm …
+const STORM_RETRIES: u64 = 20;
+/// … if they are also more than the steps that completed.
+const STORM_MINUTES: i64 = 5;
+
+/// Why something should be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Nobody knows what became of a step; a person must say.
+    NeedsAttention,
+    /// A step waits for a person's answer, and less than a fifth of the time is left.
+    ApprovalExpiring,
+    /// No registered agent could ever take a ready step.
+    NoCapableAgent,
+    /// Several agents lost the same step.
+    LeaseLostTwice,
+    /// At this pace the operation does not make its deadline.
+    DeadlineAtRisk,
+    /// More attempts fail than steps complete.
+    RetryStorm,
+}
+
+impl Kind {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NeedsAttention => "needs_attention",
+            Self::ApprovalExpiring => "approval_expiring",
+            Self::NoCapableAgent => "no_capable_agent",
+            Self::LeaseLostTwice => "lease_lost_twice",
+            Self::DeadlineAtRisk => "deadline_at_risk",
+            Self::RetryStorm => "retry_storm",
+        }
+    }
+}
+
+/// Something to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// Why.
+    pub kind: Kind,
+    /// Which operation, unless it is about all.
+    pub operation: Option<OperationId>,
+    /// Which step, if it is about one.
+    pub step: Option<u32>,
+    /// A sentence that says what to do.
+    pub detail: String,
+}
+
+/// At most `max` concerns of this moment; each kind at most once per operation.
+#[must_use]
+pub fn concerns(views: &Views, now: Timestamp, max: usize) -> Vec<Concern> {
+    let mut look = Look { views, now, capable: HashMap::new() };
+    let mut found: Vec<Concern> = retry_storm(views, now).into_iter().collect();
+    for id in views.operations.open().iter().take(EXAMINED_MAX) {
+        if found.len() >= max {
+            break;
+        }
+        if let Some(row) = views.operations.get(id)
+            && let Some(run) = row.open_run()
+        {
+            found.extend(look.at(id, row, run));
+        }
+    }
+    found.truncate(max);
+    found
+}
+
+fn retry_storm(views: &Views, now: Timestamp) -> Option<Concern> {
+    let minutes = || views.dashboard.last_minutes(now, STORM_MINUTES);
+    let retries: u64 = minutes().map(|minute| minute.retries).sum();
+    let steps: u64 = minutes().map(|minute| minute.steps).sum();
+    let detail = format!(
+        "{retries} attempts were scheduled again in {STORM_MINUTES} minutes and {steps} steps completed: \
+         look at what they fail with."
+    );
+    let storm = retries >= STORM_RETRIES && retries > steps;
+    storm.then_some(Concern { kind: Kind::RetryStorm, operation: None, step: None, detail })
+}
+
+struct Look<'v> {
+    views: &'v Views,
+    now: Timestamp,
+    /// Whether anybody could take what such a step asks for.
+    capable: HashMap<(&'v [AgentId], Option<&'v AgentId>, &'v Requirements), bool>,
+}
+
+impl<'v> Look<'v> {
+    fn at(&mut self, id: &OperationId, row: &'v Row, run: &'v Run) -> impl Iterator<Item = Concern> {
+        let found = [
+            self.with_people(run, Kind::NeedsAttention),
+            self.with_people(run, Kind::ApprovalExpiring),
+            self.no_capable_agent(row, run),
+            lost_twice(run),
+            self.deadline_at_risk(row),
+        ];
+        let id = id.clone();
+        found.into_iter().flatten().map(move |(kind, step, detail)| Concern {
+            kind,
+            operation: Some(id.clone()),
+            step,
+            detail,
+        })
+    }
+
+    fn with_people(&self, run: &Run, kind: Kind) -> Option<(Kind, Option<u32>, String)> {
+        let position = run.with_people.iter().find(|at| match &run.steps[**at].status {
+            StepStatus::NeedsAttention => kind == Kind::NeedsAttention,
+            StepStatus::AwaitingApproval { until, timeout_ms } => {
+                kind == Kind::ApprovalExpiring && until.ms_since(self.now) < timeout_ms / 5
+            }
+            _ => false,
+        })?;
+        let step = run.skeleton.steps[*position].step;
+        let detail = match kind {
+            Kind::NeedsAttention => format!("Find out what became of step {step} and resolve it."),
+            _ => format!("Approve or reject step {step} before the time for an answer is over."),
+        };
+        Some((kind, Some(step), detail))
+    }
+
+    fn no_capable_agent(&mut self, row: &'v Row, run: &'v Run) -> Option<(Kind, Option<u32>, String)> {
+        let mut ready = run.ready.iter().take(READY_MAX).map(|at| &run.skeleton.steps[*at]);
+        let step = ready.find(|step| !step.asks_a_person() && !self.anybody_could(row, step))?.step;
+        let detail = format!("No registered agent can take step {step}: register one that can.");
+        Some((Kind::NoCapableAgent, Some(step), detail))
+    }
+
+    fn anybody_could(&mut self, row: &'v Row, step: &'v StepDefinition) -> bool {
+        let (agent, among, requires) = (step.agent.as_ref(), row.agents.as_slice(), &step.requires);
+        let mut agents = self.views.agents.iter();
+        let mut anybody = || agents.any(|(id, row)| fits(agent, among, requires, id, &row.agent.profile));
+        *self.capable.entry((among, agent, requires)).or_insert_with(&mut anybody)
+    }
+
+    /// Its progress so far, carried on at the same pace, ends after the deadline.
+    fn deadline_at_risk(&self, row: &Row) -> Option<(Kind, Option<u32>, String)> {
+        let (began, deadline) = (row.started_at?, row.deadline?);
+        let (whole, gone) = (deadline.ms_since(began), self.now.ms_since(began));
+        let late = u128::from(gone) * 100 > u128::from(whole) * u128::from(row.progress);
+        let early = u128::from(gone) * 100 < u128::from(whole) * u128::from(EARLY_PERCENT);
+        let detail = format!("At {} % it will hardly make its deadline, {deadline}.", row.progress);
+        (late && !early).then_some((Kind::DeadlineAtRisk, None, detail))
+    }
+}
+
+fn lost_twice(run: &Run) -> Option<(Kind, Option<u32>, String)> {
+    let open = run.ready.iter().chain(&run.held).chain(&run.backing_off);
+    let position = *open.into_iter().find(|at| run.steps[**at].losses >= LOSSES)?;
+    let (step, losses) = (run.skeleton.steps[position].step, run.steps[position].losses);
+    let detail = format!("{losses} agents lost step {step}: see its attempts.");
+    Some((Kind::LeaseLostTwice, Some(step), detail))
+}

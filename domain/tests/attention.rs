@@ -1,0 +1,106 @@
+//! What people should look at, and what they need not.
+#![allow(clippy::unwrap_used)] // A helper of a test fails as the test does.
+
+mod support;
+
+use domain::Timestamp;
+use domain::operation::StepWish;
+use domain::operation::definition::Definition;
+use domain::views::Views;
+use domain::views::attention::{Kind, concerns};
+use serde_json::json;
+use support::crew::crew;
+use support::{Flow, approval, complete, definition, lose, step, with, write};
+
+/// The views of one operation and of Ada, who knows Rust.
+fn views(flow: &Flow) -> Views {
+    let mut views = Views::default();
+    let ada = crew(1);
+    for (revision, (event, at)) in (1..).zip(&ada.history) {
+        views.apply_agent(&ada.id, event, revision, *at);
+    }
+    for (revision, (event, at)) in (1..).zip(&flow.scenario.history) {
+        views.apply_operation(&flow.scenario.id, event, revision, *at);
+    }
+    views
+}
+
+fn kinds(flow: &Flow) -> Vec<Kind> {
+    concerns(&views(flow), flow.scenario.now, 100).into_iter().map(|concern| concern.kind).collect()
+}
+
+#[test]
+fn what_goes_well_concerns_nobody() {
+    let mut flow = Flow::of(definition(vec![step(1, &[]), step(2, &[1])]));
+    assert_eq!(kinds(&flow), []);
+    flow.begin(1);
+    flow.wish(1, lose("lease_expired")).unwrap();
+    assert_eq!(kinds(&flow), []);
+}
+
+#[test]
+fn a_step_that_nobody_could_ever_take_concerns_people() {
+    let needy =
+        |capability: &str| with(step(1, &[]), |step| step.requires.capabilities = vec![capability.into()]);
+    assert_eq!(kinds(&Flow::of(definition(vec![needy("cobol")]))), [Kind::NoCapableAgent]);
+    assert_eq!(kinds(&Flow::of(definition(vec![needy("rust")]))), []);
+    let bobs = with(step(1, &[]), |step| step.agent = Some(support::agent("bob")));
+    assert_eq!(kinds(&Flow::of(definition(vec![bobs]))), [Kind::NoCapableAgent]);
+}
+
+#[test]
+fn a_step_that_two_agents_lost_concerns_people_until_it_is_settled() {
+    let mut flow = Flow::of(definition(vec![step(1, &[]), step(2, &[])]));
+    for _ in 0..2 {
+        flow.begin(1);
+        flow.wish(1, lose("lease_expired")).unwrap();
+        flow.wait(60_000);
+    }
+    assert_eq!(kinds(&flow), [Kind::LeaseLostTwice]);
+    flow.done(1, json!(1));
+    assert_eq!(kinds(&flow), []);
+}
+
+#[test]
+fn what_waits_for_people_concerns_them_in_time() {
+    let mut flow = Flow::of(definition(vec![approval(1, &[]), write(2, &[])]));
+    assert_eq!(kinds(&flow), []);
+    flow.wait(50_000);
+    assert_eq!(kinds(&flow), [Kind::ApprovalExpiring]);
+    flow.begin(2);
+    flow.wish(2, lose("lease_expired")).unwrap();
+    let found = concerns(&views(&flow), flow.scenario.now, 100);
+    assert_eq!((found[0].kind, found[0].step), (Kind::NeedsAttention, Some(2)));
+    assert_eq!(concerns(&views(&flow), flow.scenario.now, 1).len(), 1);
+}
+
+#[test]
+fn a_pace_that_misses_the_deadline_concerns_people() {
+    let deadline = Timestamp::from_micros(1_700_000_000_000_000).plus_ms(100_000);
+    let asked = definition(vec![step(1, &[]), step(2, &[])]);
+    let mut flow = Flow::of(Definition { deadline: Some(deadline), ..asked });
+    flow.wait(19_000);
+    assert_eq!(kinds(&flow), []);
+    flow.wait(2_000);
+    assert_eq!(kinds(&flow), [Kind::DeadlineAtRisk]);
+    flow.done(1, json!(1));
+    assert_eq!(kinds(&flow), []);
+    flow.wait(30_000);
+    assert_eq!(kinds(&flow), [Kind::DeadlineAtRisk]);
+}
+
+#[test]
+fn more_failures_than_completions_are_a_storm() {
+    let steps = (1..=20).map(|number| step(number, &[])).collect();
+    let mut flow = Flow::of(definition(steps));
+    for number in 1..=20 {
+        flow.begin(number);
+        flow.wish(number, support::fail("flaky")).unwrap();
+    }
+    assert_eq!(kinds(&flow), [Kind::RetryStorm]);
+    flow.wait(10 * 60_000);
+    assert_eq!(kinds(&flow), []);
+    flow.offer(1, "ada").unwrap();
+    flow.wish(1, StepWish::Acknowledge).unwrap();
+    flow.wish(1, complete(json!(1))).unwrap();
+}
