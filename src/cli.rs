@@ -12,6 +12,7 @@ mod exit;
 mod follow;
 mod op;
 mod output;
+mod pool;
 mod review;
 mod serve;
 mod settings_flags;
@@ -52,6 +53,9 @@ enum Command {
     /// Lists, shows, registers and removes agents
     #[command(subcommand)]
     Agent(agent::AgentCommand),
+    /// Shows the pools of workers that the server keeps
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Turns any command into an agent
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
@@ -97,6 +101,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Op(command) => op::run(command).await,
         Command::Agent(command) => agent::run(command).await,
+        Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
         Command::Config(command) => config::run(&command),

@@ -5,6 +5,7 @@ mod agents;
 mod error;
 mod leases;
 mod operations;
+mod pools;
 mod tail;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@ pub mod bounds;
 pub mod ids;
 pub mod json;
 pub mod operation;
+pub mod pool;
 #[cfg(feature = "testing")]
 pub mod scenario;
 pub mod system;

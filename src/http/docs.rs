@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
-use super::{agents, events, health, leases, metrics, operations, platforms, steps};
+use super::{agents, events, health, leases, metrics, operations, platforms, pools, steps};
 
 /// The document.
 #[derive(OpenApi)]
@@ -51,6 +51,7 @@ use super::{agents, events, health, leases, metrics, operations, platforms, step
         leases::complete,
         leases::fail,
         leases::release,
+        pools::list,
         platforms::list,
         platforms::get,
         events::list,
