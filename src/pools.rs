@@ -103,7 +103,8 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Begins to keep the pools of a server that takes requests at this address. Workers end with this thread.
+    /// Begins to keep the pools of a server that takes requests at this address. Workers end with this
+    /// thread.
     ///
     /// # Errors
     /// When this program does not find itself.

@@ -1,4 +1,4 @@
-//! Pools of workers as a black box: they follow the queue, say why, replace who dies, and leave nobody behind.
+//! Pools of workers as a black box: they follow the queue, say why, replace who dies, and leave nobody.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
@@ -124,8 +124,14 @@ async fn a_pool_without_a_minimum_starts_for_a_step_and_ends_after_it() {
     let photon = Photon::configured(&pool(options, "echo 1")).await;
     photon.until(POOLS, |pools| pools[0]["wanted"] == 0).await;
     assert_eq!(scaled(&photon).await, Vec::<Value>::new());
-    let other = photon.operation(json!([step(1, "elsewhere", &[], json!({}))])).await;
-    until_completed(&photon, &other).await;
+    let elsewhere = json!({"capabilities": ["other"]});
+    let mut other = step(1, "work", &[], json!({}));
+    other["requires"] = elsewhere;
+    photon.operation(json!([other])).await;
+    let whatever = photon.operation(json!([step(1, "work", &[], json!({}))])).await;
+    until_completed(&photon, &whatever).await;
+    // What none of its workers can take is still ready, and does not count.
+    photon.until(POOLS, |pools| pools[0]["queue"]["readySteps"] == 0).await;
     let id = submit(&photon, 1).await;
     until_completed(&photon, &id).await;
     photon.until(POOLS, |pools| pools[0]["actual"] == 0 && pools[0]["workers"]["leaving"] == 0).await;

@@ -1,5 +1,5 @@
-//! No process of a step outlives it: more than 200 runs of commands whose children ignore every polite signal,
-//! ended in every way a run can end. Looks for survivors by a mark in their environment.
+//! No process of a step outlives it: more than 200 runs of commands whose children ignore every polite
+//! signal, ended in every way a run can end. Looks for survivors by a mark in their environment.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
@@ -23,12 +23,12 @@ const AT_ONCE: usize = WORKERS * SLOTS;
 /// Processes of one run that shall be gone, beside the tether: the shell and five `sleep`.
 const PROCESSES: usize = 6;
 
-/// So many starts at once can keep a worker from its heartbeat, and an agent that falls silent would lose its
-/// steps before they end as they should; a cancel is heard with the next one.
+/// So many starts at once can keep a worker from its heartbeat, and an agent that falls silent would lose
+/// its steps before they end as they should; a cancel is heard with the next one.
 const HEARTBEAT: &str = "3s";
 
-/// A command that ends as its inputs say. Before that it starts a child, two grandchildren whose parent stays,
-/// and one whose parent has gone; all of them ignore what can be ignored, and hold the output open.
+/// A command that ends as its inputs say. Before that it starts a child, two grandchildren whose parent
+/// stays, and one whose parent has gone; all of them ignore what can be ignored, and hold the output open.
 const COMMAND: &str = r#"
 trap '' TERM HUP INT USR1 USR2 PIPE
 input=$(cat)
@@ -39,6 +39,7 @@ case "$input" in
     *'"end":"completed"'*) echo '"done"'; exit 0 ;;
     *'"end":"failed"'*) echo 'no luck' >&2; exit 3 ;;
     *'"end":"killed"'*) kill -9 $$ ;;
+    *'"end":"untied"'*) kill -9 $PPID; sleep 300 ;;
     *'"end":"flood"'*) yes >&2 & yes ;;
 esac
 sleep 300
@@ -150,8 +151,14 @@ async fn ended(photon: &Photon, id: &str) -> BTreeSet<String> {
 async fn no_process_is_left_after_two_hundred_runs_however_they_end() {
     let photon = Photon::start().await;
     let mut crew = Crew::start(&photon);
-    let of_itself =
-        [("completed", "none"), ("failed", "exit_3"), ("killed", "exit_137"), ("flood", "too_large")];
+    let of_itself = [
+        ("completed", "none"),
+        ("failed", "exit_3"),
+        ("killed", "exit_137"),
+        // What stands between the worker and the command is gone, and the command is not.
+        ("untied", "signal_9"),
+        ("flood", "too_large"),
+    ];
     for (end, code) in of_itself {
         let id = submit(&photon, AT_ONCE, end, 60_000).await;
         assert_eq!(ended(&photon, &id).await, BTreeSet::from([code.to_owned()]), "{end}");

@@ -1,9 +1,9 @@
 //! How many workers a pool should have, and why. Pure: it is told what was seen and what time it is, and
 //! knows neither processes nor steps.
 //!
-//! *Queue time* is how long the ready steps take to begin when nothing else comes: ready steps × service time
-//! ÷ slots of all workers. Before any step was measured, one is taken to last exactly as long as the target,
-//! so that there are as many slots as ready steps.
+//! *Queue time* is how long the ready steps take to begin when nothing else comes: ready steps × service
+//! time ÷ slots of all workers. Before any step was measured, one is taken to last exactly as long as the
+//! target, so that there are as many slots as ready steps.
 
 use std::collections::VecDeque;
 
@@ -124,8 +124,8 @@ impl Scaler {
     /// Takes in one look. Says why when the wanted number changed.
     ///
     /// It grows at once. It falls by one a look, and only to the most that was needed in the last idle time.
-    /// If it is needed again so soon that more patience would have kept it, the idle time is twice as long from
-    /// then on, up to eight times; after a longer pause half as long.
+    /// If it is needed again so soon that more patience would have kept it, the idle time is twice as long
+    /// from then on, up to eight times; after a longer pause half as long.
     pub fn look(&mut self, policy: &Policy, seen: &Seen, now: Timestamp) -> Option<ScalingReason> {
         let (needed, reason) = need(policy, seen);
         let since = *self.since.get_or_insert(now);
@@ -134,7 +134,8 @@ impl Scaler {
         if needed > self.wanted {
             self.wanted = needed;
             if let Some(lowered_at) = self.lowered_at.take() {
-                let too_early = now.ms_since(lowered_at) < policy.idle_ms.saturating_mul(PATIENCE_MAX.into());
+                let longest_ms = policy.idle_ms.saturating_mul(PATIENCE_MAX.into());
+                let too_early = now.ms_since(lowered_at) < longest_ms;
                 let changed = if too_early { self.patience * 2 } else { self.patience / 2 };
                 self.patience = changed.clamp(1, PATIENCE_MAX);
             }
@@ -213,6 +214,13 @@ impl Backoff {
         }
     }
 
+    /// A worker that started at `start` took steps, and ended because it was asked to: no series goes on.
+    pub fn ended_well(&mut self, start: Timestamp) {
+        if start >= self.failed_at {
+            *self = Self::default();
+        }
+    }
+
     /// How many of these may start now: all, none, or one that shows whether it lives.
     #[must_use]
     pub fn allows(&self, missing: u32, starting: u32, now: Timestamp) -> u32 {
@@ -243,9 +251,8 @@ pub fn sentence(reason: ScalingReason, policy: &Policy, seen: &Seen) -> String {
             None => format!("{ready} steps are ready, and no worker is there."),
             Some(queue_ms) => {
                 let queue = seconds(queue_ms);
-                format!(
-                    "{ready} ready steps need {queue} to begin with {workers} workers; the target is {target}."
-                )
+                let need = format!("{ready} ready steps need {queue} to begin with {workers} workers");
+                format!("{need}; the target is {target}.")
             }
         },
         ScalingReason::Overdue => {

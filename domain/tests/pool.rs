@@ -184,8 +184,13 @@ fn workers_that_end_by_themselves_are_held_back_longer_each_time_until_one_lives
     assert_eq!(backoff.failures(), 9);
     backoff.lives(at(0), at(now + 10_000));
     assert_eq!(backoff.failures(), 9, "an older worker proves nothing");
+    let mut other = backoff;
     backoff.lives(at(now), at(now + 10_000));
     assert_eq!(backoff, Backoff::default());
+    other.ended_well(at(0));
+    assert_eq!(other.failures(), 9);
+    other.ended_well(at(now));
+    assert_eq!(other, Backoff::default());
 }
 
 prop_compose! {
@@ -227,7 +232,8 @@ proptest! {
 
     #[test]
     fn more_ready_steps_never_make_it_smaller(
-        policy in policies(), history in proptest::collection::vec(looks(), 0..20), seen in looks(), more in 0_u64..500,
+        policy in policies(), history in proptest::collection::vec(looks(), 0..20), seen in looks(),
+        more in 0_u64..500,
     ) {
         let mut scaler = Scaler::default();
         for (number, seen) in history.iter().enumerate() {
@@ -257,7 +263,7 @@ proptest! {
             }
             pool.arrive(1);
             // Gaps of half and of one and a half, in no order that repeats soon.
-            let odd = uneven && (number * number / 3) % 2 == 0;
+            let odd = uneven && (number * number / 3).is_multiple_of(2);
             let gap = if !uneven { gap_ms } else if odd { gap_ms / 2 } else { gap_ms * 3 / 2 };
             pool.pass(gap.next_multiple_of(50));
             number += 1;

@@ -139,6 +139,11 @@ impl Crew {
         let last_words = join_all(gone.iter_mut().map(|(worker, _)| worker.silent()));
         // Whatever holds the pipe of one that has gone, nobody waits for it.
         let _ = timeout(LAST_WORDS_MAX, last_words).await;
+        for (worker, status) in &gone {
+            if worker.asked && worker.worked && status.success() {
+                self.backoff.ended_well(worker.started_at);
+            }
+        }
         let unasked: Vec<String> = gone
             .iter()
             .filter(|(worker, _)| !worker.asked)
@@ -219,27 +224,26 @@ impl Crew {
     fn dismiss_surplus(&mut self, core: &Arc<Core>) {
         let there = self.at(Stage::Working) + self.at(Stage::Starting);
         let surplus = there.saturating_sub(self.scaler.wanted());
-        let (idle, starting) = (|worker: &Worker| worker.held == 0, Stage::Starting);
-        let rank = |worker: &Worker| match worker.stage {
-            Stage::Working if idle(worker) => Some(0),
-            stage if stage == starting => Some(1),
-            _ => None,
-        };
-        let mut free: Vec<(u8, u32)> = self
+        let idle = |worker: &&mut Worker| worker.stage == Stage::Working && worker.held == 0;
+        // The highest numbers first, so that the same agents come back.
+        let leaving: Vec<AgentId> = self
             .workers
-            .iter()
-            .filter_map(|(number, worker)| Some((rank(worker)?, u32::MAX - number)))
+            .values_mut()
+            .rev()
+            .filter(idle)
+            .take(surplus as usize)
+            .map(|worker| {
+                worker.ask_to_leave();
+                worker.agent.clone()
+            })
             .collect();
-        free.sort_unstable();
-        for (rank, number) in free.into_iter().take(surplus as usize) {
-            let Some(worker) = self.workers.get_mut(&(u32::MAX - number)) else { continue };
+        let starting = |worker: &&mut Worker| worker.stage == Stage::Starting;
+        let rest = (surplus as usize).saturating_sub(leaving.len());
+        for worker in self.workers.values_mut().rev().filter(starting).take(rest) {
             worker.ask_to_leave();
-            if rank == 1 {
-                worker.terminate();
-            } else {
-                drain(core, worker.agent.clone());
-            }
+            worker.terminate();
         }
+        leaving.into_iter().for_each(|agent| drain(core, agent));
     }
 
     fn tell(

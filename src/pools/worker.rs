@@ -48,6 +48,8 @@ pub(super) struct Worker {
     pub(super) held: u64,
     /// Whether its end is wished for.
     pub(super) asked: bool,
+    /// Whether it was ever there for steps.
+    pub(super) worked: bool,
     pub(super) started_at: Timestamp,
     /// The incarnation that its agent had before it.
     before: u64,
@@ -87,6 +89,7 @@ impl Launch {
             stage: Stage::Starting,
             held: 0,
             asked: false,
+            worked: false,
             started_at: now,
             before,
             since: Instant::now(),
@@ -145,6 +148,7 @@ impl Worker {
     }
 
     fn enter(&mut self, stage: Stage) {
+        self.worked |= stage == Stage::Working;
         (self.stage, self.since) = (stage, Instant::now());
     }
 

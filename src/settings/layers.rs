@@ -67,8 +67,9 @@ fn flatten(
     }
 }
 
-/// The line of each `key =` under its `[section]`, and of each `[[table]]`, which counts from 0. The parser keeps no places, so this looks for them again;
-/// where it is fooled, by a text of several lines say, a message lacks its line and nothing else.
+/// The line of each `key =` under its `[section]`, and of each `[[table]]`, counted from 0. The parser keeps
+/// no places, so this looks for them again; where it is fooled, by a text of several lines say, a message
+/// lacks its line and nothing else.
 fn lines_of(text: &str) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     let mut section = String::new();
