@@ -29,10 +29,14 @@ use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::monitor::{Monitor, Watched};
+use crate::pools::{Board, Pools};
 use crate::settings::Settings;
 
 /// What may wait in a connection for its reader, beyond one turn of a stream.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
+
+/// What workers of pools may take of the time that a stop has; the rest is for requests.
+const POOLS_SHARE: f32 = 0.8;
 
 /// A bug.
 pub const EXIT_BUG: i32 = 70;
@@ -96,6 +100,8 @@ pub struct Server {
     handle: ServerHandle,
     /// Since the server is ready.
     monitor: OnceLock<Monitor>,
+    /// Since then too, when there are any.
+    pools: OnceLock<Pools>,
     drain: Duration,
 }
 
@@ -125,6 +131,7 @@ impl Server {
             state: Arc::clone(&state),
             metrics,
             watched: Watched::default(),
+            pools: Arc::new(Board::of(&settings.pools)),
             started: Instant::now(),
             max_agents: settings.limits.max_agents,
             disk: Some(health::Disk { folder, low_water_bytes }),
@@ -144,6 +151,7 @@ impl Server {
             address,
             handle,
             monitor: OnceLock::new(),
+            pools: OnceLock::new(),
             drain: Duration::from_millis(settings.server.shutdown_timeout_ms),
         };
         if let Err(fault) = core.catch_up().await {
@@ -159,7 +167,22 @@ impl Server {
             .monitor
             .get_or_init(|| Monitor::start(server.api.clone(), settings.monitoring.clone(), on_sample));
         tracing::info!(address = %server.address, "ready");
+        if let Err(fault) = server.keep_pools(settings) {
+            server.stop().await;
+            return Err(fault);
+        }
         Ok(server)
+    }
+
+    fn keep_pools(&self, settings: &Settings) -> Result<(), StartError> {
+        if settings.pools.is_empty() {
+            return Ok(());
+        }
+        let (core, board) = (Arc::clone(&self.api.core), Arc::clone(&self.api.pools));
+        let pools = Pools::start(core, board, &settings.pools, self.address);
+        let pools = pools.map_err(|fault| StartError::Bug(format!("this program is not found: {fault}")))?;
+        self.pools.get_or_init(|| pools);
+        Ok(())
     }
 
     /// Where it listens.
@@ -185,11 +208,19 @@ impl Server {
         }
     }
 
-    /// Not ready, claims answered empty, requests finished, the log synced.
+    /// The pools' workers sent home, not ready, claims answered empty, requests finished, the log synced.
     pub async fn stop(&self) {
+        let begun = Instant::now();
+        if let Some(pools) = self.pools.get() {
+            // Before anything is refused: workers give back what they have.
+            pools.stop(self.drain.mul_f32(POOLS_SHARE)).await;
+        }
         self.api.state.enter(Phase::Draining);
         self.api.core.drain().await;
-        if tokio::time::timeout(self.drain, self.handle.stop(true)).await.is_err() {
+        if tokio::time::timeout(self.drain.saturating_sub(begun.elapsed()), self.handle.stop(true))
+            .await
+            .is_err()
+        {
             self.handle.stop(false).await;
         }
         if let Some(monitor) = self.monitor.get() {

@@ -13,6 +13,7 @@ mod follow;
 mod lane;
 mod op;
 mod output;
+mod pool;
 mod review;
 mod serve;
 mod settings_flags;
@@ -56,6 +57,9 @@ enum Command {
     /// Shows and opens the accounts that take no calls for now
     #[command(subcommand)]
     Lane(lane::LaneCommand),
+    /// Shows the pools of workers that the server keeps
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
     /// Turns any command into an agent
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
@@ -102,6 +106,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Op(command) => op::run(command).await,
         Command::Agent(command) => agent::run(command).await,
         Command::Lane(command) => lane::run(command).await,
+        Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
         Command::Config(command) => config::run(&command),

@@ -6,6 +6,7 @@ mod error;
 mod lanes;
 mod leases;
 mod operations;
+mod pools;
 mod tail;
 
 use std::time::Duration;

@@ -25,6 +25,7 @@ pub mod operation_view;
 pub mod operations;
 pub mod page;
 pub mod platforms;
+pub mod pools;
 pub mod query;
 pub mod reading;
 pub mod refusal;
@@ -42,6 +43,7 @@ use actix_web::web::ServiceConfig;
 use actors::Core;
 
 use crate::monitor::Watched;
+use crate::pools::Board;
 use guard::ServiceState;
 use intent::Turns;
 use metrics::Metrics;
@@ -66,6 +68,8 @@ pub struct Api {
     pub metrics: Metrics,
     /// What the monitor saw last.
     pub watched: Watched,
+    /// How the pools of workers stand.
+    pub pools: Arc<Board>,
     /// When the process began.
     pub started: Instant,
     /// Agents at most.
@@ -114,6 +118,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))
         .service(resource("/api/v1/lanes").get(lanes::list))
         .service(resource("/api/v1/lanes/{id}").delete(lanes::open))
+        .service(resource("/api/v1/pools").get(pools::list))
         .service(resource("/api/v1/platforms").get(platforms::list))
         .service(resource("/api/v1/platforms/{name}").get(platforms::get))
         .service(resource("/api/v1/events").get(events::list))

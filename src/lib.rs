@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client;
 pub mod http;
 pub mod monitor;
+pub mod pools;
 pub mod review;
 pub mod settings;
 pub mod telemetry;

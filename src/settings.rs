@@ -9,9 +9,11 @@ use thiserror::Error;
 
 mod environment;
 mod layers;
+mod pools;
 mod rules;
 
 pub use environment::Environment;
+pub use pools::Pool;
 
 /// The file with every default. The same text is read for the defaults, so that the two cannot differ.
 pub const DEFAULTS: &str = include_str!("../config.toml");
@@ -33,6 +35,8 @@ pub struct Settings {
     pub selection: Selection,
     pub auth: Auth,
     pub ssl: Ssl,
+    #[serde(skip)]
+    pub pools: Vec<Pool>,
     #[serde(skip)]
     explained: Vec<Explained>,
     #[serde(skip)]

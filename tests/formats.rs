@@ -264,6 +264,18 @@ fn system_samples() -> Vec<system::Event> {
             count: 42,
             detail: Some("http://evil.test".into()),
         }),
+        Event::PoolScaled(PoolScaled {
+            pool: "reviewers".into(),
+            from: 2,
+            to: 8,
+            wanted: 8,
+            reason: ScalingReason::Overdue,
+            detail: "A step has waited 9 s".into(),
+            ready_steps: 12,
+            oldest_wait_ms: 9_000,
+            service_ms: Some(1_500),
+            queue_ms: None,
+        }),
     ]
 }
 

@@ -220,6 +220,7 @@ stored!(system::Event, system::Event {
     HealthChanged => "system.health_changed", 1;
     Alert => "performance.alert", 1;
     Security => "security.event", 1;
+    PoolScaled => "pool.scaled", 1;
     ; without body:
     ; written no more:
     quarantined_1 <= "stream.quarantined", 1;

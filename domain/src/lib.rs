@@ -11,6 +11,7 @@ pub mod ids;
 pub mod json;
 pub mod lane;
 pub mod operation;
+pub mod pool;
 #[cfg(feature = "testing")]
 pub mod scenario;
 pub mod system;

@@ -18,6 +18,8 @@ pub enum Event {
     Alert(Alert),
     /// `security.event`
     Security(Security),
+    /// `pool.scaled`
+    PoolScaled(PoolScaled),
 }
 
 /// Body of `stream.quarantined`: its actor failed too often.
@@ -158,6 +160,79 @@ pub struct Security {
     pub detail: Option<String>,
 }
 
+/// Why the number of a pool's workers changed, or should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScalingReason {
+    /// The pool never has fewer.
+    Minimum,
+    /// The ready steps would wait longer than the target.
+    Queue,
+    /// A step has waited longer than the target although every worker has work.
+    Overdue,
+    /// Fewer were enough for the whole idle time.
+    Idle,
+    /// A worker ended though nobody asked it to.
+    WorkerEnded,
+    /// A worker is back in the place of one that ended.
+    WorkerReplaced,
+    /// The server stops.
+    Stopping,
+}
+
+impl ScalingReason {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Minimum,
+        Self::Queue,
+        Self::Overdue,
+        Self::Idle,
+        Self::WorkerEnded,
+        Self::WorkerReplaced,
+        Self::Stopping,
+    ];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minimum => "minimum",
+            Self::Queue => "queue",
+            Self::Overdue => "overdue",
+            Self::Idle => "idle",
+            Self::WorkerEnded => "worker_ended",
+            Self::WorkerReplaced => "worker_replaced",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Body of `pool.scaled`: a pool has another number of workers, or should have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolScaled {
+    /// Its name.
+    pub pool: String,
+    /// Workers before.
+    pub from: u32,
+    /// Workers after.
+    pub to: u32,
+    /// Workers that there should be.
+    pub wanted: u32,
+    /// Why.
+    pub reason: ScalingReason,
+    /// The same as a sentence, with its figures.
+    pub detail: String,
+    /// Steps that waited and that a worker of this pool could take.
+    pub ready_steps: u64,
+    /// How long the oldest of them had waited.
+    pub oldest_wait_ms: u64,
+    /// Mean time that a step took; none before the first.
+    pub service_ms: Option<u64>,
+    /// Queue time with the workers before; none when there were none.
+    pub queue_ms: Option<u64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +245,7 @@ mod tests {
     fn names_are_those_that_are_shown() {
         assert!(Metric::ALL.iter().all(|metric| shown(metric) == metric.name()));
         assert!(Offence::ALL.iter().all(|offence| shown(offence) == offence.name()));
+        assert!(ScalingReason::ALL.iter().all(|reason| shown(reason) == reason.name()));
         assert!([Health::Pass, Health::Warn, Health::Fail].iter().all(|state| shown(state) == state.name()));
     }
 }

@@ -9,7 +9,9 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
-use super::{agents, events, health, interventions, lanes, leases, metrics, operations, platforms, steps};
+use super::{
+    agents, events, health, interventions, lanes, leases, metrics, operations, platforms, pools, steps,
+};
 
 /// The document.
 #[derive(OpenApi)]
@@ -60,6 +62,7 @@ use super::{agents, events, health, interventions, lanes, leases, metrics, opera
         leases::release,
         lanes::list,
         lanes::open,
+        pools::list,
         platforms::list,
         platforms::get,
         events::list,

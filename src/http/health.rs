@@ -14,6 +14,7 @@ use super::envelope::Reply;
 use super::error::{ApiError, Code};
 use super::guard::Phase;
 use super::operations::Answer;
+use crate::pools::PoolStatus;
 
 /// Longest answer of the log to a health check.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -153,6 +154,10 @@ pub async fn examine(api: &Api) -> Examined {
     add("disk", begun, disk(api));
     let begun = Instant::now();
     add("actors", begun, actors(&api.core));
+    let pools = api.pools.pools();
+    if !pools.is_empty() {
+        add("pools", Instant::now(), of_pools(&pools));
+    }
     examined
 }
 
@@ -218,6 +223,19 @@ fn disk(api: &Api) -> (State, String) {
         }
         Some(free) => (State::Pass, format!("{free} bytes are free")),
     }
+}
+
+/// One worker that ended by itself is replaced; a second one in a row is worth a word.
+fn of_pools(pools: &[PoolStatus]) -> (State, String) {
+    let wanted: u32 = pools.iter().map(|status| status.wanted).sum();
+    let workers: u32 = pools.iter().map(|status| status.workers).sum();
+    let detail = format!("{workers} workers, {wanted} wanted");
+    let ill = pools.iter().filter(|status| status.failures > 1);
+    let names: Vec<&str> = ill.map(|status| status.pool.name.as_str()).take(5).collect();
+    if names.is_empty() {
+        return (State::Pass, detail);
+    }
+    (State::Warn, format!("{detail}; workers end by themselves in {}", names.join(", ")))
 }
 
 fn actors(core: &Core) -> (State, String) {

@@ -26,6 +26,7 @@ use super::error::ApiError;
 use super::guard::offences::OFFENCES_TOTAL;
 use super::latencies::Latencies;
 use super::operations::Answer;
+use super::pools::PoolGauges;
 use super::query::Parameters;
 use crate::monitor::{ALERT_RAISED, HEALTH_STATE};
 
@@ -57,6 +58,7 @@ pub struct Metrics {
     lost_notes: IntCounter,
     streams: IntGauge,
     told: IntCounter,
+    pools: PoolGauges,
 }
 
 impl Metrics {
@@ -95,6 +97,7 @@ impl Metrics {
             lost_notes: IntCounter::new(NOTES_LOST_TOTAL, "Facts about the system not recorded.")?,
             streams: gauge("photon_streams_open", "Streams of events that are open.")?,
             told: IntCounter::new("photon_stream_events_total", "Events told over streams.")?,
+            pools: PoolGauges::new()?,
             registry,
         };
         Offence::ALL.iter().for_each(|kind| metrics.offences.with_label_values(&[kind.name()]).reset());
@@ -107,7 +110,7 @@ impl Metrics {
     }
 
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![
+        let mut collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(self.requests.clone()),
             Box::new(self.durations.clone()),
             Box::new(self.panics.clone()),
@@ -128,7 +131,9 @@ impl Metrics {
             Box::new(self.lost_notes.clone()),
             Box::new(self.streams.clone()),
             Box::new(self.told.clone()),
-        ]
+        ];
+        collectors.extend(self.pools.collectors());
+        collectors
     }
 
     /// A handler failed with a bug.
@@ -174,6 +179,7 @@ impl Metrics {
             self.alerts.with_label_values(&[metric.name()]).set(i64::from(is_raised));
         }
         self.lost_notes.inc_by(api.core.system.lost().saturating_sub(self.lost_notes.get()));
+        self.pools.look(&api.pools);
         self.streams.set(whole(api.feed.open()));
         self.told.inc_by(api.feed.told().saturating_sub(self.told.get()));
     }

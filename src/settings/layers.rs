@@ -6,6 +6,7 @@ use std::path::Path;
 
 use config::{Config, File, FileFormat, Value, ValueKind};
 
+use super::pools::{self, Pool};
 use super::{Explained, Fault, Settings, SettingsError, Source, did_you_mean};
 
 /// Options whose values are never shown.
@@ -14,6 +15,9 @@ const SECRETS: &[&str] = &["auth.api_keys", "auth.admin_key"];
 /// The flat values of one file, with the line of each.
 pub(super) struct Layer {
     values: BTreeMap<String, (Value, usize)>,
+    /// What stands under `pool`, which is no option but a list of tables.
+    pools: Option<Value>,
+    lines: BTreeMap<String, usize>,
 }
 
 /// All layers, merged; the default of an option says of which kind it is.
@@ -21,22 +25,25 @@ pub(super) struct Stack {
     /// In the order of config.toml.
     keys: Vec<String>,
     values: BTreeMap<String, (Value, Source)>,
+    pools: Vec<Pool>,
+    explained_pools: Vec<Explained>,
 }
 
 /// Reads a TOML text.
 pub(super) fn read(text: &str, path: &Path) -> Result<Layer, Fault> {
     let parsed = Config::builder().add_source(File::from_str(text, FileFormat::Toml)).build();
     let table = parsed.and_then(Config::try_deserialize::<Value>).and_then(Value::into_table);
-    let table = table.map_err(|error| {
+    let mut table = table.map_err(|error| {
         let cause = error.to_string().trim_end().to_owned();
         Fault::Syntax { path: path.display().to_string(), cause }
     })?;
     let mut values = BTreeMap::new();
     let lines = lines_of(text);
+    let pools = table.remove("pool");
     for (key, value) in table {
         flatten(key, value, &lines, &mut values);
     }
-    Ok(Layer { values })
+    Ok(Layer { values, pools, lines })
 }
 
 fn flatten(
@@ -60,17 +67,25 @@ fn flatten(
     }
 }
 
-/// The line of each `key =` under its `[section]`. The parser keeps no places, so this looks for them again;
-/// where it is fooled, by a text of several lines say, a message lacks its line and nothing else.
+/// The line of each `key =` under its `[section]`, and of each `[[table]]`, counted from 0. The parser keeps
+/// no places, so this looks for them again; where it is fooled, by a text of several lines say, a message
+/// lacks its line and nothing else.
 fn lines_of(text: &str) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     let mut section = String::new();
+    let mut tables: BTreeMap<String, usize> = BTreeMap::new();
     let plain = |name: &str| {
         name.split('.').map(|part| part.trim().trim_matches(['"', '\''])).collect::<Vec<_>>().join(".")
     };
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
+        if let Some(header) = line.strip_prefix("[[") {
+            let name = plain(header.split(']').next().unwrap_or_default());
+            let count = tables.entry(name.clone()).or_default();
+            section = format!("{name}[{count}]");
+            *count += 1;
+            lines.insert(section.clone(), index + 1);
+        } else if let Some(header) = line.strip_prefix('[') {
             section = plain(header.split(']').next().unwrap_or_default());
         } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
             let name = plain(name);
@@ -88,10 +103,14 @@ impl Stack {
         by_line.sort();
         let keys = by_line.into_iter().map(|(_, key)| key).collect();
         let values = defaults.values.into_iter().map(|(key, (value, _))| (key, (value, Source::Default)));
-        Self { keys, values: values.collect() }
+        Self { keys, values: values.collect(), pools: Vec::new(), explained_pools: Vec::new() }
     }
 
     pub(super) fn add_file(&mut self, layer: Layer, path: &Path, faults: &mut Vec<Fault>) {
+        if let Some(pools) = layer.pools {
+            let read = pools::read(pools, path, &layer.lines, faults);
+            (self.pools, self.explained_pools) = (read.pools, read.explained);
+        }
         for (key, (value, line)) in layer.values {
             let source = Source::File(path.to_owned(), line);
             match self.kind_of(&key) {
@@ -161,7 +180,7 @@ impl Stack {
             };
             Some(Explained { key: key.clone(), value, source: source.clone() })
         };
-        self.keys.iter().filter_map(explained).collect()
+        self.keys.iter().filter_map(explained).chain(self.explained_pools.iter().cloned()).collect()
     }
 
     pub(super) fn into_settings(self) -> Result<Settings, SettingsError> {
@@ -171,7 +190,9 @@ impl Stack {
                 builder.set_override(&key, value).map_err(|error| Fault::Defaults(error.to_string()))?;
         }
         let settings = builder.build().and_then(Config::try_deserialize);
-        settings.map_err(|error| Fault::Defaults(error.to_string()).into())
+        let mut settings: Settings = settings.map_err(|error| Fault::Defaults(error.to_string()))?;
+        settings.pools = self.pools;
+        Ok(settings)
     }
 
     fn kind_of(&self, key: &str) -> Option<Kind> {
@@ -243,7 +264,7 @@ impl Kind {
     }
 }
 
-fn shown(value: &ValueKind) -> String {
+pub(super) fn shown(value: &ValueKind) -> String {
     match value {
         ValueKind::String(text) => format!("{text:?}"),
         ValueKind::Array(items) => {

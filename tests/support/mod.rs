@@ -277,6 +277,7 @@ fn spawn(port: u16, folder: &Path, config: &Path) -> Child {
         .env("PHOTON_PORT", port.to_string())
         .env("PHOTON_DATA_DIR", folder.join("data"))
         .env("PHOTON_CONFIG", config)
+        .current_dir(folder)
         .env("PHOTON_LOG_LEVEL", std::env::var("PHOTON_TEST_LOG").unwrap_or_else(|_| "error".into()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
