@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub mod checker;
 pub mod history;
 pub mod streams;
+pub mod workers;
 
 /// The events that the specification names.
 pub const SPECIFIED_EVENTS: [&str; 11] = [
