@@ -95,8 +95,17 @@ pub struct Execute<A: Durable> {
     pub reply: Reply<A>,
 }
 
+/// The answer to a command, and where the stream stood: what reads must show before it is passed on. A
+/// refusal and a repetition rest on events of others.
+pub struct Answer<A: Durable> {
+    /// What became of the command.
+    pub outcome: Result<Receipt<A>, DispatchError<A>>,
+    /// Position of the last event that it rests on.
+    pub rests_on: Position,
+}
+
 /// Where an answer goes.
-pub type Reply<A> = oneshot::Sender<Result<Receipt<A>, DispatchError<A>>>;
+pub type Reply<A> = oneshot::Sender<Answer<A>>;
 
 impl<A: Durable> Message for Execute<A> {
     type Result = ();
@@ -141,6 +150,8 @@ pub struct AggregateActor<A: Durable> {
     /// Shared with the receipts of those who asked for it.
     state: Option<Arc<A>>,
     version: Version,
+    /// Where the last event that the log has of it stands.
+    position: Position,
     waiting: VecDeque<Execute<A>>,
     in_flight: bool,
     conflicts: u32,
@@ -166,6 +177,7 @@ impl<A: Durable> AggregateActor<A> {
             phase: if new { Phase::Running } else { Phase::Loading },
             state: None,
             version: Version::NONE,
+            position: Position::default(),
             waiting: VecDeque::new(),
             in_flight: false,
             conflicts: 0,
@@ -190,13 +202,14 @@ impl<A: Durable> AggregateActor<A> {
         match outcome {
             Ok(recovered) => {
                 (self.state, self.version) = (recovered.state.map(Arc::new), recovered.version);
+                self.position = recovered.position;
                 self.phase = Phase::Running;
                 self.pump(ctx);
             }
             Err(fault) => {
                 tracing::error!(stream = %self.stream, fault = %fault, "stream cannot be read");
                 for waiting in self.waiting.drain(..) {
-                    let _ = waiting.reply.send(Err(DispatchError::Unreadable(fault.clone())));
+                    refuse(waiting, DispatchError::Unreadable(fault.clone()));
                 }
                 self.phase = Phase::Unreadable(fault);
             }
@@ -208,7 +221,7 @@ impl<A: Durable> AggregateActor<A> {
         while matches!(self.phase, Phase::Running) && !self.in_flight && !self.waiting.is_empty() {
             let batch = self.decide_waiting();
             if batch.events.is_empty() {
-                answer(batch.commands, batch.answers);
+                answer(batch.commands, batch.answers, self.position);
             } else {
                 self.append(batch, ctx);
             }
@@ -291,10 +304,11 @@ impl<A: Durable> AggregateActor<A> {
         match outcome {
             Ok(head) => {
                 self.conflicts = 0;
+                self.position = head.position;
                 for receipt in batch.answers.iter_mut().flatten() {
                     receipt.position = Some(head.position);
                 }
-                answer(batch.commands, batch.answers);
+                answer(batch.commands, batch.answers, head.position);
                 self.pump(ctx);
             }
             Err(AppendError::Conflict { actual }) if self.conflicts < CONFLICTS_MAX => {
@@ -307,7 +321,7 @@ impl<A: Durable> AggregateActor<A> {
             }
             Err(fault) => {
                 for execute in batch.commands {
-                    let _ = execute.reply.send(Err(dispatch_error(&fault)));
+                    refuse(execute, dispatch_error(&fault));
                 }
                 // What was folded ahead of the log is discarded: the log is asked what happened.
                 self.conflicts = 0;
@@ -318,11 +332,20 @@ impl<A: Durable> AggregateActor<A> {
     }
 }
 
-fn answer<A: Durable>(commands: Vec<Execute<A>>, answers: Vec<Result<Receipt<A>, DispatchError<A>>>) {
-    for (execute, answer) in commands.into_iter().zip(answers) {
+fn answer<A: Durable>(
+    commands: Vec<Execute<A>>,
+    answers: Vec<Result<Receipt<A>, DispatchError<A>>>,
+    rests_on: Position,
+) {
+    for (execute, outcome) in commands.into_iter().zip(answers) {
         // Whoever asked may be gone; what was done stays done.
-        let _ = execute.reply.send(answer);
+        let _ = execute.reply.send(Answer { outcome, rests_on });
     }
+}
+
+/// Answers that a command was not, or perhaps not, decided: that rests on nothing.
+fn refuse<A: Durable>(execute: Execute<A>, fault: DispatchError<A>) {
+    let _ = execute.reply.send(Answer { outcome: Err(fault), rests_on: Position::default() });
 }
 
 fn dispatch_error<A: Durable>(fault: &AppendError) -> DispatchError<A> {
@@ -351,9 +374,9 @@ impl<A: Durable> Handler<Execute<A>> for AggregateActor<A> {
 
     fn handle(&mut self, execute: Execute<A>, ctx: &mut Context<Self>) {
         if let Phase::Unreadable(fault) = &self.phase {
-            let _ = execute.reply.send(Err(DispatchError::Unreadable(fault.clone())));
+            refuse(execute, DispatchError::Unreadable(fault.clone()));
         } else if self.waiting.len() >= WAITING_MAX {
-            let _ = execute.reply.send(Err(DispatchError::Overloaded));
+            refuse(execute, DispatchError::Overloaded);
         } else {
             self.waiting.push_back(execute);
             self.pump(ctx);

@@ -9,11 +9,11 @@ use domain::Timestamp;
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
-use events::{StreamId, Version};
+use events::{Position, StreamId, Version};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::aggregate_actor::{DispatchError, Execute, Receipt, Surroundings};
+use crate::aggregate_actor::{Answer, DispatchError, Execute, Receipt, Surroundings};
 use crate::codec::{Durable, Metadata};
 use crate::directory::Directory;
 use crate::projections::Projected;
@@ -126,7 +126,8 @@ impl Gateway {
         self.lanes.rest_idle(now, idle_ms);
     }
 
-    /// Has a command carried out, and waits until the views show it.
+    /// Has a command carried out, and waits until the views show it. A refusal and a repetition wait too,
+    /// for what they rest on.
     ///
     /// # Errors
     /// Why it was not, or perhaps not, carried out.
@@ -135,14 +136,12 @@ impl Gateway {
         id: &A::Id,
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
-        let receipt = self.execute_unseen(id, order).await?;
-        if let Some(position) = receipt.position {
-            // It is done, but a read would not show it: the caller must not be told that it does.
-            if !self.projected.reached(position, DEADLINE).await {
-                return Err(DispatchError::OutcomeUnknown);
-            }
+        let Answer { outcome, rests_on } = self.put(id, order).await;
+        // When it is done and a read would not show it, the caller must not be told that it does.
+        if !self.projected.reached(rests_on, DEADLINE).await && outcome.is_ok() {
+            return Err(DispatchError::OutcomeUnknown);
         }
-        Ok(receipt)
+        outcome
     }
 
     /// The same without waiting for the views.
@@ -154,6 +153,16 @@ impl Gateway {
         id: &A::Id,
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
+        self.put(id, order).await.outcome
+    }
+
+    async fn put<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Answer<A> {
+        let answered = self.answered(id, order).await;
+        answered.unwrap_or_else(|fault| Answer { outcome: Err(fault), rests_on: Position::default() })
+    }
+
+    /// The actor's answer; an error when there is none.
+    async fn answered<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Result<Answer<A>, DispatchError<A>> {
         let Ok(_permit) = self.permits.try_acquire() else { return Err(DispatchError::Overloaded) };
         let deadline = Instant::now() + DEADLINE;
         let stream = stream_of::<A>(id);
@@ -164,7 +173,7 @@ impl Gateway {
         let execute = Execute { command, metadata, if_version, wants_state, reply };
         visit.address().try_send(execute).map_err(|_| DispatchError::Overloaded)?;
         match timeout_at(deadline, answer).await {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(answer)) => Ok(answer),
             // The actor ended with the command in its hands.
             Ok(Err(_)) => Err(DispatchError::Crashed),
             Err(_) => Err(DispatchError::OutcomeUnknown),

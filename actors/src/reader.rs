@@ -40,7 +40,11 @@ impl Reader {
         let stream = stream_of::<Operation>(id);
         let from = match self.kept.get(&stream, Version::new(revision)) {
             Some(kept) if kept.version.get() == revision => return Ok(Some(kept.state)),
-            Some(kept) => Recovered { state: Some((*kept.state).clone()), version: kept.version },
+            Some(kept) => Recovered {
+                state: Some((*kept.state).clone()),
+                version: kept.version,
+                ..Recovered::default()
+            },
             None => Recovered::default(),
         };
         let recovered = recover::<Operation>(&*self.log, &stream, from, Some(revision)).await?;

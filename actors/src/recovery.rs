@@ -2,7 +2,7 @@
 //! reads a stream in order to decide on it.
 
 use domain::{Aggregate, Timestamp};
-use events::{EventLog, ReadError, Since, StreamId, Version};
+use events::{EventLog, Position, ReadError, Since, StreamId, Version};
 use futures_util::StreamExt;
 use thiserror::Error;
 
@@ -36,11 +36,13 @@ pub struct Recovered<A> {
     pub state: Option<A>,
     /// How many events it was folded from.
     pub version: Version,
+    /// Where the last of those that were read stands in the whole log.
+    pub position: Position,
 }
 
 impl<A> Default for Recovered<A> {
     fn default() -> Self {
-        Self { state: None, version: Version::NONE }
+        Self { state: None, version: Version::NONE, position: Position::default() }
     }
 }
 
@@ -54,7 +56,7 @@ pub async fn recover<A: Durable>(
     from: Recovered<A>,
     to: Option<u64>,
 ) -> Result<Recovered<A>, RecoveryError> {
-    let Recovered { mut state, mut version } = from;
+    let Recovered { mut state, mut version, mut position } = from;
     let mut history = log.read(stream, Since::Version(version));
     while to.is_none_or(|to| version.get() < to)
         && let Some(recorded) = history.next().await
@@ -66,7 +68,7 @@ pub async fn recover<A: Durable>(
         }
         let event = A::decode(&recorded.name, recorded.schema, &recorded.body)?;
         state = <A as Aggregate>::evolve(state, &event, Timestamp::from_micros(recorded.time_us));
-        version = recorded.version;
+        (version, position) = (recorded.version, recorded.position);
     }
-    Ok(Recovered { state, version })
+    Ok(Recovered { state, version, position })
 }

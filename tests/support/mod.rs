@@ -13,8 +13,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod checker;
 pub mod history;
 pub mod streams;
+pub mod workers;
 
 /// The events that the specification names.
 pub const SPECIFIED_EVENTS: [&str; 11] = [
@@ -40,6 +42,7 @@ pub struct Photon {
     port: u16,
     folder: TempDir,
     config: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     client: Client,
 }
 
@@ -88,13 +91,18 @@ impl Photon {
 
     /// A server with this config.toml on a fresh folder.
     pub async fn configured(config: &str) -> Self {
+        Self::surrounded(config, Vec::new()).await
+    }
+
+    /// The same with these environment variables besides, in every life.
+    pub async fn surrounded(config: &str, environment: Vec<(String, String)>) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, config).unwrap();
         let port = free_port();
-        let child = spawn(port, folder.path(), &path);
+        let child = spawn(port, folder.path(), &path, &environment);
         let client = Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-        let mut photon = Self { child, port, folder, config: Some(path), client };
+        let mut photon = Self { child, port, folder, config: Some(path), environment, client };
         photon.ready().await;
         photon
     }
@@ -108,7 +116,7 @@ impl Photon {
     /// Starts a process on the same folder and port.
     pub async fn restart(&mut self) {
         let config = self.config.clone().unwrap();
-        self.child = spawn(self.port, self.folder.path(), &config);
+        self.child = spawn(self.port, self.folder.path(), &config, &self.environment);
         self.ready().await;
     }
 
@@ -271,13 +279,14 @@ impl Drop for Photon {
     }
 }
 
-fn spawn(port: u16, folder: &Path, config: &Path) -> Child {
+fn spawn(port: u16, folder: &Path, config: &Path, environment: &[(String, String)]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_photon"))
         .arg("serve")
         .env("PHOTON_PORT", port.to_string())
         .env("PHOTON_DATA_DIR", folder.join("data"))
         .env("PHOTON_CONFIG", config)
         .current_dir(folder)
+        .envs(environment.iter().cloned())
         .env("PHOTON_LOG_LEVEL", std::env::var("PHOTON_TEST_LOG").unwrap_or_else(|_| "error".into()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -53,12 +53,16 @@ pub fn id(number: u32) -> OperationId {
 }
 
 pub async fn core(log: Arc<dyn EventLog>) -> Arc<Core> {
+    core_with(log, Periods { idle_ms: 100, ..Periods::default() }).await
+}
+
+pub async fn core_with(log: Arc<dyn EventLog>, periods: Periods) -> Arc<Core> {
     let core = Core::start(CoreOptions {
         log,
         clock: Arc::new(SystemClock::start()),
         limits: domain::Limits::default(),
         platforms: BTreeMap::from([("worker".parse().unwrap(), PlatformRule::AnyAction)]),
-        periods: Periods { idle_ms: 100, ..Periods::default() },
+        periods,
         weights: domain::agent::selection::Weights::default(),
     });
     core.catch_up().await.unwrap();

@@ -1,0 +1,218 @@
+//! One step's way from offer to end, from its events alone: holders, grants and attempts.
+
+use serde_json::Value;
+
+use super::{Faults, Rule, Told, numbers};
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Completed,
+    Failed,
+    SkippedByCondition,
+    SkippedAfterFailure,
+    Cancelled,
+}
+
+#[derive(Debug)]
+struct Held {
+    agent: String,
+    lease: String,
+    running: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct StepRun {
+    number: u64,
+    pub(super) dependencies: Vec<u64>,
+    excused: bool,
+    most_attempts: u64,
+    pub(super) end: Option<End>,
+    pub(super) progress: u64,
+    grant: u64,
+    held: Option<Held>,
+    /// Attempts that failed or were lost.
+    spent: u64,
+    /// An attempt ended and nothing was said yet of what follows.
+    owes: bool,
+}
+
+impl StepRun {
+    pub(super) fn of(definition: &Value) -> Self {
+        Self {
+            number: definition["step"].as_u64().unwrap_or_default(),
+            dependencies: numbers(&definition["dependencies"]),
+            excused: definition["continueOnError"].as_bool().unwrap_or_default(),
+            most_attempts: definition["retry"]["maxAttempts"].as_u64().unwrap_or_default(),
+            end: None,
+            progress: 0,
+            grant: 0,
+            held: None,
+            spent: 0,
+            owes: false,
+        }
+    }
+
+    pub(super) fn satisfies(&self) -> bool {
+        match self.end {
+            Some(End::Completed | End::SkippedByCondition) => true,
+            Some(End::Failed) => self.excused,
+            _ => false,
+        }
+    }
+
+    /// Whether it ended so that its operation cannot complete.
+    pub(super) fn spoils(&self) -> bool {
+        self.end.is_some() && !self.satisfies()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(super) fn holds(&self, lease: &str) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease == lease)
+    }
+
+    pub(super) fn settle(&mut self, end: End, faults: &mut Faults) {
+        if let Some(before) = self.end.replace(end) {
+            faults.add(Rule::OneEnd, format!("step {} ends {end:?} after {before:?}", self.number));
+        }
+        self.held = None;
+        self.owes = false;
+        self.progress = 100;
+    }
+
+    /// False when the event is not known.
+    pub(super) fn take(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
+        let (number, kind) = (self.number, told.kind);
+        faults.require(Rule::OneEnd, self.end.is_none(), || format!("{kind} of step {number} after its end"));
+        match kind {
+            "step.reserved" => self.reserve(told, faults),
+            "step.offer_expired" => {
+                self.work(told, Some(false), faults);
+                self.held = None;
+            }
+            "step.released" => {
+                self.work(told, None, faults);
+                self.held = None;
+            }
+            "step.started" => {
+                self.work(told, Some(false), faults);
+                self.attempt(told, self.spent + 1, faults);
+                if let Some(held) = &mut self.held {
+                    held.running = true;
+                }
+            }
+            "step.progressed" => {
+                self.work(told, Some(true), faults);
+                self.progress = told.number("progress");
+            }
+            "step.checkpointed" => self.work(told, Some(true), faults),
+            "step.completed" => self.complete(told, faults),
+            "step.failed" => self.fail(told, faults),
+            "step.lease_lost" => {
+                self.work(told, Some(true), faults);
+                self.attempt(told, self.spent + 1, faults);
+                self.spend();
+            }
+            "step.retry_scheduled" => {
+                faults.require(Rule::Attempts, self.owes, || format!("step {number} retries without cause"));
+                self.attempt(told, self.spent + 1, faults);
+                self.owes = false;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn spend(&mut self) {
+        self.spent += 1;
+        self.owes = true;
+        self.held = None;
+    }
+
+    /// The event names this attempt, which the policy allows.
+    fn attempt(&self, told: &Told<'_>, wanted: u64, faults: &mut Faults) {
+        let (attempt, kind, most) = (told.number("attempt"), told.kind, self.most_attempts);
+        let right = attempt == wanted && attempt <= most;
+        let said =
+            || format!("{kind} of step {} says attempt {attempt}, not {wanted} of {most}", self.number);
+        faults.require(Rule::Attempts, right, said);
+    }
+
+    /// The event is of the newest grant, whose holder works as far as is said.
+    fn work(&self, told: &Told<'_>, running: Option<bool>, faults: &mut Faults) {
+        let (grant, kind, number) = (told.number("grant"), told.kind, self.number);
+        let newest = grant == self.grant;
+        faults.require(Rule::Grants, newest, || format!("{kind} of step {number} under grant {grant}"));
+        let Some(held) = &self.held else {
+            faults.add(Rule::Holders, format!("{kind} of step {number}, which nobody holds"));
+            return;
+        };
+        let fits = running.is_none_or(|running| running == held.running);
+        faults.require(Rule::Holders, fits, || format!("{kind} of step {number}: running {}", held.running));
+        let agent = told.data["agent"].as_str();
+        let same = agent.is_none_or(|agent| agent == held.agent);
+        faults.require(Rule::Holders, same, || {
+            format!("{kind} of step {number} by {agent:?}, not {}", held.agent)
+        });
+    }
+
+    fn reserve(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        let (number, grant, lease) = (self.number, told.number("grant"), told.text("leaseId"));
+        let said = || format!("step {number} is given to {} while {:?}", told.text("agent"), self.held);
+        faults.require(Rule::Holders, self.held.is_none(), said);
+        let named = lease.ends_with(&format!("_{number}_{grant}"));
+        let said = || format!("step {number} has grant {grant} after {}, as {lease}", self.grant);
+        faults.require(Rule::Grants, grant == self.grant + 1 && named, said);
+        faults.require(Rule::Attempts, !self.owes, || format!("step {number} is offered before its retry"));
+        self.attempt(told, self.spent + 1, faults);
+        (self.grant, self.progress) = (grant, 0);
+        self.held =
+            Some(Held { agent: told.text("agent").to_owned(), lease: lease.to_owned(), running: false });
+    }
+
+    /// By its holder, or late by who held the newest grant.
+    fn complete(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        let (number, attempt) = (self.number, told.number("attempt"));
+        if self.held.is_some() {
+            self.work(told, Some(true), faults);
+            self.attempt(told, self.spent + 1, faults);
+        } else {
+            let grant = told.number("grant");
+            let newest = grant == self.grant && grant > 0;
+            faults.require(Rule::Grants, newest, || format!("step {number} completed under grant {grant}"));
+            let made = (1..=self.most_attempts.min(self.spent + 1)).contains(&attempt);
+            faults.require(Rule::Attempts, made, || format!("step {number} completed by attempt {attempt}"));
+        }
+        self.settle(End::Completed, faults);
+    }
+
+    fn fail(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        let is_final = told.data["final"].as_bool().unwrap_or_default();
+        if self.held.is_some() {
+            self.work(told, Some(true), faults);
+            self.attempt(told, self.spent + 1, faults);
+            self.spend();
+        } else {
+            // The last word after a loss, or of a step that could not be offered.
+            let (number, attempt) = (self.number, told.number("attempt"));
+            let same = attempt == self.spent;
+            faults.require(Rule::Attempts, same, || format!("step {number} failed in attempt {attempt}"));
+            faults.require(Rule::Holders, is_final, || format!("step {number} failed in nobody's hands"));
+        }
+        if is_final {
+            self.settle(End::Failed, faults);
+        } else {
+            let left = self.spent < self.most_attempts;
+            let said = || format!("attempt {} of step {} was not its last", self.spent, self.number);
+            faults.require(Rule::Attempts, left, said);
+        }
+    }
+
+    pub(super) fn finish(&self, faults: &mut Faults) {
+        let said = || format!("nothing follows the last attempt of step {}", self.number);
+        faults.require(Rule::Attempts, !self.owes, said);
+    }
+}
