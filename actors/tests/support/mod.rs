@@ -1,6 +1,9 @@
 //! A core on a log in memory, and what tests of it do with it. Waits for conditions, never for a time.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod model;
+pub mod stage;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -140,6 +140,8 @@ pub struct StepRun {
     pub agent: Option<AgentId>,
     /// The last failure; boxed, since most steps have none.
     pub error: Option<Box<StepError>>,
+    /// When it last became ready.
+    pub ready_at: Option<Timestamp>,
     /// When the newest attempt began.
     pub started_at: Option<Timestamp>,
     /// When it was settled.
@@ -216,6 +218,7 @@ pub struct Run {
     /// Positions that failed for good and were not excused.
     pub failed: BTreeSet<usize>,
     progress_points: u64,
+    moved: Vec<usize>,
 }
 
 impl Run {
@@ -233,6 +236,7 @@ impl Run {
             checkpointed_at: None,
             agent: None,
             error: None,
+            ready_at: None,
             started_at: None,
             completed_at: None,
             held_from: Vec::new(),
@@ -247,6 +251,7 @@ impl Run {
             settled: 0,
             failed: BTreeSet::new(),
             progress_points: 0,
+            moved: Vec::new(),
         }
     }
 
@@ -270,10 +275,17 @@ impl Run {
         i64::from(100 - self.steps[position].progress.min(100))
     }
 
+    /// Positions of the steps that the last fact moved.
+    #[must_use]
+    pub fn moved(&self) -> &[usize] {
+        &self.moved
+    }
+
     /// Folds one fact.
     pub fn evolve(&mut self, event: &Event, at: Timestamp) {
+        self.moved = Vec::new();
         match event {
-            Event::Started => self.start(),
+            Event::Started => self.start(at),
             Event::Completed => self.status = Status::Completed,
             Event::Failed(_) => self.status = Status::Failed,
             Event::Cancelled(_) => self.status = Status::Cancelled,
@@ -297,9 +309,9 @@ impl Run {
                 let holder = Holder { agent, attempt: reserved.attempt, since: at };
                 self.progress_points -= u64::from(step.progress);
                 (step.progress, step.progressed_at) = (0, None);
-                self.stand(position, StepStatus::Reserved(holder));
+                self.stand(position, StepStatus::Reserved(holder), at);
             }
-            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready),
+            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready, at),
             Event::StepReleased(released) => {
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
@@ -307,14 +319,14 @@ impl Run {
                 if let StepStatus::Running(holder) = &step.status {
                     step.attempts = holder.attempt.saturating_sub(1);
                 }
-                self.stand(position, StepStatus::Ready);
+                self.stand(position, StepStatus::Ready, at);
             }
             Event::StepStarted(started) => {
                 step.attempts = started.attempt;
                 step.started_at = Some(at);
                 if let Some(agent) = step.agent.clone() {
                     let holder = Holder { agent, attempt: started.attempt, since: at };
-                    self.stand(position, StepStatus::Running(holder));
+                    self.stand(position, StepStatus::Running(holder), at);
                 }
             }
             Event::StepProgressed(progressed) => {
@@ -337,7 +349,7 @@ impl Run {
             }
             Event::StepRetryScheduled(retry) => {
                 let status = StepStatus::BackingOff { at: retry.at, delay_ms: retry.delay_ms };
-                self.stand(position, status);
+                self.stand(position, status, at);
             }
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
@@ -347,22 +359,26 @@ impl Run {
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, at: Timestamp) {
         self.status = Status::InProgress;
         for position in 0..self.steps.len() {
             if self.steps[position].unsatisfied == 0 && self.steps[position].status == StepStatus::Pending {
-                self.stand(position, StepStatus::Ready);
+                self.stand(position, StepStatus::Ready, at);
             }
         }
     }
 
     /// Moves a step to where it stands now, in the status and in the sets.
-    fn stand(&mut self, position: usize, status: StepStatus) {
+    fn stand(&mut self, position: usize, status: StepStatus, at: Timestamp) {
+        self.moved.push(position);
         self.ready.remove(&position);
         self.backing_off.remove(&position);
         self.held.remove(&position);
         match status {
-            StepStatus::Ready => _ = self.ready.insert(position),
+            StepStatus::Ready => {
+                self.ready.insert(position);
+                self.steps[position].ready_at = Some(at);
+            }
             StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
             StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
             _ => {}
@@ -395,19 +411,19 @@ impl Run {
         self.progress_points = self.progress_points.saturating_add_signed(self.points_left(position));
         self.steps[position].progress = 100;
         self.steps[position].completed_at = Some(at);
-        self.stand(position, status);
+        self.stand(position, status, at);
         if satisfies {
-            self.satisfy_dependents(position);
+            self.satisfy_dependents(position, at);
         }
     }
 
-    fn satisfy_dependents(&mut self, position: usize) {
+    fn satisfy_dependents(&mut self, position: usize, at: Timestamp) {
         let skeleton = Arc::clone(&self.skeleton);
         for dependent in &*skeleton.dependents[position] {
             let step = &mut self.steps[*dependent];
             step.unsatisfied = step.unsatisfied.saturating_sub(1);
             if step.unsatisfied == 0 && step.status == StepStatus::Pending {
-                self.stand(*dependent, StepStatus::Ready);
+                self.stand(*dependent, StepStatus::Ready, at);
             }
         }
     }
