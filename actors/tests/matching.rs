@@ -135,6 +135,20 @@ fn who_gave_a_step_back_is_kept_from_it_for_a_while_and_from_no_other() {
 }
 
 #[test]
+fn a_step_that_is_being_granted_is_offered_to_nobody_else_when_its_hold_ends() {
+    let mut stage = Stage::new().register("a", 5, &["x"]).register("b", 5, &["x"]).create(1, wide(1, "x"));
+    stage.claim(&agent("a"), Appetite::of(1, None));
+    let (a, pick) = stage.pass().remove(0);
+    stage.answer(&a, &pick, true);
+    stage.say(&pick.lease, StepWish::Release { reason: "busy".into() });
+    stage.claim(&agent("b"), Appetite::of(1, None));
+    assert_eq!(stage.pass().len(), 1);
+    stage.claim(&a, Appetite::of(1, None));
+    stage.wait(30_000);
+    assert!(stage.pass().is_empty());
+}
+
+#[test]
 fn the_older_step_goes_first_within_an_operation() {
     let mut definition = wide(3, "x");
     let mut workflow = definition.workflow.to_vec();

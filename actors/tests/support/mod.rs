@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod model;
+pub mod moves;
 pub mod stage;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,15 @@ pub fn id(number: u32) -> OperationId {
 }
 
 pub async fn core(log: Arc<dyn EventLog>) -> Arc<Core> {
+    core_within(log, domain::Limits::default()).await
+}
+
+pub async fn core_within(log: Arc<dyn EventLog>, limits: domain::Limits) -> Arc<Core> {
     let core = Core::start(CoreOptions {
         log,
         clock: Arc::new(SystemClock::start()),
-        limits: domain::Limits::default(),
-        platforms: BTreeMap::from([("worker".parse().unwrap(), PlatformRule::AnyAction)]),
+        limits,
+        platforms: ["worker", "human"].map(|name| (name.parse().unwrap(), PlatformRule::AnyAction)).into(),
         periods: Periods { idle_ms: 100, ..Periods::default() },
         weights: domain::agent::selection::Weights::default(),
     });

@@ -57,6 +57,11 @@ impl Model {
         }
     }
 
+    /// Whether somebody who waits could be given a step, whoever is to be served first.
+    pub fn any(scene: Scene<'_>, waiting: &BTreeMap<&AgentId, Appetite>) -> bool {
+        Self::default().next(scene, waiting, &[], u64::MAX).is_some()
+    }
+
     /// Matches until nothing is possible.
     pub fn pass(
         &mut self,
@@ -102,7 +107,7 @@ impl Model {
                 }
                 let risen = usize::try_from(scene.now.ms_since(since) / starvation_ms).unwrap();
                 let class = (row.priority as usize).saturating_sub(risen);
-                let rank = (class, self.turns[id], since, position);
+                let rank = (class, self.turns.get(id).copied().unwrap_or(0), since, position);
                 if best.as_ref().is_some_and(|(better, ..)| *better < rank) {
                     continue;
                 }
@@ -136,7 +141,7 @@ fn offered_since(scene: Scene<'_>, id: &OperationId, run: &Run, position: usize)
 }
 
 /// Everybody's chances for this step; none is ranked when nobody takes it.
-pub fn candidates(
+fn candidates(
     scene: Scene<'_>,
     row: &Row,
     run: &Run,
