@@ -19,6 +19,7 @@ use actors::ready::Scene;
 use domain::agent::{Agent, Command as AgentCommand};
 use domain::operation::{Command, Operation, StepWish};
 use domain::{AgentId, Json, LeaseId, Limits, OperationId};
+use events::faulty_log::{FaultyLog, Odds};
 use events::{EventLog, MemoryLog};
 use futures_util::future::join_all;
 use proptest::collection::vec;
@@ -31,13 +32,17 @@ use support::{core, core_within, definition, id};
 use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
 /// Random lives that are led.
-const LIVES: u8 = 40;
+const LIVES: u8 = 100;
 /// Moves of each.
 const MOVES: usize = 60;
 /// How long a step is kept from who gave it back, in these lives.
 const HOLD_MS: u64 = 40;
 /// What becomes possible within this time is waited for; longer waits of the random lives are not.
 const SOON_MS: u64 = 1_000;
+
+/// Most appends go well in these lives; the others refuse grants, or let them be carried out unheard.
+const ODDS: Odds =
+    Odds { lost_answer: 30, lost_append: 30, overloaded: 60, late_answer: 100, delay_max_ms: 5 };
 
 /// A core, and the claims that wait for it.
 struct House {
@@ -100,17 +105,20 @@ impl House {
     }
 }
 
+fn appear(name: &str) -> Move {
+    let profile = Box::new(profile(2, &["x"]));
+    Move::Agent(agent(name), AgentCommand::Register { profile, incarnation: None })
+}
+
 async fn lead_a_life(seed: u8) {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let life = vec(moves(), MOVES).new_tree(&mut runner).unwrap().current();
-    let log: Arc<dyn EventLog> = Arc::new(MemoryLog::new());
+    let log: Arc<dyn EventLog> =
+        Arc::new(FaultyLog::seeded(Arc::new(MemoryLog::new()), u64::from(seed), ODDS));
     let limits = Limits { release_hold_ms: HOLD_MS, ..Limits::default() };
     let mut house = House { core: core_within(log, limits).await, claims: BTreeMap::new() };
-    for name in AGENTS {
-        house.register(name, 2, &["x"]).await;
-    }
-    for next in life {
+    for next in AGENTS.map(appear).into_iter().chain(life) {
         house.carry_out(next).await;
     }
     let begun = Instant::now();
@@ -171,8 +179,9 @@ async fn granted(core: &Core, name: &str) -> LeaseId {
 /// Claims and completes until this operation has ended.
 async fn work(core: &Core, name: &str, until: &OperationId) {
     let has_ended = || core.projected.views.read().operations.get(until).unwrap().status.is_terminal();
-    let agent = agent(name);
+    let (agent, begun) = (agent(name), Instant::now());
     while !has_ended() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the small operation is starved");
         let claim = core.claim(&agent, Appetite::of(1, None), 1_000, Metadata::of_photon());
         for granted in claim.await.unwrap() {
             let wish = StepWish::Complete { result: Json::object(), usage: None };
