@@ -92,13 +92,17 @@ impl Stage {
     }
 
     fn add(&mut self, steps: usize, asks: Option<&str>) {
+        let id = self.start(steps, asks);
+        self.look(&id, 0..steps);
+    }
+
+    fn start(&mut self, steps: usize, asks: Option<&str>) -> OperationId {
         self.operations += 1;
         let id = OperationId::from_bits(self.operations);
         let created = Event::Created(Box::new(definition(steps, asks)));
         self.views.apply_operation(&id, &created, 1, Timestamp::default());
         self.views.apply_operation(&id, &Event::Started, 2, Timestamp::default());
-        let all = 0..steps;
-        self.look(&id, all);
+        id
     }
 
     fn look(&mut self, id: &OperationId, moved: impl IntoIterator<Item = usize>) {
@@ -162,6 +166,22 @@ fn round(stage: &mut Stage, who: &AgentId) -> u128 {
     begun.elapsed().as_nanos() / claims
 }
 
+/// Bytes of the index for one ready step, by what the process holds more once it is built.
+fn index_bytes(operations: usize, steps: usize) -> u64 {
+    let mut stage = Stage::new();
+    let ids: Vec<OperationId> = (0..operations).map(|_| stage.start(steps, None)).collect();
+    let (before, begun) = (resident_bytes(), Instant::now());
+    ids.iter().for_each(|id| stage.look(id, 0..steps));
+    let (count, elapsed) = ((operations * steps) as u64, begun.elapsed());
+    println!("{operations} operations of {steps} steps were indexed in {} ms", elapsed.as_millis());
+    resident_bytes().saturating_sub(before) / count
+}
+
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
 type Case = (&'static str, fn(usize) -> Stage);
 
 fn main() {
@@ -175,5 +195,8 @@ fn main() {
     for (name, stage) in cases {
         let figures = [10, 1_000, 10_000, 100_000].map(|steps| measure(stage(steps)));
         println!("{name:34} {:>10} {:>10} {:>10} {:>10}", figures[0], figures[1], figures[2], figures[3]);
+    }
+    for (operations, steps) in [(20, 10_000), (20_000, 10), (100_000, 1)] {
+        println!("{} bytes for each ready step", index_bytes(operations, steps));
     }
 }

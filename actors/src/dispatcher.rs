@@ -1,5 +1,17 @@
 //! Brings ready steps and waiting agents together, and wakes what is due. Holds nothing that cannot be
 //! rebuilt from the views; decides nothing that an aggregate could refuse.
+//!
+//! Nothing is looked at again without a reason, so every reason is here. A match becomes possible only
+//!
+//! * when a step is offered anew: a fact moved it, changed its operation's priority or list of agents, or
+//!   made room in its operation (`look_at`, for every fact); its grant was refused (`look_at_lease`); its
+//!   back-off or its hold is over (a moment that `Ready::next_change` tells `sleep`);
+//! * when an agent is able to take more: it claims; a fact changed its slots, status or profile
+//!   (`look_at`); a grant to it was refused and its slot is free again (`look_at_lease`), or its claim
+//!   waits again (`reopen`).
+//!
+//! Whatever else is to hold work back, such as a pause or a parked lane, belongs where room or free
+//! slots are counted, and its end, if no fact tells it, is one more moment.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

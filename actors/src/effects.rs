@@ -96,7 +96,7 @@ pub fn wakes_of_operation(views: &Views, id: &OperationId, periods: &Periods) ->
         wakes.push((Wake::Deadline(id.clone()), Due::At(deadline)));
     }
     let lease = |step: u32, grant: u64| LeaseId { operation: id.clone(), step, grant };
-    for effect in run.waits() {
+    for effect in run.watches() {
         match effect {
             Effect::AwaitTaker { step, grant, .. } => {
                 wakes.push((Wake::Offer(lease(step, grant)), Due::In(periods.offer_ms)));

@@ -17,9 +17,10 @@ use actors::in_flight::InFlight;
 use actors::matching::Appetite;
 use actors::ready::Scene;
 use domain::agent::{Agent, Command as AgentCommand};
+use domain::operation::event::StepError;
 use domain::operation::{Command, Operation, StepWish};
 use domain::{AgentId, Json, LeaseId, Limits, OperationId};
-use events::faulty_log::{FaultyLog, Odds};
+use events::faulty_log::{Fault, FaultyLog, Odds};
 use events::{EventLog, MemoryLog};
 use futures_util::future::join_all;
 use proptest::collection::vec;
@@ -136,22 +137,54 @@ async fn every_match_that_is_possible_is_made_without_a_further_event() {
     }
 }
 
-#[actix::test]
-async fn who_gave_a_step_back_gets_it_when_the_hold_ends_although_nothing_happens() {
+/// Has a step given back or failed, after which nothing happens until it may be had again.
+async fn again_after(wish: StepWish) {
     let limits = Limits { release_hold_ms: 200, ..Limits::default() };
     let core = core_within(Arc::new(MemoryLog::new()), limits).await;
-    let mut house = House { core, claims: BTreeMap::new() };
+    let house = House { core, claims: BTreeMap::new() };
     house.register("ada", 1, &[]).await;
-    assert!(house.put::<Operation>(&id(1), Command::Create(Box::new(definition("n")))).await);
+    let mut definition = definition("n");
+    let mut step = definition.workflow[0].clone();
+    (step.retry.initial_delay_ms, step.retry.jitter) = (200, 0.0);
+    definition.workflow = vec![step].into();
+    assert!(house.put::<Operation>(&id(1), Command::Create(Box::new(definition))).await);
     let lease = granted(&house.core, "ada").await;
-    let wish = StepWish::Release { reason: "busy".into() };
+    let begun = house.core.around.clock.now();
     house.core.report(&lease, wish, Metadata::of_photon()).await.unwrap();
-    let given_back = house.core.around.clock.now();
-    house.claim(&agent("ada"), Appetite::of(1, None)).await;
+    let again = granted(&house.core, "ada").await;
+    assert_eq!(again.grant, lease.grant + 1);
+    assert!(house.core.around.clock.now().ms_since(begun) >= 200);
+    house.core.stop();
+}
+
+#[actix::test]
+async fn who_gave_a_step_back_gets_it_when_the_hold_is_over_although_nothing_happens() {
+    again_after(StepWish::Release { reason: "busy".into() }).await;
+}
+
+#[actix::test]
+async fn a_failed_attempt_is_followed_by_another_when_its_wait_is_over_although_nothing_happens() {
+    let error = StepError { code: "flaky".into(), message: "it did not work".into() };
+    again_after(StepWish::Fail { error, retryable: true, retry_after_ms: None }).await;
+}
+
+#[actix::test]
+async fn a_newer_claim_gets_the_slot_of_a_grant_that_was_refused() {
+    let log = Arc::new(FaultyLog::scripted(Arc::new(MemoryLog::new()), []));
+    let mut house = House { core: core(log.clone()).await, claims: BTreeMap::new() };
+    house.register("ada", 1, &["x"]).await;
+    let mut definition = wide(2, "x");
+    let mut steps = definition.workflow.to_vec();
+    steps[1].action = "glue".parse().unwrap();
+    definition.workflow = steps.into();
+    assert!(house.put::<Operation>(&id(1), Command::Create(Box::new(definition))).await);
+    log.then([Fault::Overloaded]);
+    for action in ["work", "glue"] {
+        house.claim(&agent("ada"), Appetite::of(1, Some(vec![action.parse().unwrap()]))).await;
+    }
     let (_, answer) = house.claims.remove(&agent("ada")).unwrap();
-    let again = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();
-    assert_eq!((again.len(), again[0].reserved.grant), (1, lease.grant + 1));
-    assert!(house.core.around.clock.now().ms_since(given_back) >= 150);
+    let granted = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();
+    assert_eq!(granted[0].reserved.step, 2);
     house.core.stop();
 }
 
