@@ -341,6 +341,7 @@ fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
             grace_ms: agents.cancel_grace_ms,
             sample_ms: agents.heartbeat_sample_interval_ms,
             idle_ms: limits.idle_actor_ms,
+            starvation_ms: limits.starvation_ms,
         },
         weights: Weights {
             capability: selection.capability,

@@ -62,9 +62,15 @@ impl Claims {
         self.waiting.contains_key(agent)
     }
 
-    /// Those that wait.
-    pub fn iter(&self) -> impl Iterator<Item = &Claim> {
-        self.waiting.values()
+    /// Those that wait and whose clients have not hung up.
+    pub fn open(&self) -> impl Iterator<Item = &Claim> {
+        self.waiting.values().filter(|claim| !claim.reply.is_closed())
+    }
+
+    /// The one of this agent, unless its client has hung up.
+    #[must_use]
+    pub fn open_of(&self, agent: &AgentId) -> Option<&Claim> {
+        self.waiting.get(agent).filter(|claim| !claim.reply.is_closed())
     }
 
     /// Lets a new claim wait, and sends an older one of the same agent away.

@@ -1,7 +1,19 @@
 //! Brings ready steps and waiting agents together, and wakes what is due. Holds nothing that cannot be
 //! rebuilt from the views; decides nothing that an aggregate could refuse.
+//!
+//! Nothing is looked at again without a reason, so every reason is here. A match becomes possible only
+//!
+//! * when a step is offered anew: a fact moved it, changed its operation's priority or list of agents, or
+//!   made room in its operation (`look_at`, for every fact); its grant was refused (`look_at_lease`); its
+//!   back-off or its hold is over (a moment that `Ready::next_change` tells `sleep`);
+//! * when an agent is able to take more: it claims; a fact changed its slots, status or profile
+//!   (`look_at`); its account's lane opens, by a fact or at its moment (`Wake::Lane`); a grant to it was refused and its slot is free again (`look_at_lease`), or its claim
+//!   waits again (`reopen`).
+//!
+//! Whatever else is to hold work back belongs where room (a pause does) or free slots (a parked lane
+//! does) are counted, and its end, if no fact tells it, is one more moment.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,9 +23,10 @@ use actix::prelude::{
 };
 use domain::agent::Agent;
 use domain::operation::Operation;
+use domain::operation::step::Run;
 use domain::operation::{Command, StepWish};
 use domain::views::operation_board::LeaseState;
-use domain::{AgentId, LeaseId, OperationId, Timestamp, agent};
+use domain::{AgentId, LaneId, LeaseId, OperationId, Timestamp, agent};
 use futures_util::future::join_all;
 
 use crate::aggregate_actor::DispatchError;
@@ -22,8 +35,10 @@ use crate::codec::Metadata;
 use crate::effects::{self, Due, Owed, Wake};
 use crate::gateway::Order;
 use crate::granting::{Desk, Granted, execute_step, grant};
-use crate::matching::{Appetite, Floor, Pick, Turns, free_slots};
+use crate::in_flight::InFlight;
+use crate::matching::{Appetite, Floor, Pick};
 use crate::projections::Changes;
+use crate::ready::{Ready, Scene};
 use crate::supervisor::Vital;
 use crate::timers::Timers;
 
@@ -33,26 +48,22 @@ const AGAIN_MS: u64 = 1_000;
 const STALL_MS: u64 = 1_000;
 /// How long a claim rests after everything it was matched with was refused.
 const REFUSED_MS: u64 = 100;
-/// Changed operations that are matched by themselves; when there are more, all are.
-const AMONG_MAX: usize = 64;
-/// Longest sleep, so that idle actors are sent to rest.
-const SLEEP_MAX_MS: u64 = 1_000;
+/// Between two looks for actors that nobody uses and clients that have hung up.
+const TIDY_MS: u64 = 1_000;
 
 /// The actor.
 pub struct Dispatcher {
     desk: Desk,
-    turns: Turns,
+    ready: Ready,
     claims: Claims,
     timers: Timers<Wake>,
     /// Wakes that an operation's last look led to, so that those no longer owed can be cleared.
     armed: HashMap<OperationId, HashSet<Wake>>,
     /// Leases that are being granted, and to whom.
-    in_flight: HashMap<LeaseId, AgentId>,
+    in_flight: InFlight,
     /// Commands that were sent and not answered; one of a kind is enough.
     sent: HashSet<LeaseId>,
     sleeping: Option<(Timestamp, SpawnHandle)>,
-    /// When idle actors were last sent to rest.
-    rested_at: Timestamp,
     draining: bool,
     _vital: Vital,
 }
@@ -68,14 +79,13 @@ impl Dispatcher {
     pub fn new(desk: Desk, vital: Vital) -> Self {
         Self {
             claims: Claims::new(Arc::clone(&desk.presence)),
+            ready: Ready::new(desk.periods.starvation_ms),
             desk,
-            turns: Turns::default(),
             timers: Timers::default(),
             armed: HashMap::new(),
-            in_flight: HashMap::new(),
+            in_flight: InFlight::default(),
             sent: HashSet::new(),
             sleeping: None,
-            rested_at: Timestamp::default(),
             draining: false,
             _vital: vital,
         }
@@ -88,8 +98,11 @@ impl Dispatcher {
     /// Everything that is owed after a restart is found as after any other change.
     fn look_at_everything(&mut self, ctx: &mut Context<Self>) {
         let views = self.desk.projected.views.read();
+        let run = |id| views.operations.get(id).and_then(|row| row.run.as_ref());
+        let all = |run: &Run| run.ready.union(&run.backing_off).copied().collect();
+        let open = views.operations.open().iter();
         let changes = Changes {
-            operations: views.operations.open().clone(),
+            operations: open.map(|id| (id.clone(), run(id).map(all).unwrap_or_default())).collect(),
             agents: views.agents.all().map(|(id, _)| id.clone()).collect(),
             lanes: views.lanes.parked(self.now()).map(|(id, _)| id.clone()).collect(),
         };
@@ -111,15 +124,10 @@ impl Dispatcher {
         let views = desk.projected.views.read();
         let now = self.now();
         let mut owed = Vec::new();
-        for id in &changes.operations {
-            self.arm(id, effects::wakes_of_operation(&views, id, &desk.periods, now), now);
-            let row = views.operations.get(id);
-            match row.and_then(|row| row.run.as_ref().map(|run| (row, run))) {
-                Some((row, run)) if !(run.ready.is_empty() && run.backing_off.is_empty()) => {
-                    self.turns.enter(id, row, run);
-                }
-                _ => self.turns.leave(id),
-            }
+        for (id, moved) in &changes.operations {
+            self.arm(id, effects::wakes_of_operation(&views, id, &desk.periods), now);
+            let scene = Scene { views: &views, in_flight: &self.in_flight, now };
+            self.ready.look(scene, id, moved.iter().copied());
             let (wakes, mut more) = effects::of_workers(&views, id, &desk.periods);
             self.set(wakes, now);
             owed.append(&mut more);
@@ -137,9 +145,9 @@ impl Dispatcher {
         }
         drop(views);
         owed.into_iter().for_each(|owed| self.send(owed, ctx));
-        // A change of an agent that waits may fit any step; other changes only their own.
-        let any = changes.agents.iter().any(|agent| self.claims.waits(agent)) || !changes.lanes.is_empty();
-        self.match_waiting((!any).then_some(&changes.operations), ctx);
+        let mut able = self.members(|lane| changes.lanes.contains(lane));
+        able.extend(changes.agents.iter().cloned());
+        self.match_waiting(&able, ctx);
         self.sleep(ctx);
     }
 
@@ -174,7 +182,7 @@ impl Dispatcher {
         let (Owed::Release(_, lease, _) | Owed::Lose(lease, _)) = &owed;
         let lease = lease.clone();
         // What is being granted is not yet known to its operation; what was sent needs no second time.
-        if self.in_flight.contains_key(&lease) || !self.sent.insert(lease.clone()) {
+        if self.in_flight.contains(&lease) || !self.sent.insert(lease.clone()) {
             return;
         }
         let (gateway, again) = (Arc::clone(&self.desk.gateway), owed.clone());
@@ -195,7 +203,7 @@ impl Dispatcher {
         ctx.spawn(sending.into_actor(self).map(move |settled, dispatcher, ctx| {
             if settled {
                 dispatcher.sent.remove(&lease);
-                dispatcher.look_at_lease(&lease, ctx);
+                dispatcher.look_at_lease(&lease, None, ctx);
             } else {
                 // It counts as sent until it is sent again, so that no change meanwhile sends it twice.
                 let later = Duration::from_millis(AGAIN_MS);
@@ -213,44 +221,38 @@ impl Dispatcher {
         }
     }
 
-    /// After a loss the slot is to be freed, and after a refused reservation too.
-    fn look_at_lease(&mut self, lease: &LeaseId, ctx: &mut Context<Self>) {
+    /// After a loss the slot is to be freed, and after a refused reservation too; the step is offered
+    /// again, and `granted_to` may have a slot for another.
+    fn look_at_lease(&mut self, lease: &LeaseId, granted_to: Option<&AgentId>, ctx: &mut Context<Self>) {
         let views = self.desk.projected.views.read();
         let holders = views.agents.working_for(&lease.operation).filter(|(_, held)| held == lease);
-        let agents = holders.map(|(agent, _)| agent.clone()).collect();
+        let agents = holders.map(|(agent, _)| agent).chain(granted_to).cloned().collect();
+        let run = views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
+        let moved = run.and_then(|run| run.skeleton.position(lease.step)).into_iter().collect();
         drop(views);
-        self.look_at(
-            &Changes { operations: [lease.operation.clone()].into(), agents, ..Changes::default() },
-            ctx,
-        );
+        let operations = BTreeMap::from([(lease.operation.clone(), moved)]);
+        self.look_at(&Changes { operations, agents, ..Changes::default() }, ctx);
     }
 
-    /// Matches ready steps and waiting agents: all of them, or only steps of the operations in `among`.
-    fn match_waiting(&mut self, among: Option<&BTreeSet<OperationId>>, ctx: &mut Context<Self>) {
-        self.claims.forget_closed(self.desk.around.clock.now());
-        // For many it is cheaper to look at all in order than at each of them again and again.
-        let among = among.filter(|among| among.len() <= AMONG_MAX);
-        if self.claims.is_empty() || self.turns.is_empty() || self.draining {
-            return;
-        }
+    /// Matches what may have become possible: what is freshly offered with everybody who waits, and
+    /// whatever is offered with those that have become able to take it.
+    fn match_waiting(&mut self, able: &BTreeSet<AgentId>, ctx: &mut Context<Self>) {
         let desk = self.desk.clone();
         let views = desk.projected.views.read();
-        let waiting = self.claims.iter().filter_map(|claim| {
-            let agent = &views.agents.get(&claim.agent)?.agent;
-            let free = free_slots(&claim.agent, agent, &self.in_flight);
-            let appetite = Appetite { max: claim.appetite.max.min(free), ..claim.appetite.clone() };
-            (appetite.max > 0).then_some((&claim.agent, appetite))
-        });
-        let waiting = waiting.collect();
-        let floor = Floor {
-            views: &views,
-            presence: &desk.presence,
-            waiting,
-            in_flight: &self.in_flight,
-            weights: desk.weights,
-            now: desk.around.clock.now(),
+        let scene = Scene { views: &views, in_flight: &self.in_flight, now: desk.around.clock.now() };
+        self.ready.advance(scene);
+        let claims: Vec<&Claim> = if self.ready.is_fresh() {
+            self.claims.open().collect()
+        } else {
+            able.iter().filter_map(|agent| self.claims.open_of(agent)).collect()
         };
-        let picks = floor.pass(&mut self.turns, among);
+        if self.draining {
+            return;
+        }
+        let waiting: BTreeMap<_, _> = claims.into_iter().filter_map(|claim| hunger(scene, claim)).collect();
+        let able = able.iter().filter(|agent| waiting.contains_key(agent)).collect();
+        let floor = Floor { scene, presence: &desk.presence, waiting, able, weights: desk.weights };
+        let picks = floor.pass(&mut self.ready);
         drop(views);
         for (agent, picks) in picks {
             self.grant(agent, picks, ctx);
@@ -265,9 +267,9 @@ impl Dispatcher {
             self.in_flight.insert(pick.lease.clone(), agent.clone());
         }
         let leases: Vec<LeaseId> = picks.iter().map(|pick| pick.lease.clone()).collect();
-        let (desk, metadata) = (self.desk.clone(), claim.metadata.clone());
+        let (desk, metadata, to) = (self.desk.clone(), claim.metadata.clone(), agent.clone());
         let granting = async move {
-            let granting = picks.into_iter().map(|pick| grant(&desk, &agent, pick, &metadata));
+            let granting = picks.into_iter().map(|pick| grant(&desk, &to, pick, &metadata));
             join_all(granting).await.into_iter().flatten().collect::<Vec<Granted>>()
         };
         ctx.spawn(granting.into_actor(self).map(move |granted, dispatcher, ctx| {
@@ -282,7 +284,7 @@ impl Dispatcher {
                 dispatcher.claims.answer(claim, granted, dispatcher.now());
             }
             for lease in &leases {
-                dispatcher.look_at_lease(lease, ctx);
+                dispatcher.look_at_lease(lease, Some(&agent), ctx);
             }
         }));
     }
@@ -293,8 +295,8 @@ impl Dispatcher {
         if self.draining {
             self.claims.answer(claim, Vec::new(), now);
         } else if self.claims.return_to(claim, now) {
-            self.timers.set(Wake::Claim(agent), until);
-            self.match_waiting(None, ctx);
+            self.timers.set(Wake::Claim(agent.clone()), until);
+            self.match_waiting(&BTreeSet::from([agent]), ctx);
             self.sleep(ctx);
         }
     }
@@ -303,8 +305,9 @@ impl Dispatcher {
     fn sleep(&mut self, ctx: &mut Context<Self>) {
         self.desk.waiting.store(self.claims.len(), Ordering::Relaxed);
         let now = self.now();
-        let until =
-            self.timers.next().unwrap_or(Timestamp::from_micros(i64::MAX)).min(now.plus_ms(SLEEP_MAX_MS));
+        let Some(until) = self.timers.next().into_iter().chain(self.ready.next_change()).min() else {
+            return;
+        };
         if let Some((before, handle)) = self.sleeping.take() {
             // One that is due already will fire: to put it off again and again would starve it.
             if before <= until {
@@ -323,25 +326,39 @@ impl Dispatcher {
 
     fn wake(&mut self, ctx: &mut Context<Self>) {
         let now = self.now();
-        let mut retry = false;
-        if now.ms_since(self.rested_at) >= SLEEP_MAX_MS {
-            self.rested_at = now;
-            // A step may have been kept from an agent that waits, and is no more.
-            retry = true;
-            self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
-        }
         let late_ms = self.timers.next().map_or(0, |next| now.ms_since(next));
+        let mut able = BTreeSet::new();
         while let Some(wake) = self.timers.take_due(now) {
-            retry |= matches!(wake, Wake::Retry(..) | Wake::Lane(_));
+            if let Wake::Lane(opened) = &wake {
+                able.extend(self.members(|lane| lane == opened));
+            }
             if late_ms > STALL_MS && self.forgive(&wake, now) {
                 continue;
             }
             self.carry_out(&wake, now, ctx);
         }
-        if retry {
-            self.match_waiting(None, ctx);
-        }
+        // What is offered from this moment on, and to whom.
+        self.match_waiting(&able, ctx);
         self.sleep(ctx);
+    }
+
+    /// Agents that wait for work in such a lane.
+    fn members(&self, lane: impl Fn(&LaneId) -> bool) -> BTreeSet<AgentId> {
+        let views = self.desk.projected.views.read();
+        let waiting = self.claims.open().map(|claim| &claim.agent);
+        let members = waiting.filter(|id| {
+            let row = views.agents.get(id);
+            row.is_some_and(|row| lane(&LaneId::of_agent(id, &row.agent.profile.config)))
+        });
+        members.cloned().collect()
+    }
+
+    /// Sends idle actors to rest, and forgets claims that nobody waits for any more.
+    fn tidy(&mut self) {
+        let now = self.now();
+        self.desk.gateway.rest_idle(now, self.desk.periods.idle_ms);
+        self.claims.forget_closed(now);
+        self.desk.waiting.store(self.claims.len(), Ordering::Relaxed);
     }
 
     /// After a standstill of the server everybody gets one full period again.
@@ -367,7 +384,7 @@ impl Dispatcher {
 
     fn carry_out(&mut self, wake: &Wake, now: Timestamp, ctx: &mut Context<Self>) {
         match wake {
-            Wake::Retry(..) | Wake::Lane(_) => {}
+            Wake::Lane(_) => {}
             Wake::Claim(agent) => {
                 if let Some(claim) = self.claims.take(agent) {
                     self.claims.answer(claim, Vec::new(), now);
@@ -423,7 +440,7 @@ impl Dispatcher {
         let heard = self.desk.presence.seen(id).map(|seen| seen.at);
         let until = heard.map_or(now, |at| at.plus_ms(limit));
         // An agent that waits for an answer of ours is not silent.
-        if self.claims.waits(id) || self.in_flight.values().any(|agent| agent == id) {
+        if self.claims.waits(id) || self.in_flight.serves(id) {
             self.timers.set(wake.clone(), now.plus_ms(limit));
         } else if until > now {
             self.timers.set(wake.clone(), until);
@@ -434,13 +451,25 @@ impl Dispatcher {
             let sending = async move {
                 settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await)
             };
-            ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, _| {
+            ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
                 if !settled {
                     dispatcher.timers.set_if_absent(wake, dispatcher.now().plus_ms(AGAIN_MS));
+                    dispatcher.sleep(ctx);
                 }
             }));
         }
     }
+}
+
+/// What a claim would take, as far as its agent has free slots.
+fn hunger<'c>(scene: Scene<'_>, claim: &'c Claim) -> Option<(&'c AgentId, Appetite)> {
+    let agent = &scene.views.agents.get(&claim.agent)?.agent;
+    if scene.is_parked(&claim.agent, agent) {
+        return None;
+    }
+    let free = scene.in_flight.free_slots(&claim.agent, agent);
+    let appetite = Appetite { max: claim.appetite.max.min(free), ..claim.appetite.clone() };
+    (appetite.max > 0).then_some((&claim.agent, appetite))
 }
 
 /// Whether a command needs no second time: carried out, or refused by the domain.
@@ -454,6 +483,7 @@ impl Actor for Dispatcher {
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.look_at_everything(ctx);
         self.await_changes(ctx);
+        ctx.run_interval(Duration::from_millis(TIDY_MS), |dispatcher, _| dispatcher.tidy());
     }
 }
 
@@ -461,17 +491,17 @@ impl Handler<Claim> for Dispatcher {
     type Result = ();
 
     fn handle(&mut self, claim: Claim, ctx: &mut Context<Self>) {
-        // A report that was just answered may have freed this agent's slot or readied a step.
-        let changes = self.desk.projected.changes_now();
         let now = self.now();
         if self.draining {
             self.claims.answer(claim, Vec::new(), now);
             return;
         }
+        // A report that was just answered may have freed this agent's slot or readied a step.
+        let mut changes = self.desk.projected.changes_now();
         self.timers.set(Wake::Claim(claim.agent.clone()), claim.until);
+        changes.agents.insert(claim.agent.clone());
         self.claims.enter(claim, now);
         self.look_at(&changes, ctx);
-        self.match_waiting(None, ctx);
     }
 }
 

@@ -17,8 +17,6 @@ pub enum Wake {
     Lease(LeaseId),
     /// End an attempt at its timeout.
     Timeout(LeaseId),
-    /// Offer a step again.
-    Retry(OperationId, u32),
     /// End the wait for a person's answer.
     Answer(OperationId, u32),
     /// End an operation at its deadline.
@@ -39,8 +37,7 @@ impl Wake {
     pub fn lease(&self) -> Option<&LeaseId> {
         match self {
             Self::Offer(lease) | Self::Lease(lease) | Self::Timeout(lease) => Some(lease),
-            Self::Retry(..)
-            | Self::Answer(..)
+            Self::Answer(..)
             | Self::Deadline(_)
             | Self::Silence(_)
             | Self::Grace(..)
@@ -63,11 +60,20 @@ pub struct Periods {
     pub sample_ms: u64,
     /// An actor that nobody uses.
     pub idle_ms: u64,
+    /// A ready step that nobody took, until it rises one class.
+    pub starvation_ms: u64,
 }
 
 impl Default for Periods {
     fn default() -> Self {
-        Self { lease_ms: 60_000, offer_ms: 10_000, grace_ms: 30_000, sample_ms: 60_000, idle_ms: 10_000 }
+        Self {
+            lease_ms: 60_000,
+            offer_ms: 10_000,
+            grace_ms: 30_000,
+            sample_ms: 60_000,
+            idle_ms: 10_000,
+            starvation_ms: 300_000,
+        }
     }
 }
 
@@ -91,12 +97,7 @@ pub enum Owed {
 
 /// The wakes that one operation is owed.
 #[must_use]
-pub fn wakes_of_operation(
-    views: &Views,
-    id: &OperationId,
-    periods: &Periods,
-    now: Timestamp,
-) -> Vec<(Wake, Due)> {
+pub fn wakes_of_operation(views: &Views, id: &OperationId, periods: &Periods) -> Vec<(Wake, Due)> {
     let Some(row) = views.operations.get(id) else { return Vec::new() };
     let Some(run) = row.run.as_ref().filter(|run| !run.status.is_terminal()) else { return Vec::new() };
     let mut wakes = Vec::new();
@@ -104,7 +105,7 @@ pub fn wakes_of_operation(
         wakes.push((Wake::Deadline(id.clone()), Due::At(deadline)));
     }
     let lease = |step: u32, grant: u64| LeaseId { operation: id.clone(), step, grant };
-    for effect in run.waits() {
+    for effect in run.watches() {
         match effect {
             Effect::AwaitTaker { step, grant, .. } => {
                 wakes.push((Wake::Offer(lease(step, grant)), Due::In(periods.offer_ms)));
@@ -113,14 +114,11 @@ pub fn wakes_of_operation(
                 wakes.push((Wake::Lease(lease(step, grant)), Due::In(periods.lease_ms)));
                 wakes.push((Wake::Timeout(lease(step, grant)), Due::At(since.plus_ms(timeout_ms))));
             }
-            // Never longer than the whole wait, even if the log's times come from a clock that was ahead.
-            Effect::Retry { step, at, delay_ms } => {
-                wakes.push((Wake::Retry(id.clone(), step), Due::At(at.min(now.plus_ms(delay_ms)))));
+            Effect::AwaitAnswer { step, until, .. } => {
+                wakes.push((Wake::Answer(id.clone(), step), Due::At(until)));
             }
-            Effect::AwaitAnswer { step, until, timeout_ms } => {
-                wakes.push((Wake::Answer(id.clone(), step), Due::At(until.min(now.plus_ms(timeout_ms)))));
-            }
-            Effect::Offer { .. } => {}
+            // What is or will be offered is kept by the index of ready steps.
+            Effect::Retry { .. } | Effect::Offer { .. } => {}
         }
     }
     wakes

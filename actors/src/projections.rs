@@ -1,12 +1,13 @@
 //! The views, folded from the log as it grows. One actor writes them; everybody reads them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
 use domain::agent::{Agent, Event as AgentEvent};
 use domain::lane::Lane;
+use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::Views;
 use domain::{AgentId, AgentRoll, Aggregate, LaneId, OperationId, Timestamp};
@@ -26,11 +27,11 @@ use crate::supervisor::{Supervisor, Vital};
 /// Events folded under one lock.
 const CHUNK: usize = 256;
 
-/// What changed since the dispatcher last looked. Bounded by the number of aggregates.
+/// What changed since the dispatcher last looked. Bounded by the number of aggregates and of steps.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Operations with new facts.
-    pub operations: BTreeSet<OperationId>,
+    /// Operations with new facts, and the positions of their steps that were moved by them.
+    pub operations: BTreeMap<OperationId, BTreeSet<usize>>,
     /// Agents with new facts.
     pub agents: BTreeSet<AgentId>,
     /// Lanes with new facts.
@@ -163,7 +164,9 @@ impl Projected {
                 let Ok(id) = recorded.stream.id().parse::<OperationId>() else { return Ok(()) };
                 let event = Operation::decode(name, schema, body)?;
                 views.apply_operation(&id, &event, revision, at);
-                touched.operations.insert(id);
+                let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
+                let moved = run.map_or(&[][..], Run::moved);
+                touched.operations.entry(id).or_default().extend(moved);
                 if matches!(event, OperationEvent::Created(_)) {
                     // A creation's key is found by the operation's id, not in the index.
                     return Ok(());
@@ -193,14 +196,16 @@ impl Projected {
 
     fn tell(&self, touched: Changes) {
         let watchers = self.watchers.lock();
-        for id in &touched.operations {
+        for id in touched.operations.keys() {
             if let Some(notify) = watchers.get(id) {
                 notify.notify_waiters();
             }
         }
         drop(watchers);
         let mut changes = self.changes.lock();
-        changes.operations.extend(touched.operations);
+        for (id, moved) in touched.operations {
+            changes.operations.entry(id).or_default().extend(moved);
+        }
         changes.agents.extend(touched.agents);
         changes.lanes.extend(touched.lanes);
         drop(changes);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use actors::matching::WORKER;
+use actors::ready::WORKER;
 use domain::agent::Agent;
 use domain::agent::event::{Profile, Status};
 use domain::operation::definition::{Requirements, StepDefinition};

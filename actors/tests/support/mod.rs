@@ -1,7 +1,10 @@
 //! A core on a log in memory, and what tests of it do with it. Waits for conditions, never for a time.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use std::collections::BTreeMap;
+pub mod model;
+pub mod moves;
+pub mod stage;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,15 +56,19 @@ pub fn id(number: u32) -> OperationId {
 }
 
 pub async fn core(log: Arc<dyn EventLog>) -> Arc<Core> {
-    core_with(log, Periods { idle_ms: 100, ..Periods::default() }).await
+    core_within(log, domain::Limits::default()).await
 }
 
-pub async fn core_with(log: Arc<dyn EventLog>, periods: Periods) -> Arc<Core> {
+pub async fn core_within(log: Arc<dyn EventLog>, limits: domain::Limits) -> Arc<Core> {
+    core_with(log, limits, Periods { idle_ms: 100, ..Periods::default() }).await
+}
+
+pub async fn core_with(log: Arc<dyn EventLog>, limits: domain::Limits, periods: Periods) -> Arc<Core> {
     let core = Core::start(CoreOptions {
         log,
         clock: Arc::new(SystemClock::start()),
-        limits: domain::Limits::default(),
-        platforms: BTreeMap::from([("worker".parse().unwrap(), PlatformRule::AnyAction)]),
+        limits,
+        platforms: ["worker", "human"].map(|name| (name.parse().unwrap(), PlatformRule::AnyAction)).into(),
         periods,
         weights: domain::agent::selection::Weights::default(),
     });

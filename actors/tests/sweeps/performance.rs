@@ -132,7 +132,7 @@ impl Performance {
         let inner = FaultyLog::scripted(Arc::new(MemoryLog::new()), script.unwrap_or_default());
         let log = Arc::new(Counted(inner, AtomicUsize::new(0)));
         let periods = Periods { offer_ms: OFFER_MS, grace_ms: 50, ..Periods::default() };
-        let core = core_with(log.clone() as Arc<dyn EventLog>, periods).await;
+        let core = core_with(log.clone() as Arc<dyn EventLog>, domain::Limits::default(), periods).await;
         let mut stage = Stage { plan: &self, core: &core, hands: BTreeMap::new(), begun: Instant::now() };
         let mut ending = stage.perform().await;
         ending.appends = log.1.load(Ordering::Relaxed);

@@ -160,8 +160,12 @@ impl Run {
     /// The moments to wake at: of steps that an agent or a person has, and of those between attempts.
     #[must_use]
     pub fn waits(&self) -> Vec<Effect> {
-        let waiting = self.held.iter().chain(&self.backing_off).chain(&self.with_people);
-        waiting.filter_map(|at| self.wait(*at)).collect()
+        self.watches().chain(self.backing_off.iter().filter_map(|at| self.wait(*at))).collect()
+    }
+
+    /// The same, of steps that an agent or a person has.
+    pub fn watches(&self) -> impl Iterator<Item = Effect> {
+        self.held.iter().chain(&self.with_people).filter_map(|at| self.wait(*at))
     }
 
     fn wait(&self, position: usize) -> Option<Effect> {

@@ -153,6 +153,8 @@ pub struct StepRun {
     pub agent: Option<AgentId>,
     /// The last failure; boxed, since most steps have none.
     pub error: Option<Box<StepError>>,
+    /// When it last became ready.
+    pub ready_at: Option<Timestamp>,
     /// When the newest attempt began.
     pub started_at: Option<Timestamp>,
     /// When it was settled.
@@ -233,6 +235,7 @@ pub struct Run {
     /// Positions that failed for good and were not excused.
     pub failed: BTreeSet<usize>,
     progress_points: u64,
+    moved: Vec<usize>,
 }
 
 impl Run {
@@ -251,6 +254,7 @@ impl Run {
             losses: 0,
             agent: None,
             error: None,
+            ready_at: None,
             started_at: None,
             completed_at: None,
             held_from: Vec::new(),
@@ -267,6 +271,7 @@ impl Run {
             settled: 0,
             failed: BTreeSet::new(),
             progress_points: 0,
+            moved: Vec::new(),
         }
     }
 
@@ -290,10 +295,17 @@ impl Run {
         i64::from(100 - self.steps[position].progress.min(100))
     }
 
+    /// Positions of the steps that the last fact moved.
+    #[must_use]
+    pub fn moved(&self) -> &[usize] {
+        &self.moved
+    }
+
     /// Folds one fact.
     pub fn evolve(&mut self, event: &Event, at: Timestamp) {
+        self.moved = Vec::new();
         match event {
-            Event::Started => self.start(),
+            Event::Started => self.start(at),
             Event::Completed => self.status = Status::Completed,
             Event::Failed(_) => self.status = Status::Failed,
             Event::Cancelled(_) => self.status = Status::Cancelled,
@@ -319,9 +331,9 @@ impl Run {
                 let holder = Holder { agent, attempt: reserved.attempt, since: at };
                 self.progress_points -= u64::from(step.progress);
                 (step.progress, step.progressed_at) = (0, None);
-                self.stand(position, StepStatus::Reserved(holder));
+                self.stand(position, StepStatus::Reserved(holder), at);
             }
-            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready),
+            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready, at),
             Event::StepReleased(released) => {
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
@@ -329,14 +341,14 @@ impl Run {
                 if let StepStatus::Running(holder) = &step.status {
                     step.attempts = holder.attempt.saturating_sub(1);
                 }
-                self.stand(position, StepStatus::Ready);
+                self.stand(position, StepStatus::Ready, at);
             }
             Event::StepStarted(started) => {
                 step.attempts = started.attempt;
                 step.started_at = Some(at);
                 if let Some(agent) = step.agent.clone() {
                     let holder = Holder { agent, attempt: started.attempt, since: at };
-                    self.stand(position, StepStatus::Running(holder));
+                    self.stand(position, StepStatus::Running(holder), at);
                 }
             }
             Event::StepProgressed(progressed) => {
@@ -359,53 +371,57 @@ impl Run {
             }
             Event::StepRetryScheduled(retry) => {
                 let status = StepStatus::BackingOff { at: retry.at, delay_ms: retry.delay_ms };
-                self.stand(position, status);
+                self.stand(position, status, at);
             }
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
                 step.losses += 1;
                 step.error = Some(Box::new(lost.error()));
             }
-            _ => self.evolve_with_people(position, event),
+            _ => self.evolve_with_people(position, event, at),
         }
     }
 
-    fn evolve_with_people(&mut self, position: usize, event: &Event) {
+    fn evolve_with_people(&mut self, position: usize, event: &Event, at: Timestamp) {
         match event {
             Event::StepApprovalRequested(asked) => {
                 let (until, timeout_ms) = (asked.until, asked.timeout_ms);
-                self.stand(position, StepStatus::AwaitingApproval { until, timeout_ms });
+                self.stand(position, StepStatus::AwaitingApproval { until, timeout_ms }, at);
             }
             Event::StepNeedsAttention(unknown) => {
                 self.steps[position].error = Some(Box::new(unknown.error.clone()));
-                self.stand(position, StepStatus::NeedsAttention);
+                self.stand(position, StepStatus::NeedsAttention, at);
             }
             // What the other resolutions lead to is said by the next event of the same append.
             Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
                 self.steps[position].held_from.clear();
-                self.stand(position, StepStatus::Ready);
+                self.stand(position, StepStatus::Ready, at);
             }
             _ => {}
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, at: Timestamp) {
         self.status = Status::InProgress;
         for position in 0..self.steps.len() {
             if self.steps[position].unsatisfied == 0 && self.steps[position].status == StepStatus::Pending {
-                self.stand(position, StepStatus::Ready);
+                self.stand(position, StepStatus::Ready, at);
             }
         }
     }
 
     /// Moves a step to where it stands now, in the status and in the sets.
-    fn stand(&mut self, position: usize, status: StepStatus) {
+    fn stand(&mut self, position: usize, status: StepStatus, at: Timestamp) {
+        self.moved.push(position);
         self.ready.remove(&position);
         self.backing_off.remove(&position);
         self.held.remove(&position);
         self.with_people.remove(&position);
         match status {
-            StepStatus::Ready => _ = self.ready.insert(position),
+            StepStatus::Ready => {
+                self.ready.insert(position);
+                self.steps[position].ready_at = Some(at);
+            }
             StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
             StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
             StepStatus::AwaitingApproval { .. } | StepStatus::NeedsAttention => {
@@ -442,19 +458,19 @@ impl Run {
         self.progress_points = self.progress_points.saturating_add_signed(self.points_left(position));
         self.steps[position].progress = 100;
         self.steps[position].completed_at = Some(at);
-        self.stand(position, status);
+        self.stand(position, status, at);
         if satisfies {
-            self.satisfy_dependents(position);
+            self.satisfy_dependents(position, at);
         }
     }
 
-    fn satisfy_dependents(&mut self, position: usize) {
+    fn satisfy_dependents(&mut self, position: usize, at: Timestamp) {
         let skeleton = Arc::clone(&self.skeleton);
         for dependent in &*skeleton.dependents[position] {
             let step = &mut self.steps[*dependent];
             step.unsatisfied = step.unsatisfied.saturating_sub(1);
             if step.unsatisfied == 0 && step.status == StepStatus::Pending {
-                self.stand(*dependent, StepStatus::Ready);
+                self.stand(*dependent, StepStatus::Ready, at);
             }
         }
     }
