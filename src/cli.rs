@@ -49,7 +49,7 @@ enum Command {
     /// Creates, shows, follows and cancels operations
     #[command(subcommand)]
     Op(op::OpCommand),
-    /// Lists, shows, registers and removes agents
+    /// Lists, shows, registers, drains and removes agents
     #[command(subcommand)]
     Agent(agent::AgentCommand),
     /// Turns any command into an agent

@@ -11,6 +11,7 @@ use actix::prelude::{
 };
 use domain::agent::Agent;
 use domain::operation::Operation;
+use domain::operation::event::StepOfferExpired;
 use domain::operation::{Command, StepWish};
 use domain::views::operation_board::LeaseState;
 use domain::{AgentId, LeaseId, OperationId, Timestamp, agent};
@@ -373,7 +374,7 @@ impl Dispatcher {
             Wake::Silence(id) => self.notice_silence(wake, id, now, ctx),
             Wake::Deadline(id) => self.command(wake.clone(), id.clone(), Command::ExpireDeadline, ctx),
             Wake::Offer(lease) => {
-                let wish = StepWish::ExpireOffer { reason: "no_sign_of_life".into() };
+                let wish = StepWish::ExpireOffer { reason: StepOfferExpired::NO_SIGN_OF_LIFE.into() };
                 self.step(wake, lease, wish, ctx);
             }
             Wake::Timeout(lease) => self.step(wake, lease, StepWish::TimeOut, ctx),

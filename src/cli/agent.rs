@@ -1,10 +1,10 @@
-//! `photon agent`: lists, shows, registers and removes agents.
+//! `photon agent`: lists, shows, registers, drains and removes agents.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use domain::Json;
-use domain::agent::event::Config;
+use domain::agent::event::{Config, Status};
 use domain::operation::definition::Location;
 
 use super::connection::{Connection, given};
@@ -13,7 +13,7 @@ use super::op::duration;
 use super::output::{self, Format, Output};
 use super::table::{Table, pairs};
 use super::terminal;
-use crate::http::agent_request::RegisterAgent;
+use crate::http::agent_request::{RegisterAgent, UpdateAgent};
 use crate::http::agent_view::AgentView;
 
 /// What to do with agents.
@@ -25,6 +25,10 @@ pub(super) enum AgentCommand {
     Get(OneArgs),
     /// Registers an agent whose process speaks for itself
     Register(RegisterArgs),
+    /// Gives an agent no more work; what it has it finishes. Lasts until 'resume', even if it starts anew
+    Drain(OneArgs),
+    /// Gives a drained or quarantined agent work again
+    Resume(OneArgs),
     /// Removes an agent; what it works on is given to others
     Rm(OneArgs),
 }
@@ -140,14 +144,35 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
             ));
             arguments.output.one(&registered, |registered| text(&registered.agent))
         }
+        AgentCommand::Drain(arguments) => {
+            let agent = stand(&arguments, Status::Inactive).await?;
+            let working = agent.current_operations.len();
+            let sentence =
+                format!("Agent {} takes no more work; it works for {working} operations.", agent.id);
+            told(&agent, &sentence, arguments.output)
+        }
+        AgentCommand::Resume(arguments) => {
+            let agent = stand(&arguments, Status::Active).await?;
+            told(&agent, &format!("Agent {} takes work again.", agent.id), arguments.output)
+        }
         AgentCommand::Rm(arguments) => {
             let agent = arguments.connection.client()?.unregister_agent(&arguments.id).await?;
-            output::say(&format!("Agent {} is removed.", agent.id));
-            match arguments.output.format {
-                Format::Table => Ok(Exit::DONE),
-                Format::Json | Format::Jsonl => arguments.output.one(&agent, text),
-            }
+            told(&agent, &format!("Agent {} is removed.", agent.id), arguments.output)
         }
+    }
+}
+
+async fn stand(arguments: &OneArgs, status: Status) -> Result<AgentView, Complaint> {
+    let change = UpdateAgent { status: Some(status), ..UpdateAgent::default() };
+    Ok(arguments.connection.client()?.update_agent(&arguments.id, &change).await?)
+}
+
+/// A sentence for people; the agent for programs.
+fn told(agent: &AgentView, sentence: &str, output: Output) -> Result<Exit, Complaint> {
+    output::say(sentence);
+    match output.format {
+        Format::Table => Ok(Exit::DONE),
+        Format::Json | Format::Jsonl => output.one(agent, text),
     }
 }
 

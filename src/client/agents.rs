@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::{Call, Client, ClientError, written};
-use crate::http::agent_request::{ClaimWork, Heartbeat, RegisterAgent};
+use crate::http::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
 use crate::http::agent_view::{AgentView, ClaimView, HeartbeatView, RegisteredView};
 
 const AGENTS: [&str; 3] = ["api", "v1", "agents"];
@@ -40,6 +40,16 @@ impl Client {
     /// When it is refused or not answered.
     pub async fn register_agent(&self, agent: &RegisterAgent) -> Result<RegisteredView, ClientError> {
         self.data(Call::post(&AGENTS, agent)?).await
+    }
+
+    /// Changes an agent.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn update_agent(&self, id: &str, change: &UpdateAgent) -> Result<AgentView, ClientError> {
+        let [api, version, agents] = AGENTS;
+        let call = Call::post(&[api, version, agents, id], change)?;
+        self.data(Call { method: Method::PUT, ..call }).await
     }
 
     /// Unregisters an agent.

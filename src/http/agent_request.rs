@@ -72,7 +72,8 @@ pub struct UpdateAgent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
-    /// `active`, `inactive` or `error`.
+    /// `inactive` drains it: it finishes what it has and gets no more, in later incarnations too, until
+    /// `active`, which also ends a quarantine; or `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,
@@ -85,7 +86,8 @@ pub struct Heartbeat {
     /// Which incarnation speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<u64>,
-    /// The status it wants: `inactive` finishes what it has and takes no more.
+    /// The status it wants: `inactive` finishes what it has and takes no more; `active` ends that, and a
+    /// quarantine, but no drain that somebody else asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,

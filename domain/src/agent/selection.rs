@@ -135,7 +135,7 @@ pub fn select<'a>(
             None => eligible.push(applicant),
         }
     }
-    let median_ms = median(eligible.iter().filter_map(|applicant| applicant.agent.response_ms()));
+    let median_ms = median(eligible.iter().filter_map(|applicant| applicant.agent.record.response_ms()));
     let mut ranked: Vec<(Scored, Timestamp)> = eligible
         .iter()
         .map(|applicant| (score(need, applicant, median_ms, weights), applicant.agent.idle_since))
@@ -201,8 +201,8 @@ fn capability(required: usize, own: usize) -> f64 {
 }
 
 fn performance(agent: &Agent, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
-    let success = agent.success_rate().unwrap_or(0.5);
-    let speed = match (agent.response_ms(), median_ms) {
+    let success = agent.record.success_rate();
+    let speed = match (agent.record.response_ms(), median_ms) {
         (Some(own), Some(median)) if median > 0.0 => 1.0 / (1.0 + own / median),
         _ => 0.5,
     };
