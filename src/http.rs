@@ -29,6 +29,7 @@ pub mod refusal;
 pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
+pub mod selection;
 pub mod socket;
 pub mod steps;
 
@@ -100,6 +101,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/operations/{id}/steps").get(steps::list))
         .service(resource("/api/v1/operations/{id}/steps/{step}").get(steps::get))
         .service(resource("/api/v1/agents").get(agents::list).post(agents::register))
+        .service(resource("/api/v1/agents/select").post(selection::select))
         .service(resource("/api/v1/agents/{id}")
             .get(agents::get).put(agents::update).delete(agents::unregister))
         .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))

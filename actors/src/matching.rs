@@ -271,13 +271,7 @@ impl Floor<'_> {
     }
 
     fn applicant<'a>(&self, id: &'a AgentId, agent: &'a Agent, waits: bool) -> Applicant<'a> {
-        let seen = self.presence.seen(id);
-        let limit = domain::agent::health::silence_limit_ms(&agent.profile.config);
-        let freshness = match (seen, limit) {
-            (Some(seen), Some(limit)) => 1.0 - (self.now.ms_since(seen.at) as f64 / limit as f64).min(1.0),
-            _ => 1.0,
-        };
-        let reported = seen.map_or(agent.reported, |seen| seen.metrics);
+        let (freshness, reported) = self.presence.freshness(id, agent, self.now);
         let free_slots = free_slots(id, agent, self.in_flight);
         Applicant { id, agent, free_slots, freshness, reported, waits }
     }

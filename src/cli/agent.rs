@@ -1,5 +1,7 @@
 //! `photon agent`: lists, shows, registers, drains and removes agents.
 
+mod select;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -14,7 +16,7 @@ use super::output::{self, Format, Output};
 use super::table::{Table, pairs};
 use super::terminal;
 use crate::http::agent_request::{RegisterAgent, UpdateAgent};
-use crate::http::agent_view::AgentView;
+use crate::http::agent_view::{AgentMetrics, AgentView, RecentResults};
 
 /// What to do with agents.
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,8 @@ pub(super) enum AgentCommand {
     List(ListArgs),
     /// Shows an agent
     Get(OneArgs),
+    /// Says which agent would be chosen for a step, and why
+    Select(select::SelectArgs),
     /// Registers an agent whose process speaks for itself
     Register(RegisterArgs),
     /// Gives an agent no more work; what it has it finishes. Lasts until 'resume', even if it starts anew
@@ -135,6 +139,7 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
             let agent = arguments.connection.client()?.agent(&arguments.id).await?;
             arguments.output.one(&agent, text)
         }
+        AgentCommand::Select(arguments) => select::run(arguments).await,
         AgentCommand::Register(arguments) => {
             let request = arguments.profile.request(&arguments.id);
             let registered = arguments.connection.client()?.register_agent(&request).await?;
@@ -191,15 +196,27 @@ fn table(agents: &[AgentView]) -> Table {
             agent.capabilities.join(","),
             agent.metrics.operations_completed.to_string(),
             agent.metrics.operations_failed.to_string(),
-            percent(agent.metrics.success_rate),
+            success(&agent.metrics),
             terminal::ago(agent.last_seen),
         ]);
     }
     table
 }
 
-fn percent(rate: Option<f64>) -> String {
-    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0} %"))
+/// Nothing is to be read from the rate of one that has done nothing yet.
+fn success(metrics: &AgentMetrics) -> String {
+    let done = metrics.operations_completed + metrics.operations_failed;
+    if done == 0 { "-".to_owned() } else { format!("{:.0} %", metrics.success_rate) }
+}
+
+/// The last results in one line.
+fn recently(metrics: &AgentMetrics) -> String {
+    let RecentResults { completed, failed, lost, response_time_p50, response_time_p95, .. } = &metrics.recent;
+    let counts = format!("{completed} done, {failed} failed, {lost} lost");
+    match (response_time_p50, response_time_p95) {
+        (Some(half), Some(most)) => format!("{counts}; half within {half} ms, 95 % within {most} ms"),
+        _ => counts,
+    }
 }
 
 fn text(agent: &AgentView) -> String {
@@ -224,7 +241,8 @@ fn text(agent: &AgentView) -> String {
                 agent.metrics.operations_completed, agent.metrics.operations_failed
             ),
         ),
-        ("Success", percent(agent.metrics.success_rate)),
+        ("Recently", recently(&agent.metrics)),
+        ("Success", success(&agent.metrics)),
         ("Response", response),
         ("Incarnation", agent.incarnation.to_string()),
         ("Last seen", format!("{} ({})", agent.last_seen, terminal::ago(agent.last_seen))),

@@ -1,6 +1,6 @@
 //! `photon op`: creates, lists, shows, follows and cancels operations.
 
-mod choice;
+pub(super) mod choice;
 mod show;
 
 use std::io::Read;

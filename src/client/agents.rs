@@ -7,6 +7,7 @@ use reqwest::Method;
 use super::{Call, Client, ClientError, written};
 use crate::http::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
 use crate::http::agent_view::{AgentView, ClaimView, HeartbeatView, RegisteredView};
+use crate::http::selection::{SelectAgent, SelectionView};
 
 const AGENTS: [&str; 3] = ["api", "v1", "agents"];
 /// A heartbeat that takes longer is worth nothing; the next one says the same.
@@ -50,6 +51,15 @@ impl Client {
         let [api, version, agents] = AGENTS;
         let call = Call::post(&[api, version, agents, id], change)?;
         self.data(Call { method: Method::PUT, ..call }).await
+    }
+
+    /// Who would be chosen now for a step that asks for this.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn select_agent(&self, wish: &SelectAgent) -> Result<SelectionView, ClientError> {
+        let [api, version, agents] = AGENTS;
+        self.data(Call::post(&[api, version, agents, "select"], wish)?).await
     }
 
     /// Unregisters an agent.

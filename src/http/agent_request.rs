@@ -12,6 +12,8 @@ use super::operation_request::invalid_fields;
 
 /// Leases that one heartbeat may name.
 const LEASES_MAX: usize = 1_000;
+/// The path beside the agents' ids, which hides an agent of this name.
+const SELECT: &str = "select";
 /// Longest note, in characters.
 pub const NOTE_MAX: usize = 1_024;
 
@@ -157,6 +159,12 @@ impl RegisterAgent {
             .id
             .parse()
             .map_err(|fault: domain::IdError| ApiError::invalid_field("/id", fault.to_string()))?;
+        if id.as_str() == SELECT {
+            return Err(ApiError::invalid_field(
+                "/id",
+                format!("'{SELECT}' is no id: it is a path of its own"),
+            ));
+        }
         let profile = Profile {
             name: self.name.unwrap_or_else(|| id.to_string()),
             model: self.model.unwrap_or_else(|| "none".into()),

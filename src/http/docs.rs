@@ -9,7 +9,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
-use super::{agents, events, health, leases, metrics, operations, platforms, steps};
+use super::{agents, events, health, leases, metrics, operations, platforms, selection, steps};
 
 /// The document.
 #[derive(OpenApi)]
@@ -44,6 +44,7 @@ use super::{agents, events, health, leases, metrics, operations, platforms, step
         agents::heartbeat,
         agents::claim,
         agents::availability,
+        selection::select,
         leases::list,
         leases::revoke,
         leases::ack,
