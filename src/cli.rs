@@ -13,6 +13,7 @@ mod follow;
 mod op;
 mod output;
 mod review;
+mod routing;
 mod serve;
 mod settings_flags;
 mod signals;
@@ -58,6 +59,9 @@ enum Command {
     /// Shows what happened
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Weighs the choices of agents anew
+    #[command(subcommand)]
+    Routing(routing::RoutingCommand),
     /// Checks and explains the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -99,6 +103,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Agent(command) => agent::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
+        Command::Routing(command) => routing::run(command).await,
         Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),

@@ -6,6 +6,7 @@ pub mod health;
 pub mod profile;
 pub mod quarantine;
 pub mod record;
+pub mod reweighing;
 pub mod selection;
 
 use std::collections::BTreeMap;
