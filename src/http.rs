@@ -22,6 +22,7 @@ pub mod operation_request;
 pub mod operation_view;
 pub mod operations;
 pub mod page;
+pub mod planning;
 pub mod platforms;
 pub mod query;
 pub mod reading;

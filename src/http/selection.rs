@@ -2,9 +2,9 @@
 
 use actix_web::{HttpRequest, web};
 use domain::agent::selection::{Candidates, Need};
-use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements};
+use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements, StepDefinition};
 use domain::operation::workflow;
-use domain::{Given, Json};
+use domain::{AgentId, Given, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -116,17 +116,17 @@ pub async fn select(
     if !faults.is_empty() {
         return Err(of_the_body(refusal::invalid(&faults)));
     }
-    let step = &definition.workflow[0];
-    let candidates = api.core.rank(&Need {
-        agent: step.agent.as_ref(),
-        among: &definition.agents,
-        requires: &step.requires,
-        held_from: &[],
-    });
+    Ok(Reply::ok(selection(&api, &definition.agents, &definition.workflow[0])))
+}
+
+/// Who would be given this step of an operation for these agents now.
+pub(super) fn selection(api: &Api, among: &[AgentId], step: &StepDefinition) -> SelectionView {
+    let (agent, requires) = (step.agent.as_ref(), &step.requires);
+    let candidates = api.core.rank(&Need { agent, among, requires, held_from: &[] });
     let waiting = candidates.ranked.iter().filter(|scored| api.core.presence.is_waiting(&scored.agent));
-    Ok(Reply::ok(SelectionView {
+    SelectionView {
         chosen: candidates.best().map(ToString::to_string),
         waiting: waiting.map(|scored| scored.agent.to_string()).collect(),
         candidates,
-    }))
+    }
 }
