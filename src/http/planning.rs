@@ -35,7 +35,7 @@ pub struct PlanView {
     pub critical_path_ms: u64,
     /// How many steps are on it.
     pub critical_path_steps: usize,
-    /// Steps of the widest level, or `maxParallel` when that is less.
+    /// The most steps that can be under way at once, or `maxParallel` when that is less.
     pub width: usize,
     /// The steps in the order of the workflow.
     pub steps: Vec<PlannedStep>,

@@ -1,5 +1,7 @@
 //! How a workflow would run, before it does: which steps may run together, and which chain takes longest.
-//! Pure, linear in steps and dependencies, and without recursion. It must never look at agents.
+//! Pure, and without recursion. It must never look at agents.
+
+mod width;
 
 use crate::operation::definition::Definition;
 use crate::operation::step::Skeleton;
@@ -13,8 +15,7 @@ pub struct Plan {
     pub critical_path: Vec<u32>,
     /// That sum, in milliseconds: with agents enough and without retries no run takes longer.
     pub critical_path_ms: u64,
-    /// Steps of the widest level, or `maxParallel` when that is less: so many agents find work at once when
-    /// steps take equally long.
+    /// The most steps that can be under way at once, or `maxParallel` when that is less.
     pub width: usize,
 }
 
@@ -53,7 +54,6 @@ impl Plan {
             levels.push(numbers);
             level = next;
         }
-        let widest = levels.iter().map(Vec::len).max().unwrap_or(0);
         let most = definition.max_parallel.map_or(usize::MAX, |most| most as usize);
         let mut path: Vec<usize> = std::iter::successors(end, |position| reach[*position].1).collect();
         path.reverse();
@@ -61,7 +61,7 @@ impl Plan {
             levels,
             critical_path: path.iter().map(|position| steps[*position].step).collect(),
             critical_path_ms: end.map_or(0, |end| reach[end].0),
-            width: widest.min(most),
+            width: width::width(&skeleton).min(most),
         }
     }
 }
