@@ -15,6 +15,7 @@ mod op;
 mod output;
 mod pool;
 mod review;
+mod routing;
 mod serve;
 mod settings_flags;
 mod signals;
@@ -51,7 +52,7 @@ enum Command {
     /// Creates, shows, follows and cancels operations
     #[command(subcommand)]
     Op(op::OpCommand),
-    /// Lists, shows, registers and removes agents
+    /// Lists, shows, registers, drains and removes agents
     #[command(subcommand)]
     Agent(agent::AgentCommand),
     /// Shows and opens the accounts that take no calls for now
@@ -66,6 +67,9 @@ enum Command {
     /// Shows what happened
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Weighs the choices of agents anew
+    #[command(subcommand)]
+    Routing(routing::RoutingCommand),
     /// Checks and explains the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -109,6 +113,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
+        Command::Routing(command) => routing::run(command).await,
         Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),

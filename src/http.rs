@@ -24,6 +24,7 @@ pub mod operation_request;
 pub mod operation_view;
 pub mod operations;
 pub mod page;
+pub mod planning;
 pub mod platforms;
 pub mod pools;
 pub mod query;
@@ -32,6 +33,7 @@ pub mod refusal;
 pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
+pub mod selection;
 pub mod socket;
 pub mod steps;
 
@@ -113,6 +115,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/operations/{id}/steps/{step}/skip").post(interventions::skip))
         .service(resource("/api/v1/operations/{id}/steps/{step}/resolve").post(interventions::resolve))
         .service(resource("/api/v1/agents").get(agents::list).post(agents::register))
+        .service(resource("/api/v1/agents/select").post(selection::select))
         .service(resource("/api/v1/agents/{id}")
             .get(agents::get).put(agents::update).delete(agents::unregister))
         .service(resource("/api/v1/agents/{id}/availability").get(agents::availability))

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use actors::codec::{KeyUse, Metadata, Stored};
-use domain::agent::event as agent_event;
+use domain::agent::event::{self as agent_event, Outcome, Released};
 use domain::agent::selection::{Candidates, Excluded, Scored, Weights};
 use domain::agent::{Agent, Event as AgentEvent};
 use domain::operation::definition::{
@@ -351,6 +351,17 @@ fn a_quarantine_that_was_written_as_the_bare_name_of_its_stream_is_still_read() 
     assert_eq!(read, system_samples()[0]);
     let shown = system::Event::json(&read).to_string();
     assert_eq!(stored("stream.quarantined.1.json", &shown), shown);
+}
+
+/// The list of outcomes grew at its end, which is no other schema.
+#[test]
+fn an_offer_that_was_not_taken_reads_as_it_was_written() {
+    let released = Released { lease_id: lease(), outcome: Outcome::Untaken, duration_ms: 77 };
+    let event = AgentEvent::Released(released);
+    let now = hex(&Agent::encode(&event).unwrap().body);
+    let bytes = unhex(&stored("agent.released.1.untaken.hex", &now));
+    assert_eq!(hex(&bytes), now);
+    assert_eq!(Agent::decode("agent.released", 1, &bytes).unwrap(), event);
 }
 
 #[test]

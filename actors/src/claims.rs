@@ -75,6 +75,7 @@ impl Claims {
 
     /// Lets a new claim wait, and sends an older one of the same agent away.
     pub fn enter(&mut self, claim: Claim, now: Timestamp) {
+        self.presence.waits(&claim.agent, true);
         if let Some(older) = self.waiting.insert(claim.agent.clone(), claim) {
             self.answer(older, Vec::new(), now);
         }
@@ -87,17 +88,20 @@ impl Claims {
             self.answer(claim, Vec::new(), now);
             return false;
         }
+        self.presence.waits(&claim.agent, true);
         self.waiting.insert(claim.agent.clone(), claim);
         true
     }
 
     /// Takes a claim out, to be answered.
     pub fn take(&mut self, agent: &AgentId) -> Option<Claim> {
+        self.presence.waits(agent, false);
         self.waiting.remove(agent)
     }
 
     /// Takes all of them.
     pub fn take_all(&mut self) -> Vec<Claim> {
+        self.waiting.keys().for_each(|agent| self.presence.waits(agent, false));
         self.waiting.drain().map(|(_, claim)| claim).collect()
     }
 
@@ -107,6 +111,7 @@ impl Claims {
         self.waiting.retain(|agent, claim| {
             let closed = claim.reply.is_closed();
             if closed {
+                presence.waits(agent, false);
                 presence.heard(agent, None, now, u64::MAX);
             }
             !closed
@@ -124,7 +129,7 @@ impl Claims {
         if again
             && metadata.key.is_some()
             && !granted.is_empty()
-            && let Some(waiting) = self.waiting.remove(&agent)
+            && let Some(waiting) = self.take(&agent)
         {
             let _ = waiting.reply.send(granted);
         }

@@ -72,7 +72,7 @@ pub struct Core {
     pub periods: Periods,
     /// How many claims wait for work.
     pub waiting: Arc<AtomicUsize>,
-    weights: Weights,
+    pub(crate) weights: Weights,
     house: ArbiterHandle,
     /// In the order of their ends: who commands goes before who carries out.
     arbiters: Mutex<Vec<Arbiter>>,

@@ -23,6 +23,7 @@ use actix::prelude::{
 };
 use domain::agent::Agent;
 use domain::operation::Operation;
+use domain::operation::event::StepOfferExpired;
 use domain::operation::step::Run;
 use domain::operation::{Command, StepWish};
 use domain::views::operation_board::LeaseState;
@@ -400,7 +401,7 @@ impl Dispatcher {
             }
             Wake::Deadline(id) => self.command(wake.clone(), id.clone(), Command::ExpireDeadline, ctx),
             Wake::Offer(lease) => {
-                let wish = StepWish::ExpireOffer { reason: "no_sign_of_life".into() };
+                let wish = StepWish::ExpireOffer { reason: StepOfferExpired::NO_SIGN_OF_LIFE.into() };
                 self.step(wake, lease, wish, ctx);
             }
             Wake::Timeout(lease) => self.step(wake, lease, StepWish::TimeOut, ctx),
@@ -464,7 +465,7 @@ impl Dispatcher {
 /// What a claim would take, as far as its agent has free slots.
 fn hunger<'c>(scene: Scene<'_>, claim: &'c Claim) -> Option<(&'c AgentId, Appetite)> {
     let agent = &scene.views.agents.get(&claim.agent)?.agent;
-    if scene.is_parked(&claim.agent, agent) {
+    if scene.views.lanes.holds_back(&claim.agent, agent, scene.now) {
         return None;
     }
     let free = scene.in_flight.free_slots(&claim.agent, agent);

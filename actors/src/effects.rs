@@ -1,7 +1,7 @@
 //! What is owed, derived from the views: timers to set and commands to send. The same after a restart
 //! as in normal running, since nothing here remembers what was sent before.
 
-use domain::agent::event::{Outcome, Status};
+use domain::agent::event::Outcome;
 use domain::agent::{Agent, Effect as AgentEffect, health};
 use domain::operation::pending::Effect;
 use domain::views::Views;
@@ -180,6 +180,5 @@ fn settle(
 /// Silence after which an agent counts as gone; none when that changes nothing.
 #[must_use]
 pub fn silence_limit(agent: &Agent) -> Option<u64> {
-    let awaited = agent.registered && agent.status == Status::Active;
-    if awaited { health::silence_limit_ms(&agent.profile.config) } else { None }
+    if agent.is_listened_for() { health::silence_limit_ms(&agent.profile.config) } else { None }
 }

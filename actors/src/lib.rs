@@ -18,6 +18,7 @@ pub mod matching;
 pub mod presence;
 pub mod projections;
 pub mod protocol;
+mod ranking;
 mod reached;
 pub mod reader;
 pub mod ready;

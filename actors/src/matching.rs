@@ -144,17 +144,9 @@ impl Floor<'_> {
     }
 
     fn applicant<'a>(&self, id: &'a AgentId, agent: &'a Agent, waits: bool) -> Applicant<'a> {
-        let seen = self.presence.seen(id);
-        let limit = domain::agent::health::silence_limit_ms(&agent.profile.config);
-        let freshness = match (seen, limit) {
-            (Some(seen), Some(limit)) => {
-                1.0 - (self.scene.now.ms_since(seen.at) as f64 / limit as f64).min(1.0)
-            }
-            _ => 1.0,
-        };
-        let reported = seen.map_or(agent.reported, |seen| seen.metrics);
+        let (freshness, reported) = self.presence.freshness(id, agent, self.scene.now);
         let free_slots = self.scene.in_flight.free_slots(id, agent);
-        let parked = self.scene.is_parked(id, agent);
+        let parked = self.scene.views.lanes.holds_back(id, agent, self.scene.now);
         Applicant { id, agent, free_slots, freshness, reported, parked, waits }
     }
 }

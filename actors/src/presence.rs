@@ -1,9 +1,10 @@
 //! Who was seen when, and which leases were renewed: presence, not history. Lives in memory only;
 //! after a restart everybody gets one full fresh interval.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::agent::event::ReportedMetrics;
+use domain::agent::{Agent, health};
 use domain::{AgentId, LeaseId, Timestamp};
 use parking_lot::Mutex;
 
@@ -22,6 +23,7 @@ pub struct Seen {
 struct Present {
     agents: HashMap<AgentId, Seen>,
     renewed: HashMap<LeaseId, Timestamp>,
+    waiting: HashSet<AgentId>,
 }
 
 /// The presence of all agents and leases. Bounded by the number of agents and of their slots.
@@ -53,6 +55,33 @@ impl Presence {
     #[must_use]
     pub fn seen(&self, agent: &AgentId) -> Option<Seen> {
         self.0.lock().agents.get(agent).copied()
+    }
+
+    /// How fresh its last sign of life is, 0 to 1, and what it last reported. Who was not seen since the
+    /// start has a full interval yet.
+    #[must_use]
+    pub fn freshness(&self, id: &AgentId, agent: &Agent, now: Timestamp) -> (f64, ReportedMetrics) {
+        let Some(seen) = self.seen(id) else { return (1.0, agent.reported) };
+        // Nothing reported since the start is no news about what was reported before.
+        let silent = seen.metrics == ReportedMetrics::default();
+        let reported = if silent { agent.reported } else { seen.metrics };
+        (health::freshness(&agent.profile.config, now.ms_since(seen.at)), reported)
+    }
+
+    /// An agent waits for work, or does no more.
+    pub fn waits(&self, agent: &AgentId, waits: bool) {
+        let mut present = self.0.lock();
+        if waits {
+            present.waiting.insert(agent.clone());
+        } else {
+            present.waiting.remove(agent);
+        }
+    }
+
+    /// Whether an agent waits for work.
+    #[must_use]
+    pub fn is_waiting(&self, agent: &AgentId) -> bool {
+        self.0.lock().waiting.contains(agent)
     }
 
     /// A lease was renewed.

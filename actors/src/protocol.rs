@@ -247,7 +247,7 @@ impl Core {
         }
         let sample_due = self.presence.heard(id, metrics, self.now(), self.periods.sample_ms);
         // Presence must not fail a call: what cannot be recorded now is recorded at the next sign of life.
-        if agent.status == Status::Inactive && agent.status_reason == agent::TIMED_OUT {
+        if agent.is_timed_out() {
             let (status, reason) = (Status::Active, "heard again".to_owned());
             let command = agent::Command::SetStatus { status, reason };
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
@@ -297,8 +297,9 @@ impl Core {
         }
         self.add_cut(&agent, &mut pulse);
         // Silence alone is no wish to drain: being heard has ended it.
-        let drained = agent.status == Status::Inactive && agent.status_reason != agent::TIMED_OUT;
-        if beat.status.map_or(drained, |status| status == Status::Inactive) {
+        let drained = agent.status == Status::Inactive && !agent.is_timed_out();
+        let wanted = beat.status.map_or(drained, |status| status == Status::Inactive);
+        if wanted || agent.is_drained() {
             pulse.directives.push(Directive::Drain);
         }
         Ok(pulse)

@@ -4,6 +4,9 @@
 pub mod event;
 pub mod health;
 pub mod profile;
+pub mod quarantine;
+pub mod record;
+pub mod reweighing;
 pub mod selection;
 
 use std::collections::BTreeMap;
@@ -13,10 +16,9 @@ pub use event::{Event, Profile};
 use crate::agent::event::{
     Assigned, Outcome, Patch, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged, TimedOut,
 };
+use crate::agent::quarantine::Streaks;
+use crate::agent::record::Record;
 use crate::{AgentId, Aggregate, Given, LeaseId, OperationId, Timestamp};
-
-/// Weight of the newest sample in a running average.
-const NEWEST: f64 = 0.2;
 
 /// What can be asked of an agent.
 #[derive(Clone, Debug)]
@@ -28,14 +30,15 @@ pub enum Command {
         /// The incarnation that the caller believes to be; a lower one than the current is stale.
         incarnation: Option<u64>,
     },
-    /// Change what it says of itself, and its status if one is given.
+    /// Change what it says of itself, and its status if one is given. To be inactive is then a drain: only
+    /// another update ends it.
     Update {
         /// What changes.
         patch: Box<Patch>,
         /// The status to have.
         status: Option<Status>,
     },
-    /// Take work, or no more.
+    /// Take work, or no more, by the agent's own wish. Does not end a drain.
     SetStatus {
         /// The status to have.
         status: Status,
@@ -122,17 +125,15 @@ pub struct Agent {
     pub status_reason: String,
     /// Whether it takes part at all.
     pub registered: bool,
+    /// Whether it was silent for too long, and has not been active since.
+    pub silent: bool,
+    /// How often in a row it lost its work, or did not take it.
+    pub streaks: Streaks,
     /// Taken slots by lease.
     pub assignments: BTreeMap<LeaseId, Assignment>,
-    /// Steps completed.
-    pub completed: u64,
-    /// Steps that failed or were lost.
-    pub failed: u64,
-    /// Running average of completed steps' durations, in milliseconds.
-    response_ms: f64,
-    /// Running average of success, 0 to 1.
-    success: f64,
-    /// What the last sample said.
+    /// How it did, as the server measured it.
+    pub record: Record,
+    /// What the last sample said, as it reported itself.
     pub reported: ReportedMetrics,
     /// The last durable trace of it.
     pub last_seen: Timestamp,
@@ -215,9 +216,16 @@ fn register(
         Some(given) if given < current => Err(Rejection::StaleIncarnation { given, current }),
         _ => {
             let registered = Registered { profile: profile.clone(), incarnation: current + 1 };
-            Ok(vec![Event::Reregistered(Box::new(registered))])
+            let mut events = vec![Event::Reregistered(Box::new(registered))];
+            // Whoever drained it did not mean one process of it.
+            events.extend(agent.is_drained().then(|| changed(Status::Active, Status::Inactive, DRAINED)));
+            Ok(events)
         }
     }
+}
+
+fn changed(from: Status, to: Status, reason: &str) -> Event {
+    Event::StatusChanged(StatusChanged { from, to, reason: reason.to_owned() })
 }
 
 impl Agent {
@@ -228,11 +236,10 @@ impl Agent {
             status: Status::Active,
             status_reason: "registered".into(),
             registered: true,
+            silent: false,
+            streaks: Streaks::default(),
             assignments: BTreeMap::new(),
-            completed: 0,
-            failed: 0,
-            response_ms: 0.0,
-            success: 0.0,
+            record: Record::default(),
             reported: ReportedMetrics::default(),
             last_seen: at,
             registered_at: at,
@@ -256,18 +263,6 @@ impl Agent {
         }
     }
 
-    /// Average duration of its completed steps in milliseconds; none before the first.
-    #[must_use]
-    pub fn response_ms(&self) -> Option<f64> {
-        (self.completed > 0).then_some(self.response_ms)
-    }
-
-    /// Share of its steps that succeeded, 0 to 1, newer ones weighing more; none before the first.
-    #[must_use]
-    pub fn success_rate(&self) -> Option<f64> {
-        (self.completed + self.failed > 0).then_some(self.success)
-    }
-
     /// Why an assignment can no longer be carried out by this agent.
     #[must_use]
     pub fn loss(&self, assignment: &Assignment) -> Option<&'static str> {
@@ -275,11 +270,33 @@ impl Agent {
             Some("agent_unregistered")
         } else if assignment.incarnation != self.incarnation {
             Some("new_incarnation")
-        } else if self.status == Status::Inactive && self.status_reason == TIMED_OUT {
-            Some("agent_timeout")
         } else {
-            None
+            self.silent.then_some(AGENT_TIMEOUT)
         }
+    }
+
+    /// Whether somebody else than itself lets it take no more work.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.registered && self.status == Status::Inactive && self.status_reason == DRAINED
+    }
+
+    /// Whether only its silence keeps it from work.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.status == Status::Inactive && self.status_reason == TIMED_OUT
+    }
+
+    /// Whether it is out of service, because its leases or offers came to nothing again and again.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.status == Status::Error && quarantine::is_reason(&self.status_reason)
+    }
+
+    /// Whether its silence would change anything.
+    #[must_use]
+    pub fn is_listened_for(&self) -> bool {
+        self.registered && !self.silent && (self.status == Status::Active || !self.assignments.is_empty())
     }
 
     fn decide_unregistered(&self, command: &Command, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
@@ -294,10 +311,10 @@ impl Agent {
         Ok(match command {
             Command::Update { patch, status } => {
                 let mut events = self.update(patch);
-                events.extend(status.map(|status| self.set_status(status, "updated")).unwrap_or_default());
+                events.extend(status.and_then(|status| self.have_status(status)));
                 events
             }
-            Command::SetStatus { status, reason } => self.set_status(*status, reason),
+            Command::SetStatus { status, reason } => self.set_status(*status, reason).into_iter().collect(),
             Command::Reserve { lease } => return self.reserve(lease),
             Command::Release { lease, outcome } => self.release(lease, *outcome, given),
             Command::TimeOut { silent_ms } => self.time_out(*silent_ms),
@@ -319,11 +336,16 @@ impl Agent {
         if patch == Patch::default() { Vec::new() } else { vec![Event::Updated(Box::new(patch))] }
     }
 
-    fn set_status(&self, to: Status, reason: &str) -> Vec<Event> {
-        if self.status == to {
-            return Vec::new();
-        }
-        vec![Event::StatusChanged(StatusChanged { from: self.status, to, reason: reason.to_owned() })]
+    /// The status that somebody else wants it to have.
+    fn have_status(&self, to: Status) -> Option<Event> {
+        let reason = if to == Status::Inactive { DRAINED } else { "updated" };
+        let as_before = self.status == to && (to != Status::Inactive || self.is_drained());
+        (!as_before).then(|| changed(self.status, to, reason))
+    }
+
+    /// The status that it wants to have.
+    fn set_status(&self, to: Status, reason: &str) -> Option<Event> {
+        (self.status != to && !self.is_drained()).then(|| changed(self.status, to, reason))
     }
 
     fn reserve(&self, lease: &LeaseId) -> Result<Vec<Event>, Rejection> {
@@ -343,17 +365,35 @@ impl Agent {
     fn release(&self, lease: &LeaseId, outcome: Outcome, given: &Given<'_>) -> Vec<Event> {
         let Some(assignment) = self.assignments.get(lease) else { return Vec::new() };
         let duration_ms = given.now.ms_since(assignment.since);
-        vec![Event::Released(Released { lease_id: lease.clone(), outcome, duration_ms })]
+        let mut events = vec![Event::Released(Released { lease_id: lease.clone(), outcome, duration_ms })];
+        // One that was drained is out of service already, and that shall outlast this.
+        if self.status == Status::Active || self.is_timed_out() {
+            let after = self.streaks_after(assignment, outcome, given.now);
+            let verdict = after.verdict().filter(|_| after != self.streaks);
+            events.extend(verdict.map(|reason| changed(self.status, Status::Error, reason)));
+        }
+        events
+    }
+
+    /// What an earlier incarnation had is lost with it, which says nothing of this one.
+    fn streaks_after(&self, assignment: &Assignment, outcome: Outcome, at: Timestamp) -> Streaks {
+        if assignment.incarnation == self.incarnation {
+            self.streaks.after(outcome, assignment.since, at)
+        } else {
+            self.streaks
+        }
     }
 
     fn time_out(&self, silent_ms: u64) -> Vec<Event> {
-        // One that was drained takes no work, but what it still has is lost with it.
-        let drained = self.status == Status::Inactive;
-        if drained && (self.status_reason == TIMED_OUT || self.assignments.is_empty()) {
+        if !self.is_listened_for() {
             return Vec::new();
         }
-        let changed = StatusChanged { from: self.status, to: Status::Inactive, reason: TIMED_OUT.into() };
-        vec![Event::TimedOut(TimedOut { silent_ms }), Event::StatusChanged(changed)]
+        let mut events = vec![Event::TimedOut(TimedOut { silent_ms })];
+        // Another status outlasts the silence; what the agent still has is lost all the same.
+        if self.status == Status::Active {
+            events.push(changed(Status::Active, Status::Inactive, TIMED_OUT));
+        }
+        events
     }
 
     fn fold(&mut self, event: &Event, at: Timestamp) {
@@ -362,11 +402,18 @@ impl Agent {
                 self.profile = registered.profile.clone();
                 self.incarnation = registered.incarnation;
                 self.registered = true;
+                self.streaks = Streaks::default();
                 self.stand(Status::Active, "registered");
                 self.last_seen = at;
             }
             Event::Updated(patch) => self.profile.apply(patch),
-            Event::StatusChanged(changed) => self.stand(changed.to, &changed.reason),
+            Event::StatusChanged(changed) => {
+                // To be heard again is no proof of work.
+                if changed.to == Status::Active && !self.is_timed_out() {
+                    self.streaks = Streaks::default();
+                }
+                self.stand(changed.to, &changed.reason);
+            }
             Event::Assigned(assigned) => {
                 let assignment = Assignment {
                     operation: assigned.operation.clone(),
@@ -377,7 +424,7 @@ impl Agent {
                 self.assignments.insert(assigned.lease_id.clone(), assignment);
             }
             Event::Released(released) => self.fold_release(released, at),
-            Event::TimedOut(_) => {}
+            Event::TimedOut(_) => self.silent = true,
             Event::Unregistered => {
                 self.registered = false;
                 self.stand(Status::Inactive, "unregistered");
@@ -390,37 +437,26 @@ impl Agent {
     }
 
     fn stand(&mut self, status: Status, reason: &str) {
+        self.silent &= status != Status::Active;
         self.status = status;
         reason.clone_into(&mut self.status_reason);
     }
 
     fn fold_release(&mut self, released: &Released, at: Timestamp) {
-        self.assignments.remove(&released.lease_id);
-        self.idle_since = at;
-        let first = self.completed + self.failed == 0;
-        let succeeded = match released.outcome {
-            Outcome::Completed => true,
-            Outcome::Failed | Outcome::Lost => false,
-            Outcome::Returned | Outcome::Cancelled => return,
-        };
-        if succeeded {
-            let duration = released.duration_ms as f64;
-            self.response_ms = averaged(self.response_ms, duration, self.completed == 0);
-            self.completed += 1;
-        } else {
-            self.failed += 1;
+        if let Some(assignment) = self.assignments.remove(&released.lease_id) {
+            self.streaks = self.streaks_after(&assignment, released.outcome, at);
         }
-        self.success =
-            averaged(if first { 0.5 } else { self.success }, f64::from(u8::from(succeeded)), false);
+        self.idle_since = at;
+        self.record.add(released, at);
     }
 }
 
 /// Reason of an agent's inactivity after too long a silence.
 pub const TIMED_OUT: &str = "timeout";
-
-fn averaged(before: f64, sample: f64, first: bool) -> f64 {
-    if first { sample } else { before + NEWEST * (sample - before) }
-}
+/// Reason of an agent's inactivity when somebody else wants it to take no more work.
+pub const DRAINED: &str = "drained";
+/// Why a silent agent's leases and offers are lost.
+pub const AGENT_TIMEOUT: &str = "agent_timeout";
 
 impl Profile {
     /// Takes over what a patch changes.

@@ -8,6 +8,7 @@ pub mod definition;
 pub mod event;
 pub mod expression;
 pub mod pending;
+pub mod plan;
 pub mod retry;
 mod settle;
 mod sight;

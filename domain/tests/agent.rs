@@ -7,6 +7,7 @@ use std::fmt::Debug;
 
 use bincode::Options;
 use domain::agent::event::{Outcome, Patch, ReportedMetrics, Status};
+use domain::agent::record::Window;
 use domain::agent::{Agent, Command, Effect, Event, Rejection};
 use domain::scenario::Scenario;
 use domain::views::agent_directory::AgentDirectory;
@@ -122,31 +123,53 @@ fn a_drained_agent_that_falls_silent_loses_what_it_still_had() {
     ada.when(&reserve(1)).unwrap();
     ada.when(&status(Status::Inactive)).unwrap();
     assert_eq!(state(&ada).pending(), [Effect::Settle { lease: lease(1, 1) }]);
-    assert_eq!(names(&ada.when(&SILENT).unwrap()), ["TimedOut", "StatusChanged"]);
+    assert_eq!(names(&ada.when(&SILENT).unwrap()), ["TimedOut"]);
     assert_eq!(state(&ada).pending(), [Effect::Lose { lease: lease(1, 1), reason: "agent_timeout" }]);
     assert_eq!(ada.when(&SILENT), Ok(vec![]));
+    assert!(!state(&ada).is_timed_out(), "being heard again would end the drain");
     let mut idle = crew(1);
     idle.when(&status(Status::Inactive)).unwrap();
     assert_eq!(idle.when(&SILENT), Ok(vec![]));
 }
 
 #[test]
-fn success_and_speed_are_averages_that_returned_and_cancelled_work_does_not_touch() {
+fn success_and_speed_are_averages_that_unperformed_work_does_not_touch() {
     let mut ada = crew(1);
-    assert_eq!((state(&ada).success_rate(), state(&ada).response_ms()), (None, None));
+    assert_eq!((state(&ada).record.success_rate(), state(&ada).record.response_ms()), (0.5, None));
     let mut work = |outcome, ms| {
         ada.when(&reserve(1)).unwrap();
         ada.wait(ms);
         ada.when(&release(1, outcome)).unwrap();
-        (state(&ada).success_rate(), state(&ada).response_ms())
+        let record = &state(&ada).record;
+        ((record.success_rate() * 100.0).round(), record.response_ms().map(f64::round))
     };
-    assert_eq!(work(Outcome::Returned, 5), (None, None));
-    assert_eq!(work(Outcome::Cancelled, 5), (None, None));
-    assert_eq!(work(Outcome::Completed, 100), (Some(0.6), Some(100.0)));
-    assert_eq!(work(Outcome::Completed, 200).1, Some(120.0));
-    let (rate, speed) = work(Outcome::Lost, 9_000);
-    assert!(rate.unwrap() < 0.6 && speed == Some(120.0));
-    assert_eq!((state(&ada).completed, state(&ada).failed), (2, 1));
+    for outcome in [Outcome::Returned, Outcome::Cancelled, Outcome::Untaken] {
+        assert_eq!(work(outcome, 5), (50.0, None));
+    }
+    assert_eq!(work(Outcome::Completed, 100), (60.0, Some(100.0)));
+    assert_eq!(work(Outcome::Completed, 200), (68.0, Some(156.0)));
+    assert_eq!(work(Outcome::Lost, 9_000), (54.0, Some(156.0)));
+    let record = &state(&ada).record;
+    assert_eq!((record.completed, record.failed), (2, 1));
+    assert!((record.response_ms_from(1_000.0) - (0.64 * 1_000.0 + 0.16 * 100.0 + 0.2 * 200.0)).abs() < 1e-9);
+}
+
+#[test]
+fn the_last_results_are_a_window_of_fifty() {
+    let mut ada = crew(1);
+    assert_eq!(state(&ada).record.window(), Window::default());
+    let mut since = Vec::new();
+    for turn in 0..60 {
+        ada.when(&reserve(1)).unwrap();
+        ada.wait(turn);
+        let outcome = if turn % 10 == 9 { Outcome::Failed } else { Outcome::Completed };
+        ada.when(&release(1, outcome)).unwrap();
+        since.push(ada.now);
+    }
+    let window = state(&ada).record.window();
+    assert_eq!((window.completed, window.failed, window.lost), (45, 5, 0));
+    assert_eq!((window.since, window.success_rate()), (Some(since[10]), Some(0.9)));
+    assert_eq!((window.p50_ms, window.p95_ms), (Some(34), Some(56)));
 }
 
 #[test]
@@ -160,8 +183,14 @@ fn what_was_reported_last_is_remembered() {
 
 fn commands() -> impl Strategy<Value = Command> {
     let steps = || 1..5_u32;
-    let outcomes =
-        [Outcome::Completed, Outcome::Failed, Outcome::Lost, Outcome::Returned, Outcome::Cancelled];
+    let outcomes = [
+        Outcome::Completed,
+        Outcome::Failed,
+        Outcome::Lost,
+        Outcome::Returned,
+        Outcome::Cancelled,
+        Outcome::Untaken,
+    ];
     let statuses = [Status::Active, Status::Inactive, Status::Error];
     prop_oneof![
         2 => (1..4_u32, proptest::option::of(0..4_u64)).prop_map(|(slots, incarnation)| {
@@ -177,6 +206,8 @@ fn commands() -> impl Strategy<Value = Command> {
             let config = Some(profile(slots, &[]).config);
             Command::Update { patch: Box::new(Patch { config, ..Patch::default() }), status: None }
         }),
+        1 => proptest::sample::select(statuses.to_vec())
+            .prop_map(|status| Command::Update { patch: Box::default(), status: Some(status) }),
         1 => Just(Command::RecordSeen { metrics: ReportedMetrics::default() }),
     ]
 }

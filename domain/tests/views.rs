@@ -54,6 +54,33 @@ fn the_end_of_a_lease_says_how_it_ended() {
 }
 
 #[test]
+fn an_offer_without_a_sign_of_life_was_not_taken_and_one_taken_back_is_returned() {
+    let silence = ["no_sign_of_life", "agent_timeout"];
+    for reason in ["no_sign_of_life", "agent_timeout", "agent_unregistered", "new_incarnation", "revoked"] {
+        let mut flow = two();
+        flow.offer(1, "ada").unwrap();
+        let lease = flow.lease(1);
+        flow.wish(1, StepWish::ExpireOffer { reason: reason.into() }).unwrap();
+        let outcome = if silence.contains(&reason) { Outcome::Untaken } else { Outcome::Returned };
+        assert_eq!(flow.board.lease(&lease), over(outcome), "{reason}");
+        // Also when the next agent has the step already.
+        flow.offer(1, "bob").unwrap();
+        assert_eq!(flow.board.lease(&lease), over(outcome), "{reason}");
+        flow.wish(1, StepWish::Release { reason: String::new() }).unwrap();
+        assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Returned));
+    }
+}
+
+#[test]
+fn a_late_completion_of_what_was_given_up_is_a_completion() {
+    let mut flow = two();
+    flow.offer(1, "ada").unwrap();
+    flow.wish(1, StepWish::ExpireOffer { reason: "no_sign_of_life".into() }).unwrap();
+    flow.wish(1, complete(json!(1))).unwrap();
+    assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Completed));
+}
+
+#[test]
 fn a_lease_that_was_never_granted_is_returned() {
     let flow = two();
     let never = LeaseId { operation: operation_id(), step: 1, grant: 7 };

@@ -1,10 +1,12 @@
-//! `photon agent`: lists, shows, registers and removes agents.
+//! `photon agent`: lists, shows, registers, drains and removes agents.
+
+mod select;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use domain::Json;
-use domain::agent::event::Config;
+use domain::agent::event::{Config, Status};
 use domain::operation::definition::Location;
 
 use super::connection::{Connection, given};
@@ -13,8 +15,8 @@ use super::op::duration;
 use super::output::{self, Output};
 use super::table::{Table, pairs};
 use super::terminal;
-use crate::http::agent_request::RegisterAgent;
-use crate::http::agent_view::AgentView;
+use crate::http::agent_request::{RegisterAgent, UpdateAgent};
+use crate::http::agent_view::{AgentMetrics, AgentView, RecentResults};
 
 /// What to do with agents.
 #[derive(Debug, Subcommand)]
@@ -23,8 +25,14 @@ pub(super) enum AgentCommand {
     List(ListArgs),
     /// Shows an agent
     Get(OneArgs),
+    /// Says which agent would be chosen for a step, and why
+    Select(select::SelectArgs),
     /// Registers an agent whose process speaks for itself
     Register(RegisterArgs),
+    /// Gives an agent no more work; what it has it finishes. Lasts until 'resume', even if it starts anew
+    Drain(OneArgs),
+    /// Gives a drained or quarantined agent work again
+    Resume(OneArgs),
     /// Removes an agent; what it works on is given to others
     Rm(OneArgs),
 }
@@ -131,6 +139,7 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
             let agent = arguments.connection.client()?.agent(&arguments.id).await?;
             arguments.output.one(&agent, text)
         }
+        AgentCommand::Select(arguments) => select::run(arguments).await,
         AgentCommand::Register(arguments) => {
             let request = arguments.profile.request(&arguments.id);
             let registered = arguments.connection.client()?.register_agent(&request).await?;
@@ -140,12 +149,33 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
             ));
             arguments.output.one(&registered, |registered| text(&registered.agent))
         }
+        AgentCommand::Drain(arguments) => {
+            let agent = stand(&arguments, Status::Inactive).await?;
+            let working = agent.current_operations.len();
+            let sentence =
+                format!("Agent {} takes no more work; it works for {working} operations.", agent.id);
+            told(&agent, &sentence, arguments.output)
+        }
+        AgentCommand::Resume(arguments) => {
+            let agent = stand(&arguments, Status::Active).await?;
+            told(&agent, &format!("Agent {} takes work again.", agent.id), arguments.output)
+        }
         AgentCommand::Rm(arguments) => {
             let agent = arguments.connection.client()?.unregister_agent(&arguments.id).await?;
-            output::say(&format!("Agent {} is removed.", agent.id));
-            arguments.output.for_programs(&agent)
+            told(&agent, &format!("Agent {} is removed.", agent.id), arguments.output)
         }
     }
+}
+
+async fn stand(arguments: &OneArgs, status: Status) -> Result<AgentView, Complaint> {
+    let change = UpdateAgent { status: Some(status), ..UpdateAgent::default() };
+    Ok(arguments.connection.client()?.update_agent(&arguments.id, &change).await?)
+}
+
+/// A sentence for people; the agent for programs.
+fn told(agent: &AgentView, sentence: &str, output: Output) -> Result<Exit, Complaint> {
+    output::say(sentence);
+    output.for_programs(agent)
 }
 
 async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
@@ -163,15 +193,27 @@ fn table(agents: &[AgentView]) -> Table {
             agent.capabilities.join(","),
             agent.metrics.operations_completed.to_string(),
             agent.metrics.operations_failed.to_string(),
-            percent(agent.metrics.success_rate),
+            success(&agent.metrics),
             terminal::ago(agent.last_seen),
         ]);
     }
     table
 }
 
-fn percent(rate: Option<f64>) -> String {
-    rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0} %"))
+/// Nothing is to be read from the rate of one that has done nothing yet.
+fn success(metrics: &AgentMetrics) -> String {
+    let done = metrics.operations_completed + metrics.operations_failed;
+    if done == 0 { "-".to_owned() } else { format!("{:.0} %", metrics.success_rate) }
+}
+
+/// The last results in one line.
+fn recently(metrics: &AgentMetrics) -> String {
+    let RecentResults { completed, failed, lost, response_time_p50, response_time_p95, .. } = &metrics.recent;
+    let counts = format!("{completed} done, {failed} failed, {lost} lost");
+    match (response_time_p50, response_time_p95) {
+        (Some(half), Some(most)) => format!("{counts}; half within {half} ms, 95 % within {most} ms"),
+        _ => counts,
+    }
 }
 
 fn text(agent: &AgentView) -> String {
@@ -196,7 +238,8 @@ fn text(agent: &AgentView) -> String {
                 agent.metrics.operations_completed, agent.metrics.operations_failed
             ),
         ),
-        ("Success", percent(agent.metrics.success_rate)),
+        ("Recently", recently(&agent.metrics)),
+        ("Success", success(&agent.metrics)),
         ("Response", response),
         ("Incarnation", agent.incarnation.to_string()),
         ("Last seen", format!("{} ({})", agent.last_seen, terminal::ago(agent.last_seen))),

@@ -1,6 +1,7 @@
 //! `photon op`: creates, lists, shows, follows and cancels operations.
 
-mod choice;
+pub(super) mod choice;
+mod plan;
 mod show;
 mod word;
 
@@ -67,6 +68,9 @@ pub(super) struct CreateArgs {
     /// Creates it once, however often this is repeated
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Creates nothing: checks it, and shows in which order its steps would run and who would get them now
+    #[arg(long, conflicts_with_all = ["wait", "idempotency_key"])]
+    dry_run: bool,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -136,6 +140,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 async fn create(arguments: &CreateArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
     let definition = definition(&arguments.file)?;
+    if arguments.dry_run {
+        let planned = client.plan_operation(&definition).await?;
+        output::say("The operation would be accepted.");
+        return arguments.output.one(&planned, plan::text);
+    }
     let operation = client.create_operation(&definition, arguments.idempotency_key.as_deref()).await?;
     output::say(&format!("Operation {} is accepted.", operation.id));
     let Some(wait) = arguments.wait else {

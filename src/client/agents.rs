@@ -5,8 +5,9 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::{Call, Client, ClientError, written};
-use crate::http::agent_request::{ClaimWork, Heartbeat, RegisterAgent};
+use crate::http::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
 use crate::http::agent_view::{AgentView, ClaimView, HeartbeatView, RegisteredView};
+use crate::http::selection::{SelectAgent, SelectionView};
 
 const AGENTS: [&str; 3] = ["api", "v1", "agents"];
 /// A heartbeat that takes longer is worth nothing; the next one says the same.
@@ -40,6 +41,25 @@ impl Client {
     /// When it is refused or not answered.
     pub async fn register_agent(&self, agent: &RegisterAgent) -> Result<RegisteredView, ClientError> {
         self.data(Call::post(&AGENTS, agent)?).await
+    }
+
+    /// Changes an agent.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn update_agent(&self, id: &str, change: &UpdateAgent) -> Result<AgentView, ClientError> {
+        let [api, version, agents] = AGENTS;
+        let call = Call::post(&[api, version, agents, id], change)?;
+        self.data(Call { method: Method::PUT, ..call }).await
+    }
+
+    /// Who would be chosen now for a step that asks for this.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn select_agent(&self, wish: &SelectAgent) -> Result<SelectionView, ClientError> {
+        let [api, version, agents] = AGENTS;
+        self.data(Call::post(&[api, version, agents, "select"], wish)?).await
     }
 
     /// Unregisters an agent.

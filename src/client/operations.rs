@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Call, Client, ClientError, written};
 use crate::http::event_view::EventView;
 use crate::http::operation_view::{OperationSummary, OperationView, StepView};
+use crate::http::planning::PlanView;
 
 const OPERATIONS: [&str; 3] = ["api", "v1", "operations"];
 
@@ -25,6 +26,14 @@ impl Client {
         key: Option<&str>,
     ) -> Result<OperationView, ClientError> {
         self.data(Call::post(&OPERATIONS, definition)?.key(key)).await
+    }
+
+    /// How an operation would run, checked as a creation would check it.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn plan_operation(&self, definition: &impl Serialize) -> Result<PlanView, ClientError> {
+        self.data(Call::post(&OPERATIONS, definition)?.query("dryRun", "true")).await
     }
 
     /// Operations, newest first.

@@ -12,6 +12,8 @@ use super::operation_request::invalid_fields;
 
 /// Leases that one heartbeat may name.
 const LEASES_MAX: usize = 1_000;
+/// The path beside the agents' ids, which hides an agent of this name.
+const SELECT: &str = "select";
 /// Longest note, in characters.
 pub const NOTE_MAX: usize = 1_024;
 
@@ -72,7 +74,8 @@ pub struct UpdateAgent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
-    /// `active`, `inactive` or `error`.
+    /// `inactive` drains it: it finishes what it has and gets no more, in later incarnations too, until
+    /// `active`, which also ends a quarantine; or `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,
@@ -85,7 +88,8 @@ pub struct Heartbeat {
     /// Which incarnation speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<u64>,
-    /// The status it wants: `inactive` finishes what it has and takes no more.
+    /// The status it wants: `inactive` finishes what it has and takes no more; `active` ends that, and a
+    /// quarantine, but no drain that somebody else asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,
@@ -155,6 +159,12 @@ impl RegisterAgent {
             .id
             .parse()
             .map_err(|fault: domain::IdError| ApiError::invalid_field("/id", fault.to_string()))?;
+        if id.as_str() == SELECT {
+            return Err(ApiError::invalid_field(
+                "/id",
+                format!("'{SELECT}' is no id: it is a path of its own"),
+            ));
+        }
         let profile = Profile {
             name: self.name.unwrap_or_else(|| id.to_string()),
             model: self.model.unwrap_or_else(|| "none".into()),

@@ -3,7 +3,9 @@
 use actors::granting::Granted;
 use actors::presence::Seen;
 use actors::protocol::{Directive, Pulse};
-use domain::agent::event::Config;
+use domain::agent::event::{Config, Status};
+use domain::agent::record::Window;
+use domain::agent::{Agent, health};
 use domain::operation::definition::Location;
 use domain::views::agent_directory::Row;
 use domain::{AgentId, Json, LeaseId, Timestamp};
@@ -51,7 +53,7 @@ pub struct AgentView {
     pub revision: u64,
 }
 
-/// How an agent does. The first four are measured by the server, the others reported by the agent.
+/// How an agent does. The last three are reported by the agent; all others are measured by the server.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentMetrics {
@@ -61,14 +63,55 @@ pub struct AgentMetrics {
     pub operations_failed: u64,
     /// Milliseconds from assignment to completion, newer ones weighing more; null before the first.
     pub average_response_time: Option<f64>,
-    /// Percent, newer ones weighing more; null before the first.
-    pub success_rate: Option<f64>,
+    /// Percent, newer ones weighing more; 50 before the first, since nothing is known then.
+    pub success_rate: f64,
+    /// The last results, at most fifty.
+    pub recent: RecentResults,
+    /// Leases lost in a row; the third is a quarantine.
+    pub lost_in_a_row: u32,
+    /// Offers not taken in a row; the fifth is a quarantine.
+    pub untaken_in_a_row: u32,
     /// Percent.
     pub cpu_usage: Option<f64>,
     /// Percent.
     pub memory_usage: Option<f64>,
     /// Milliseconds.
     pub network_latency: Option<f64>,
+}
+
+/// The last results of an agent.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentResults {
+    /// When the oldest of them came; null without any.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Completed.
+    pub completed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Lost.
+    pub lost: usize,
+    /// Percent that completed; null without any.
+    pub success_rate: Option<f64>,
+    /// Milliseconds that half of the completed ones did not exceed; null without any.
+    pub response_time_p50: Option<u64>,
+    /// The same for 95 of 100.
+    pub response_time_p95: Option<u64>,
+}
+
+impl RecentResults {
+    fn of(window: &Window) -> Self {
+        Self {
+            since: window.since,
+            completed: window.completed,
+            failed: window.failed,
+            lost: window.lost,
+            success_rate: window.success_rate().map(|rate| rate * 100.0),
+            response_time_p50: window.p50_ms,
+            response_time_p95: window.p95_ms,
+        }
+    }
 }
 
 /// The answer to a registration.
@@ -173,12 +216,60 @@ pub struct AvailabilityView {
     pub available: bool,
     /// Its status.
     pub status: String,
+    /// Why.
+    pub status_reason: String,
     /// Slots in all.
     pub slots: u32,
     /// Slots that are free.
     pub free: u32,
     /// Leases that take the others.
     pub leases: Vec<String>,
+    /// Whether it waits for work now.
+    pub waiting: bool,
+    /// When it was last heard.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen: Timestamp,
+    /// Milliseconds since then; 0 while it waits, since then it is our turn to speak.
+    pub silent_ms: u64,
+    /// Milliseconds of silence after which it counts as gone; null when no heartbeat is expected.
+    pub silence_limit_ms: Option<u64>,
+    /// 1 just after a sign of life, 0 at the limit of silence.
+    pub freshness: f64,
+}
+
+/// What is known of an agent's presence.
+pub struct Presence {
+    /// When it was last seen since the start.
+    pub seen: Option<Seen>,
+    /// Whether it waits for work.
+    pub waiting: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl AvailabilityView {
+    /// Shows how ready an agent is.
+    #[must_use]
+    pub fn of(agent: &Agent, presence: &Presence) -> Self {
+        let config = &agent.profile.config;
+        let last_seen = presence.seen.map_or(agent.last_seen, |seen| seen.at.max(agent.last_seen));
+        // Who was not heard since the start has a full interval yet.
+        let heard = presence.seen.filter(|_| !presence.waiting);
+        let silent_ms = heard.map_or(0, |seen| presence.now.ms_since(seen.at));
+        Self {
+            available: agent.status == Status::Active && agent.free_slots() > 0,
+            status: agent.shown_status().into(),
+            status_reason: agent.status_reason.clone(),
+            slots: config.max_concurrent_steps,
+            free: agent.free_slots(),
+            leases: agent.assignments.keys().map(ToString::to_string).collect(),
+            waiting: presence.waiting,
+            last_seen,
+            silent_ms,
+            silence_limit_ms: health::silence_limit_ms(config),
+            freshness: health::freshness(config, silent_ms),
+        }
+    }
 }
 
 impl AgentView {
@@ -202,10 +293,13 @@ impl AgentView {
             last_seen: seen.map_or(agent.last_seen, |seen| seen.at.max(agent.last_seen)),
             current_operations: operations,
             metrics: AgentMetrics {
-                operations_completed: agent.completed,
-                operations_failed: agent.failed,
-                average_response_time: agent.response_ms(),
-                success_rate: agent.success_rate().map(|rate| rate * 100.0),
+                operations_completed: agent.record.completed,
+                operations_failed: agent.record.failed,
+                average_response_time: agent.record.response_ms(),
+                success_rate: agent.record.success_rate() * 100.0,
+                recent: RecentResults::of(&agent.record.window()),
+                lost_in_a_row: agent.streaks.lost(),
+                untaken_in_a_row: agent.streaks.untaken(),
                 cpu_usage: reported.cpu_usage,
                 memory_usage: reported.memory_usage,
                 network_latency: reported.network_latency,

@@ -6,7 +6,6 @@ use actix_web::{HttpRequest, web};
 use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
 use actors::protocol::{Beat, LeaseBeat};
-use domain::agent::event::Status;
 use domain::agent::{Agent, Command};
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::Api;
 use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
-use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, RegisteredView};
+use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, Presence, RegisteredView};
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
@@ -311,7 +310,7 @@ fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
     if faults.is_empty() { Ok(names) } else { Err(invalid_fields(faults)) }
 }
 
-/// Says how many slots an agent has free.
+/// Says whether an agent can take work now: slots, leases, presence.
 #[utoipa::path(get, path = "/api/v1/agents/{id}/availability", tag = "agents",
     params(("id" = String, Path), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<AvailabilityView>), (status = 404)))]
@@ -325,12 +324,7 @@ pub async fn availability(
     reading::wait_for_position(&api, &parameters).await?;
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
-    let agent = &row.agent;
-    Ok(Reply::ok(AvailabilityView {
-        available: agent.status == Status::Active && agent.free_slots() > 0,
-        status: agent.shown_status().into(),
-        slots: agent.profile.config.max_concurrent_steps,
-        free: agent.free_slots(),
-        leases: agent.assignments.keys().map(ToString::to_string).collect(),
-    }))
+    let (seen, waiting) = (api.core.presence.seen(&id), api.core.presence.is_waiting(&id));
+    let presence = Presence { seen, waiting, now: api.core.around.clock.now() };
+    Ok(Reply::ok(AvailabilityView::of(&row.agent, &presence)))
 }

@@ -10,7 +10,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub mod asyncapi;
 
 use super::{
-    agents, events, health, interventions, lanes, leases, metrics, operations, platforms, pools, steps,
+    agents, events, health, interventions, lanes, leases, metrics, operations, platforms, pools, selection,
+    steps,
 };
 
 /// The document.
@@ -53,6 +54,7 @@ use super::{
         agents::heartbeat,
         agents::claim,
         agents::availability,
+        selection::select,
         leases::list,
         leases::revoke,
         leases::ack,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, web};
+use actix_web::{Either, HttpRequest, web};
 use actors::gateway::{Order, stream_of};
 use actors::projections::Watch;
 use domain::operation::definition::{Definition, Priority};
@@ -23,6 +23,7 @@ use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation};
 use super::operation_view::{OperationSummary, OperationView};
 use super::page::Page;
+use super::planning::{self, PlanView};
 use super::query::Parameters;
 use super::reading::{self, Nothing};
 
@@ -162,24 +163,34 @@ impl Filter {
     }
 }
 
-/// Accepts a new operation.
+/// Accepts a new operation; with `dryRun` only says how it would run.
 #[utoipa::path(post, path = "/api/v1/operations", tag = "operations", request_body = CreateOperation,
-    responses((status = 201, body = super::envelope::ApiResponse<OperationView>), (status = 422)))]
+    params(("dryRun" = Option<bool>, Query, description = "checks it as a creation would, and plans it")),
+    responses((status = 201, body = super::envelope::ApiResponse<OperationView>),
+        (status = 200, description = "the plan", body = super::envelope::ApiResponse<PlanView>),
+        (status = 422)))]
 pub async fn create(
     api: web::Data<Api>,
     request: HttpRequest,
     body: Body<CreateOperation>,
-) -> Answer<OperationView> {
-    Parameters::of(&request, &[], &[])?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+) -> Result<Either<Reply<OperationView>, Reply<PlanView>>, ApiError> {
+    let parameters = Parameters::of(&request, &["dryRun"], &[])?;
+    if parameters.get_bool("dryRun")?.unwrap_or(false) {
+        return planning::plan(api, body.value).await.map(Either::Right);
+    }
+    accept(&api, &request, body).await.map(Either::Left)
+}
+
+async fn accept(api: &Api, request: &HttpRequest, body: Body<CreateOperation>) -> Answer<OperationView> {
+    let intent = Intent::of(request, body.hash, &api.turns).await?;
     let id = operation_id(&intent);
     if intent.metadata.key.is_some()
-        && let Some(reply) = first_answer(&api, &id, &intent).await?
+        && let Some(reply) = first_answer(api, &id, &intent).await?
     {
         return Ok(reply);
     }
     let definition = body.value.definition(&api.core.around.world.limits)?;
-    create_new(&api, id, definition, intent).await
+    create_new(api, id, definition, intent).await
 }
 
 async fn create_new(

@@ -62,7 +62,7 @@ impl From<LimitError> for ApiError {
 }
 
 /// All faults of a workflow; one that is only about a platform has a code of its own.
-fn invalid(faults: &[Fault]) -> ApiError {
+pub(super) fn invalid(faults: &[Fault]) -> ApiError {
     let errors = faults.iter().map(|fault| FieldError::at(&fault.pointer, &fault.detail).code(fault.code));
     let mut refusal = ApiError::invalid_workflow(errors.collect());
     if faults.iter().all(|fault| fault.code == "platform_unavailable") {

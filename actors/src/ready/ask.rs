@@ -2,13 +2,12 @@
 
 use std::hash::BuildHasher;
 
-use domain::agent::Agent;
 use domain::agent::selection::Need;
 use domain::operation::definition::StepDefinition;
 use domain::operation::step::{Run, Status, StepStatus};
 use domain::views::Views;
 use domain::views::operation_board::Row;
-use domain::{AgentId, LaneId, LeaseId, OperationId, Timestamp};
+use domain::{AgentId, LeaseId, OperationId, Timestamp};
 
 use crate::in_flight::InFlight;
 
@@ -76,12 +75,6 @@ impl<'s> Scene<'s> {
         }
         let Some(most) = row.max_parallel else { return usize::MAX };
         (most as usize).saturating_sub(self.in_flight.under_way(id, run))
-    }
-
-    /// Whether the account that an agent works with takes no calls now.
-    pub(crate) fn is_parked(&self, id: &AgentId, agent: &Agent) -> bool {
-        let lane = LaneId::of_agent(id, &agent.profile.config);
-        self.views.lanes.parked_until(&lane, self.now).is_some()
     }
 
     /// Where a step stands now, if it can be offered.

@@ -8,7 +8,7 @@ use actors::ready::Scene;
 use domain::agent::selection::{Applicant, Candidates, Need, Weights, select};
 use domain::operation::step::{Run, Status, StepStatus};
 use domain::views::operation_board::Row;
-use domain::{ActionName, AgentId, LaneId, LeaseId, OperationId, Timestamp};
+use domain::{ActionName, AgentId, LeaseId, OperationId, Timestamp};
 
 /// Whose turn it is.
 #[derive(Default)]
@@ -157,10 +157,7 @@ fn candidates(
         free_slots: scene.in_flight.free_slots(id, &agent.agent),
         freshness: 1.0,
         reported: agent.agent.reported,
-        parked: {
-            let lane = LaneId::of_agent(id, &agent.agent.profile.config);
-            scene.views.lanes.parked_until(&lane, scene.now).is_some()
-        },
+        parked: scene.views.lanes.holds_back(id, &agent.agent, scene.now),
         waits: waiting.get(id).is_some_and(|appetite| wants(appetite, &step.action)),
     });
     select(&need, applicants, Weights::default(), scene.now)

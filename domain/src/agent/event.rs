@@ -155,12 +155,14 @@ pub enum Outcome {
     Completed,
     /// The attempt failed.
     Failed,
-    /// The lease, or the offer, was lost.
+    /// The lease was lost: the agent had begun, and was not heard in time.
     Lost,
-    /// The agent gave it back, or never took it.
+    /// The agent gave it back, or it was taken back before the agent could take it.
     Returned,
     /// The operation ended first.
     Cancelled,
+    /// It was offered, and the agent gave no sign of life.
+    Untaken,
 }
 
 /// Body of `agent.released`.

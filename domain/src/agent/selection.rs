@@ -119,6 +119,17 @@ impl Candidates {
     }
 }
 
+impl Scored {
+    /// The score that the parts make by these weights.
+    #[must_use]
+    pub fn weighed(&self, weights: Weights) -> f64 {
+        weights.capability * self.capability
+            + weights.performance * self.performance
+            + weights.availability * self.availability
+            + weights.location * self.location
+    }
+}
+
 /// Ranks the applicants for a need at a moment.
 ///
 /// Ties go to the one idle longest, then to the lower id.
@@ -131,13 +142,15 @@ pub fn select<'a>(
 ) -> Candidates {
     let mut excluded = Excluded::default();
     let mut eligible = Vec::new();
+    let mut fleet_ms = Vec::new();
     for applicant in applicants {
+        fleet_ms.extend(applicant.agent.record.response_ms());
         match exclusion(need, &applicant, now, &mut excluded) {
             Some(count) => *count += 1,
             None => eligible.push(applicant),
         }
     }
-    let median_ms = median(eligible.iter().filter_map(|applicant| applicant.agent.response_ms()));
+    let median_ms = median(&mut fleet_ms);
     let mut ranked: Vec<(Scored, Timestamp)> = eligible
         .iter()
         .map(|applicant| (score(need, applicant, median_ms, weights), applicant.agent.idle_since))
@@ -206,30 +219,33 @@ fn is_as_required(requires: &Requirements, profile: &Profile) -> bool {
 
 fn score(need: &Need<'_>, applicant: &Applicant<'_>, median_ms: Option<f64>, weights: Weights) -> Scored {
     let agent = applicant.agent;
-    let capability = capability(need.requires.capabilities.len(), agent.profile.capabilities.len());
+    let capability = capability(&need.requires.capabilities, &agent.profile.capabilities);
     let performance = performance(agent, applicant.reported, median_ms);
     let slots = f64::from(agent.profile.config.max_concurrent_steps.max(1));
     let free = (f64::from(applicant.free_slots) / slots).clamp(0.0, 1.0);
     let availability = free * applicant.freshness.clamp(0.0, 1.0);
     let location = place(need.requires.location, agent.profile.location);
-    let score = weights.capability * capability
-        + weights.performance * performance
-        + weights.availability * availability
-        + weights.location * location;
-    Scored { agent: applicant.id.clone(), score, capability, performance, availability, location }
+    let id = applicant.id.clone();
+    let parts = Scored { agent: id, score: 0.0, capability, performance, availability, location };
+    Scored { score: parts.weighed(weights), ..parts }
 }
 
 /// All required ones are there: the fewer others, the better the fit.
-fn capability(required: usize, own: usize) -> f64 {
-    if required == 0 { 1.0 } else { (required as f64 / own.max(1) as f64).min(1.0) }
+fn capability(required: &[String], own: &[String]) -> f64 {
+    if required.is_empty() {
+        return 1.0;
+    }
+    (distinct(required) as f64 / distinct(own).max(1) as f64).min(1.0)
+}
+
+/// What is named twice counts once. The lists are short, so that this needs no set.
+fn distinct(words: &[String]) -> usize {
+    words.iter().enumerate().filter(|(at, word)| !words[..*at].contains(word)).count()
 }
 
 fn performance(agent: &Agent, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
-    let success = agent.success_rate().unwrap_or(0.5);
-    let speed = match (agent.response_ms(), median_ms) {
-        (Some(own), Some(median)) if median > 0.0 => 1.0 / (1.0 + own / median),
-        _ => 0.5,
-    };
+    let success = agent.record.success_rate();
+    let speed = median_ms.map_or(0.5, |median| speed(agent.record.response_ms_from(median), median));
     let load = [reported.cpu_usage, reported.memory_usage].into_iter().flatten().reduce(f64::max);
     let ease = load.map_or(0.5, |percent| 1.0 - (percent / 100.0).clamp(0.0, 1.0));
     0.5 * success + 0.3 * speed + 0.2 * ease
@@ -247,8 +263,39 @@ fn place(wanted: Option<Location>, own: Location) -> f64 {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+/// One half at the median of the fleet, more when faster: 1 / (1 + own / median).
+fn speed(own_ms: f64, median_ms: f64) -> f64 {
+    let sum = own_ms + median_ms;
+    if sum > 0.0 { median_ms / sum } else { 0.5 }
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    let half = values.len() / 2;
+    let even = values.len().is_multiple_of(2);
+    if values.is_empty() {
+        return None;
+    }
+    let (below, middle, _) = values.select_nth_unstable_by(half, f64::total_cmp);
+    let below = below.iter().copied().max_by(f64::total_cmp).filter(|_| even);
+    Some(below.map_or(*middle, |below| f64::midpoint(below, *middle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(median(&mut []), None);
+        assert_eq!(median(&mut [3.0]), Some(3.0));
+        assert_eq!(median(&mut [9.0, 1.0]), Some(5.0));
+        assert_eq!(median(&mut [9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&mut [9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
+
+    #[test]
+    fn nobody_is_faster_than_at_once() {
+        assert_eq!((speed(0.0, 0.0), speed(5.0, 5.0)), (0.5, 0.5));
+        assert_eq!((speed(0.0, 5.0), speed(5.0, 0.0)), (1.0, 0.0));
+    }
 }

@@ -142,8 +142,19 @@ pub struct StepOfferExpired {
     pub grant: u64,
     /// Who did not take it.
     pub agent: AgentId,
-    /// `no_sign_of_life`, `agent_gone` or `new_incarnation`.
+    /// `no_sign_of_life`, `agent_timeout`, or why it was taken back before.
     pub reason: String,
+}
+
+impl StepOfferExpired {
+    /// The reason of an offer whose time is over.
+    pub const NO_SIGN_OF_LIFE: &'static str = "no_sign_of_life";
+
+    /// Whether the agent was silent, rather than the offer taken back from it.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        [Self::NO_SIGN_OF_LIFE, crate::agent::AGENT_TIMEOUT].contains(&self.reason.as_str())
+    }
 }
 
 /// Body of `step.released`.

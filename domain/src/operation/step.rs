@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, Resolution, SkipReason, StepError};
 use crate::{AgentId, Timestamp};
@@ -161,6 +162,8 @@ pub struct StepRun {
     pub completed_at: Option<Timestamp>,
     /// Agents that gave it back, and until when it is kept from them.
     pub held_from: Vec<(AgentId, Timestamp)>,
+    /// The newest grant that ended without spending an attempt, and how.
+    pub unspent: Option<(u64, Outcome)>,
 }
 
 /// The unchanging part of a workflow as the run needs it: positions instead of numbers.
@@ -258,6 +261,7 @@ impl Run {
             started_at: None,
             completed_at: None,
             held_from: Vec::new(),
+            unspent: None,
         });
         Self {
             status: Status::Pending,
@@ -333,8 +337,13 @@ impl Run {
                 (step.progress, step.progressed_at) = (0, None);
                 self.stand(position, StepStatus::Reserved(holder), at);
             }
-            Event::StepOfferExpired(_) => self.stand(position, StepStatus::Ready, at),
+            Event::StepOfferExpired(expired) => {
+                let outcome = if expired.is_silence() { Outcome::Untaken } else { Outcome::Returned };
+                step.unspent = Some((expired.grant, outcome));
+                self.stand(position, StepStatus::Ready, at);
+            }
             Event::StepReleased(released) => {
+                step.unspent = Some((released.grant, Outcome::Returned));
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
                 // What is given back unperformed spends no attempt.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::agent::Agent;
 use crate::lane::{Event, Lane};
-use crate::{Aggregate, LaneId, Timestamp};
+use crate::{AgentId, Aggregate, LaneId, Timestamp};
 
 /// All lanes that are parked.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,13 @@ impl Lanes {
     #[must_use]
     pub fn parked_until(&self, id: &LaneId, now: Timestamp) -> Option<Timestamp> {
         self.0.get(id).filter(|lane| lane.is_parked(now)).map(|lane| lane.until)
+    }
+
+    /// Whether the account that an agent works with takes no calls now.
+    #[must_use]
+    pub fn holds_back(&self, id: &AgentId, agent: &Agent, now: Timestamp) -> bool {
+        // Most of the time none is parked, and no name has to be made.
+        !self.0.is_empty() && self.parked_until(&LaneId::of_agent(id, &agent.profile.config), now).is_some()
     }
 
     /// The lanes that are parked at this moment, by id.

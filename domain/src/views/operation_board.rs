@@ -323,8 +323,10 @@ impl OperationBoard {
             operation::step::StepStatus::Completed if step.grant == lease.grant => {
                 LeaseState::Over(Outcome::Completed)
             }
-            operation::step::StepStatus::Ready if step.grant == lease.grant => {
-                LeaseState::Over(Outcome::Returned)
+            _ if let Some((grant, outcome)) = step.unspent
+                && grant == lease.grant =>
+            {
+                LeaseState::Over(outcome)
             }
             _ if step.grant < lease.grant => LeaseState::Over(Outcome::Returned),
             _ if step.error.as_ref().is_some_and(|error| error.code == StepLeaseLost::CODE) => {

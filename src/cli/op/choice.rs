@@ -55,7 +55,7 @@ fn score(choice: &StepReserved, chosen: &Scored) -> String {
 }
 
 /// How many agents were no candidates, by reason.
-fn excluded(excluded: &Excluded) -> Option<String> {
+pub(in super::super) fn excluded(excluded: &Excluded) -> Option<String> {
     let reasons = [
         (excluded.not_asked, "not asked for"),
         (excluded.capability, "without the capability"),
