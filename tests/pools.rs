@@ -205,6 +205,20 @@ async fn a_server_that_is_killed_leaves_no_process_and_no_agent_that_blocks() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_killed_at_any_moment_leaves_no_process() {
+    let mut photon = Photon::configured(&pool("min = 4\nmax = 4", STUBBORN)).await;
+    for most in 1..=12 {
+        // Anew each time: a kill spends an attempt of those at work.
+        submit(&photon, 4).await;
+        // From the first worker that begins to start to all of them at work.
+        until("so many processes run", || everybody(&photon).len() > most).await;
+        photon.kill();
+        until("nothing is left", || everybody(&photon).is_empty()).await;
+        photon.restart().await;
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_is_not_there_is_tried_ever_more_rarely_and_says_so() {
     let config = "[[pool]]\nname = \"crew\"\ncapability = \"work\"\nmin = 1\nmax = 3\n\
                   target_queue_seconds = 1\ncommand = [\"no-such-command-anywhere\", \"secret-argument\"]\n";
@@ -215,6 +229,9 @@ async fn a_command_that_is_not_there_is_tried_ever_more_rarely_and_says_so() {
     let words = trouble["lastFailure"].as_str().unwrap();
     assert!(words.contains("There is no command 'no-such-command-anywhere'"), "{words}");
     assert!(trouble["retryAt"].is_string() && pools[0]["actual"] == json!(0));
+    let health = photon.get("/health/detailed").await.expect(200);
+    let check = health.data()["checks"].as_array().unwrap().last().unwrap();
+    assert_eq!((&check["name"], &check["state"]), (&json!("pools"), &json!("warn")), "{check}");
     let events = scaled(&photon).await;
     assert_told(&events);
     assert_eq!(events.len(), 2, "the tries after the first are not told one by one: {events:?}");
