@@ -267,6 +267,38 @@ async fn a_pool_without_a_command_is_only_measured() {
 }
 
 #[tokio::test]
+async fn what_no_worker_of_the_pool_could_take_does_not_count() {
+    let config = "[[pool]]\nname = \"theirs\"\ncapability = \"work\"\nmax = 5\ntarget_queue_seconds = 1\n\
+                  labels = { zone = \"lab\" }\n";
+    let photon = Photon::configured(config).await;
+    let requiring = |what: Value| {
+        let mut step = step(1, "work", &[], json!({}));
+        step["requires"] = what;
+        json!([step])
+    };
+    photon.operation(requiring(json!({"capabilities": ["work", "more"]}))).await;
+    photon.operation(requiring(json!({"labels": {"zone": "roof"}}))).await;
+    photon.operation(requiring(json!({"model": "another"}))).await;
+    photon.agent("somebody-else", &["other"]).await;
+    let mut named = step(1, "work", &[], json!({}));
+    named["agent"] = json!("somebody-else");
+    photon.operation(json!([named])).await;
+    let late = json!({"name": "late", "workflow": requiring(json!({})), "autoStart": false});
+    photon.post("/api/v1/operations", late).await.expect(201);
+    let steps: Vec<Value> = (1..=9).map(|number| step(number, "work", &[], json!({}))).collect();
+    let narrow = json!({"name": "narrow", "workflow": steps, "maxParallel": 2});
+    photon.post("/api/v1/operations", narrow).await.expect(201);
+    let mut after = step(2, "work", &[1], json!({}));
+    after["requires"] = json!({"capabilities": ["work"], "labels": {"zone": "lab"}});
+    photon.operation(json!([step(1, "work", &[], json!({})), after])).await;
+    // Two of the narrow one, and the first of the last.
+    photon.until(POOLS, |pools| pools[0]["queue"]["readySteps"] == 3).await;
+    photon.until(POOLS, |pools| pools[0]["queue"]["oldestWaitMs"].as_u64() >= Some(500)).await;
+    let pools = photon.get(POOLS).await.expect(200);
+    assert_eq!(pools.data()[0]["queue"]["readySteps"], json!(3));
+}
+
+#[tokio::test]
 async fn a_command_gets_only_the_variables_that_it_is_allowed() {
     let options = "max = 1\nenvironment = [\"CARGO_PKG_NAME\"]";
     let photon = Photon::configured(&pool(options, "env -u PWD | sort; cat >/dev/null")).await;
