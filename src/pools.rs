@@ -2,6 +2,7 @@
 //! its target, and notes every change with its reason. Whatever ends the server ends the workers.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use actors::Core;
 use domain::Timestamp;
 use domain::pool::Seen;
 use domain::system::ScalingReason;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -25,6 +27,8 @@ use worker::Launch;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// Before everything is begun anew after a bug.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// What killing may take beyond the deadline of a stop.
 const KILL_MAX: Duration = Duration::from_secs(2);
 
@@ -99,7 +103,7 @@ impl Board {
 
 /// The task that keeps the pools.
 pub struct Pools {
-    stop: mpsc::Sender<(Instant, oneshot::Sender<()>)>,
+    stop: mpsc::Sender<Stopping>,
 }
 
 impl Pools {
@@ -115,9 +119,21 @@ impl Pools {
         server: SocketAddr,
     ) -> std::io::Result<Self> {
         let launch = Launch { photon: std::env::current_exe()?, server };
-        let crews = pools.iter().cloned().map(Crew::new).collect();
-        let (stop, stopped) = mpsc::channel(1);
-        actix_web::rt::spawn(Keeping { core, board, launch, crews }.run(stopped));
+        let (stop, mut stopped) = mpsc::channel(1);
+        let pools = pools.to_vec();
+        actix_web::rt::spawn(async move {
+            loop {
+                let crews = pools.iter().cloned().map(Crew::new).collect();
+                let mut keeping = Keeping { core: &core, board: &board, launch: &launch, crews };
+                if AssertUnwindSafe(keeping.run(&mut stopped)).catch_unwind().await.is_ok() {
+                    return;
+                }
+                // The panic was logged by its hook. Workers go with their owner, and new ones come.
+                drop(keeping);
+                tracing::error!("keeping the pools failed, so that all workers are started anew");
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        });
         Ok(Self { stop })
     }
 
@@ -136,15 +152,18 @@ impl Pools {
     }
 }
 
-struct Keeping {
-    core: Arc<Core>,
-    board: Arc<Board>,
-    launch: Launch,
+/// Until when to end, and whom to tell of it.
+type Stopping = (Instant, oneshot::Sender<()>);
+
+struct Keeping<'k> {
+    core: &'k Arc<Core>,
+    board: &'k Board,
+    launch: &'k Launch,
     crews: Vec<Crew>,
 }
 
-impl Keeping {
-    async fn run(mut self, mut stop: mpsc::Receiver<(Instant, oneshot::Sender<()>)>) {
+impl Keeping<'_> {
+    async fn run(&mut self, stop: &mut mpsc::Receiver<Stopping>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -153,7 +172,7 @@ impl Keeping {
                 stopping = stop.recv() => {
                     let (deadline, answer) = stopping.unzip();
                     let deadline = deadline.unwrap_or_else(Instant::now);
-                    let core = &self.core;
+                    let core = self.core;
                     let stops = self.crews.iter_mut().map(|crew| crew.stop(core, deadline));
                     futures_util::future::join_all(stops).await;
                     // Whoever asked may have given up.
@@ -168,11 +187,11 @@ impl Keeping {
         let now = self.core.around.clock.now();
         let mut asking = Vec::with_capacity(self.crews.len());
         for crew in &mut self.crews {
-            asking.push(crew.muster(&self.core, now).await);
+            asking.push(crew.muster(self.core, now).await);
         }
         let queues = queue::queues(&self.core.projected.views, &asking, now).await;
         for (crew, queue) in self.crews.iter_mut().zip(queues) {
-            crew.follow(&self.core, &self.launch, queue, now);
+            crew.follow(self.core, self.launch, queue, now);
         }
         *self.board.0.lock() = self.crews.iter().map(|crew| crew.status.clone()).collect();
     }

@@ -205,6 +205,20 @@ async fn a_server_that_is_killed_leaves_no_process_and_no_agent_that_blocks() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_killed_at_any_moment_leaves_no_process() {
+    let mut photon = Photon::configured(&pool("min = 4\nmax = 4", STUBBORN)).await;
+    for most in 1..=12 {
+        // Anew each time: a kill spends an attempt of those at work.
+        submit(&photon, 4).await;
+        // From the first worker that begins to start to all of them at work.
+        until("so many processes run", || everybody(&photon).len() > most).await;
+        photon.kill();
+        until("nothing is left", || everybody(&photon).is_empty()).await;
+        photon.restart().await;
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_is_not_there_is_tried_ever_more_rarely_and_says_so() {
     let config = "[[pool]]\nname = \"crew\"\ncapability = \"work\"\nmin = 1\nmax = 3\n\
                   target_queue_seconds = 1\ncommand = [\"no-such-command-anywhere\", \"secret-argument\"]\n";
@@ -215,6 +229,9 @@ async fn a_command_that_is_not_there_is_tried_ever_more_rarely_and_says_so() {
     let words = trouble["lastFailure"].as_str().unwrap();
     assert!(words.contains("There is no command 'no-such-command-anywhere'"), "{words}");
     assert!(trouble["retryAt"].is_string() && pools[0]["actual"] == json!(0));
+    let health = photon.get("/health/detailed").await.expect(200);
+    let check = health.data()["checks"].as_array().unwrap().last().unwrap();
+    assert_eq!((&check["name"], &check["state"]), (&json!("pools"), &json!("warn")), "{check}");
     let events = scaled(&photon).await;
     assert_told(&events);
     assert_eq!(events.len(), 2, "the tries after the first are not told one by one: {events:?}");
@@ -247,6 +264,38 @@ async fn a_pool_without_a_command_is_only_measured() {
     let metrics = photon.get("/metrics").await.body;
     assert!(metrics.as_str().unwrap().contains("photon_pool_wanted{pool=\"theirs\"} 0\n"));
     assert_eq!(workers(&photon), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn what_no_worker_of_the_pool_could_take_does_not_count() {
+    let config = "[[pool]]\nname = \"theirs\"\ncapability = \"work\"\nmax = 5\ntarget_queue_seconds = 1\n\
+                  labels = { zone = \"lab\" }\n";
+    let photon = Photon::configured(config).await;
+    let requiring = |what: Value| {
+        let mut step = step(1, "work", &[], json!({}));
+        step["requires"] = what;
+        json!([step])
+    };
+    photon.operation(requiring(json!({"capabilities": ["work", "more"]}))).await;
+    photon.operation(requiring(json!({"labels": {"zone": "roof"}}))).await;
+    photon.operation(requiring(json!({"model": "another"}))).await;
+    photon.agent("somebody-else", &["other"]).await;
+    let mut named = step(1, "work", &[], json!({}));
+    named["agent"] = json!("somebody-else");
+    photon.operation(json!([named])).await;
+    let late = json!({"name": "late", "workflow": requiring(json!({})), "autoStart": false});
+    photon.post("/api/v1/operations", late).await.expect(201);
+    let steps: Vec<Value> = (1..=9).map(|number| step(number, "work", &[], json!({}))).collect();
+    let narrow = json!({"name": "narrow", "workflow": steps, "maxParallel": 2});
+    photon.post("/api/v1/operations", narrow).await.expect(201);
+    let mut after = step(2, "work", &[1], json!({}));
+    after["requires"] = json!({"capabilities": ["work"], "labels": {"zone": "lab"}});
+    photon.operation(json!([step(1, "work", &[], json!({})), after])).await;
+    // Two of the narrow one, and the first of the last.
+    photon.until(POOLS, |pools| pools[0]["queue"]["readySteps"] == 3).await;
+    photon.until(POOLS, |pools| pools[0]["queue"]["oldestWaitMs"].as_u64() >= Some(500)).await;
+    let pools = photon.get(POOLS).await.expect(200);
+    assert_eq!(pools.data()[0]["queue"]["readySteps"], json!(3));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -115,7 +116,11 @@ impl Crew {
 }
 
 impl Drop for Crew {
+    /// What a failed test leaves shall trouble no other.
     fn drop(&mut self) {
+        for left in self.marked().into_iter().filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+            let _ = kill_process(left, Signal::KILL);
+        }
         for worker in &mut self.workers {
             let _ = worker.kill();
             let _ = worker.wait();

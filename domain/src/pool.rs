@@ -244,20 +244,21 @@ pub fn meets(profile: &Profile, requires: &Requirements) -> bool {
 /// The reason as a sentence with the figures that it rests on.
 #[must_use]
 pub fn sentence(reason: ScalingReason, policy: &Policy, seen: &Seen) -> String {
-    let (ready, workers, target) = (seen.ready, seen.workers(), seconds(policy.target_ms));
+    let (ready, there) = (steps(seen.ready), workers(seen.workers()));
+    let target = seconds(policy.target_ms);
     match reason {
-        ScalingReason::Minimum => format!("The pool never has fewer than {} workers.", policy.min),
+        ScalingReason::Minimum => format!("The pool never has less than {}.", workers(policy.min)),
         ScalingReason::Queue => match seen.queue_ms(policy) {
-            None => format!("{ready} steps are ready, and no worker is there."),
+            None => format!("{ready} waiting, and no worker is there."),
             Some(queue_ms) => {
                 let queue = seconds(queue_ms);
-                let need = format!("{ready} ready steps need {queue} to begin with {workers} workers");
+                let need = format!("{ready} waiting would take {queue} to begin with {there}");
                 format!("{need}; the target is {target}.")
             }
         },
         ScalingReason::Overdue => {
             let wait = seconds(seen.oldest_wait_ms);
-            format!("A step has waited {wait} while all {workers} workers had work; the target is {target}.")
+            format!("A step has waited {wait} while {there} had work; the target is {target}.")
         }
         ScalingReason::Idle => {
             format!("Fewer workers were enough for {} or longer.", seconds(policy.idle_ms))
@@ -266,6 +267,14 @@ pub fn sentence(reason: ScalingReason, policy: &Policy, seen: &Seen) -> String {
         ScalingReason::WorkerReplaced => "A worker is back in the place of one that ended.".into(),
         ScalingReason::Stopping => "The server stops.".into(),
     }
+}
+
+fn steps(count: u64) -> String {
+    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+}
+
+fn workers(count: u32) -> String {
+    if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") }
 }
 
 fn seconds(ms: u64) -> String {

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use domain::Timestamp;
-use domain::pool::{Backoff, Policy, Scaler, Seen};
+use domain::pool::{Backoff, Policy, Scaler, Seen, sentence};
 use domain::system::ScalingReason;
 use proptest::prelude::*;
 
@@ -160,6 +160,28 @@ fn queue_time_is_ready_steps_times_service_time_over_slots() {
     let seen = Seen { ready: 16, service_ms: Some(1_000), idle: 1, busy: 1, ..Seen::default() };
     assert_eq!(seen.queue_ms(&policy), Some(2_000));
     assert_eq!(Seen { idle: 0, busy: 0, ..seen }.queue_ms(&policy), None);
+}
+
+#[test]
+fn every_reason_is_told_with_its_figures() {
+    use ScalingReason as Why;
+    let policy = policy(1, 8);
+    let seen = Seen { ready: 12, oldest_wait_ms: 6_540, service_ms: Some(2_000), busy: 2, ..Seen::default() };
+    let table = [
+        (Why::Minimum, seen, "The pool never has less than 1 worker."),
+        (
+            Why::Queue,
+            seen,
+            "12 steps waiting would take 12.0 s to begin with 2 workers; the target is 5.0 s.",
+        ),
+        (Why::Queue, Seen { ready: 1, busy: 0, ..seen }, "1 step waiting, and no worker is there."),
+        (Why::Overdue, seen, "A step has waited 6.5 s while 2 workers had work; the target is 5.0 s."),
+        (Why::Idle, seen, "Fewer workers were enough for 20.0 s or longer."),
+    ];
+    for (reason, seen, words) in table {
+        assert_eq!(sentence(reason, &policy, &seen), words);
+    }
+    assert!(Why::ALL.iter().all(|reason| sentence(*reason, &policy, &seen).ends_with('.')));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Longest line that is shown, in bytes; the rest of it is left out.
 const LINE_MAX: usize = 512;
 /// Lines of one worker that are shown in a second.
-const LINES_MAX: u32 = 20;
+const LINES_MAX: u32 = 10;
 
 /// The last line of a worker.
 #[derive(Clone, Debug, Default)]

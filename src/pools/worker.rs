@@ -136,6 +136,10 @@ impl Worker {
             Stage::Starting if agent.is_some() && is_active && !self.asked => self.enter(Stage::Working),
             // Somebody else drained it, or it is stuck and was found silent.
             Stage::Starting | Stage::Working if agent.is_some() && !is_active => self.enter(Stage::Leaving),
+            // It was silent for a while and is heard again.
+            Stage::Leaving if is_active && !self.asked && self.terminated.is_none() => {
+                self.enter(Stage::Working);
+            }
             Stage::Leaving if self.held > 0 => self.since = Instant::now(),
             _ => {}
         }
