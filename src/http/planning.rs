@@ -63,7 +63,7 @@ pub struct PlannedStep {
 pub async fn plan(api: web::Data<Api>, operation: CreateOperation) -> Answer<PlanView> {
     // A large workflow takes its time, and other requests of this thread shall not wait for it.
     let planned = web::block(move || {
-        let definition = operation.definition(api.core.around.world.limits.step_timeout_ms)?;
+        let definition = operation.definition(&api.core.around.world.limits)?;
         check(&api, &definition)?;
         Ok::<_, ApiError>(view(&api, &definition))
     });

@@ -2,9 +2,11 @@
 
 use actix_web::{HttpRequest, web};
 use domain::agent::selection::{Candidates, Need};
-use domain::operation::definition::{Definition, FailurePolicy, Priority, Requirements, StepDefinition};
+use domain::operation::definition::{
+    Definition, EffectClass, FailurePolicy, Priority, Requirements, StepDefinition,
+};
 use domain::operation::workflow;
-use domain::{AgentId, Given, Json};
+use domain::{AgentId, Given, Json, Limits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -54,11 +56,11 @@ pub struct SelectionView {
 
 impl SelectAgent {
     /// An operation of one such step, so that it is judged by the rules of every other.
-    fn definition(self, step_timeout_ms: u64) -> Result<Definition, ApiError> {
+    fn definition(self, limits: &Limits) -> Result<Definition, ApiError> {
         let step = CreateStep {
             step: 1,
             agent: self.agent,
-            platform: self.platform.unwrap_or_else(|| actors::matching::WORKER.into()),
+            platform: self.platform.unwrap_or_else(|| actors::ready::WORKER.into()),
             action: self.action.unwrap_or_else(|| "any".into()),
             inputs: Json::object(),
             dependencies: Vec::new(),
@@ -67,6 +69,7 @@ impl SelectAgent {
             requires: self.requires,
             when: None,
             continue_on_error: false,
+            effect: EffectClass::default(),
         };
         let operation = CreateOperation {
             name: "select".into(),
@@ -81,7 +84,7 @@ impl SelectAgent {
             max_parallel: None,
             auto_start: true,
         };
-        operation.definition(step_timeout_ms).map_err(of_the_body)
+        operation.definition(limits).map_err(of_the_body)
     }
 }
 
@@ -111,7 +114,7 @@ pub async fn select(
 ) -> Answer<SelectionView> {
     Parameters::of(&request, &[], &[])?;
     let world = &api.core.around.world;
-    let definition = body.value.definition(world.limits.step_timeout_ms)?;
+    let definition = body.value.definition(&world.limits)?;
     let faults = workflow::faults(&definition, &Given { now: api.core.around.clock.now(), world });
     if !faults.is_empty() {
         return Err(of_the_body(refusal::invalid(&faults)));

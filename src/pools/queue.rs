@@ -65,7 +65,7 @@ pub(super) async fn queues(views: &RwLock<Views>, asking: &[Asking], now: Timest
 
 /// Counts the steps of one operation; no more than it may have under way at once.
 fn count(row: &Row, asking: &[Asking], now: Timestamp, queues: &mut [Queue]) {
-    let Some(run) = row.run.as_ref().filter(|run| run.status == RunStatus::InProgress) else { return };
+    let Some(run) = row.run.as_ref().filter(|run| run.status == RunStatus::InProgress && !run.paused) else { return };
     let is_due = |position: &&usize| match run.steps[**position].status {
         StepStatus::BackingOff { at, .. } => at <= now,
         _ => false,
@@ -81,7 +81,7 @@ fn count(row: &Row, asking: &[Asking], now: Timestamp, queues: &mut [Queue]) {
             met = Some((&step.requires, meeting.collect()));
         }
         let Some((_, meeting)) = &met else { continue };
-        let wait_ms = now.ms_since(ready_since(row, run, *position));
+        let wait_ms = ready_since(run, *position).map_or(0, |since| now.ms_since(since));
         let asked = asking.iter().zip(meeting).zip(queues.iter_mut());
         for ((asking, meets), queue) in asked {
             if *meets && may_be_asked(&asking.crew, row, step) {
@@ -101,24 +101,19 @@ fn may_be_asked(crew: &[AgentId], row: &Row, step: &StepDefinition) -> bool {
     step.agent.as_ref().is_none_or(is_there) && (row.agents.is_empty() || row.agents.iter().any(is_there))
 }
 
-/// Since when a step could have been taken: its operation had started, what it depends on was settled, and
-/// its last attempt, if it had one, was over or at least begun.
-fn ready_since(row: &Row, run: &Run, position: usize) -> Timestamp {
+/// Since when a step can be taken.
+fn ready_since(run: &Run, position: usize) -> Option<Timestamp> {
     let step = &run.steps[position];
-    let dependencies = run.skeleton.dependencies[position].iter();
-    let settled = dependencies.filter_map(|dependency| run.steps[*dependency].completed_at);
-    let again = match step.status {
+    match step.status {
         StepStatus::BackingOff { at, .. } => Some(at),
-        _ => None,
-    };
-    let times = settled.chain(row.started_at).chain(step.started_at).chain(again);
-    times.max().unwrap_or(row.created_at)
+        _ => step.ready_at,
+    }
 }
 
 /// Mean time that a step takes, over the agents of a pool, each weighing as many steps as it completed.
 pub(super) fn service_ms<'a>(agents: impl Iterator<Item = &'a Agent>) -> Option<u64> {
-    let measured = agents.filter_map(|agent| Some((agent.response_ms()?, agent.completed as f64)));
-    let (time, steps) = measured
+    let measured = agents.filter_map(|agent| Some((agent.record.response_ms()?, agent.record.completed as f64)));
+    let (time, steps): (f64, f64) = measured
         .fold((0.0, 0.0), |(time, steps), (mean, completed)| (time + mean * completed, steps + completed));
     (steps > 0.0).then_some((time / steps).ceil() as u64)
 }

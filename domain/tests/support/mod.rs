@@ -14,6 +14,7 @@ use domain::operation::definition::{
 };
 use domain::operation::event::StepError;
 use domain::operation::retry::RetryPolicy;
+use domain::operation::step::StepRun;
 use domain::operation::{Command, Event, Intervention, Operation, Rejection, StepWish};
 use domain::scenario::Scenario;
 use domain::views::operation_board::OperationBoard;
@@ -156,10 +157,29 @@ impl Flow {
         let before = self.scenario.history.len();
         let events = self.scenario.when(command)?;
         for (index, (event, at)) in self.scenario.history[before..].iter().enumerate() {
+            let stood = self.stands();
             self.board.apply(&self.scenario.id, event, (before + index + 1) as u64, *at);
+            self.tells_what_moved(&stood);
         }
         self.agree();
         Ok(events)
+    }
+
+    /// Where the steps of a workflow of ordinary size stand.
+    fn stands(&self) -> Vec<StepRun> {
+        let run = self.board.get(&self.scenario.id).and_then(|row| row.run.as_ref());
+        let ordinary = run.filter(|run| run.steps.len() <= 100);
+        ordinary.map(|run| run.steps.clone()).unwrap_or_default()
+    }
+
+    /// The run names every step that stands elsewhere, or is kept from somebody else, since one fact ago.
+    fn tells_what_moved(&self, stood: &[StepRun]) {
+        let stands = self.stands();
+        let changed = (0..stood.len()).filter(|at| {
+            (&stood[*at].status, &stood[*at].held_from) != (&stands[*at].status, &stands[*at].held_from)
+        });
+        let run = self.board.get(&self.scenario.id).and_then(|row| row.run.as_ref()).unwrap();
+        assert!(changed.into_iter().all(|at| run.moved().contains(&at)), "moved: {:?}", run.moved());
     }
 
     /// The aggregate and the board say the same of every step.
