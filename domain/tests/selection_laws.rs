@@ -88,6 +88,7 @@ fn chosen(fleet: &[Member], requires: &Requirements) -> Candidates {
         free_slots: member.free_slots,
         freshness: member.freshness,
         reported: ReportedMetrics { cpu_usage: member.cpu, ..ReportedMetrics::default() },
+        parked: false,
         waits: member.waits,
     });
     select(&need, applicants, Weights::default(), now())

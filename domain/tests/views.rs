@@ -66,7 +66,7 @@ fn an_offer_without_a_sign_of_life_was_not_taken_and_one_taken_back_is_returned(
         // Also when the next agent has the step already.
         flow.offer(1, "bob").unwrap();
         assert_eq!(flow.board.lease(&lease), over(outcome), "{reason}");
-        flow.wish(1, StepWish::Release { reason: String::new() }).unwrap();
+        flow.wish(1, StepWish::Release { reason: String::new(), until: None }).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Returned));
     }
 }

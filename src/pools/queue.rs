@@ -65,7 +65,9 @@ pub(super) async fn queues(views: &RwLock<Views>, asking: &[Asking], now: Timest
 
 /// Counts the steps of one operation; no more than it may have under way at once.
 fn count(row: &Row, asking: &[Asking], now: Timestamp, queues: &mut [Queue]) {
-    let Some(run) = row.run.as_ref().filter(|run| run.status == RunStatus::InProgress && !run.paused) else { return };
+    let Some(run) = row.run.as_ref().filter(|run| run.status == RunStatus::InProgress && !run.paused) else {
+        return;
+    };
     let is_due = |position: &&usize| match run.steps[**position].status {
         StepStatus::BackingOff { at, .. } => at <= now,
         _ => false,
@@ -112,7 +114,8 @@ fn ready_since(run: &Run, position: usize) -> Option<Timestamp> {
 
 /// Mean time that a step takes, over the agents of a pool, each weighing as many steps as it completed.
 pub(super) fn service_ms<'a>(agents: impl Iterator<Item = &'a Agent>) -> Option<u64> {
-    let measured = agents.filter_map(|agent| Some((agent.record.response_ms()?, agent.record.completed as f64)));
+    let measured =
+        agents.filter_map(|agent| Some((agent.record.response_ms()?, agent.record.completed as f64)));
     let (time, steps): (f64, f64) = measured
         .fold((0.0, 0.0), |(time, steps), (mean, completed)| (time + mean * completed, steps + completed));
     (steps > 0.0).then_some((time / steps).ceil() as u64)
