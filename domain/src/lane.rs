@@ -76,7 +76,7 @@ pub struct Opened {
 }
 
 /// A lane's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lane {
     /// Calls are taken from then on.
     pub until: Timestamp,

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, Resolution, SkipReason, StepError};
 use crate::{AgentId, Timestamp};
 
 /// Whether an operation runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Status {
     /// Not started.
     Pending,
@@ -49,7 +51,7 @@ impl Status {
 }
 
 /// Who has a step, and since when.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// The agent.
     pub agent: AgentId,
@@ -60,7 +62,7 @@ pub struct Holder {
 }
 
 /// Where a step stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepStatus {
     /// Waits for other steps, or for the operation to start.
     Pending,
@@ -132,7 +134,7 @@ impl StepStatus {
 }
 
 /// One step's run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StepRun {
     /// Where it stands.
     pub status: StepStatus,
@@ -215,11 +217,12 @@ fn position(index: &[(u32, usize)], number: u32) -> Option<usize> {
 }
 
 /// All steps' runs, and the sets that scheduling asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Run {
     /// Whether the operation runs.
     pub status: Status,
     /// What does not change.
+    #[serde(skip)]
     pub skeleton: Arc<Skeleton>,
     /// By position.
     pub steps: Vec<StepRun>,
@@ -238,6 +241,7 @@ pub struct Run {
     /// Positions that failed for good and were not excused.
     pub failed: BTreeSet<usize>,
     progress_points: u64,
+    #[serde(skip)]
     moved: Vec<usize>,
 }
 

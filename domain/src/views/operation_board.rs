@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
+use serde::Serialize;
+
 use crate::operation::definition::{Definition, Priority, StepDefinition};
 use crate::operation::event::{Patch, StepLeaseLost};
 use crate::operation::pending::Cause;
@@ -17,7 +19,7 @@ const METADATA_KEYS_MAX: usize = 16;
 const METADATA_VALUE_MAX: usize = 256;
 
 /// One operation, as lists show it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// For people.
     pub name: String,
