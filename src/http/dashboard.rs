@@ -39,8 +39,8 @@ pub struct DashboardView {
     pub platforms: BTreeMap<String, String>,
     /// What is wrong with Photon or its agents.
     pub alerts: Vec<AlertView>,
-    /// Work that will not go on well by itself, at most 100 of it; of the 10,000 operations that are open the
-    /// longest.
+    /// Work that will not go on well by itself, at most 100 of it and what waits for people first; at most
+    /// 10,000 open operations are looked at.
     pub attention: Vec<ConcernView>,
 }
 

@@ -72,6 +72,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
     let newest_first = parameters.get_choice("sort", &["-createdAt", "createdAt"])? != Some("createdAt");
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
     let views = past::look(&api, &parameters).await?;
+    let now = views.time(&api);
     let after = paging.after.as_deref().map(place).transpose()?;
     let board = &views.operations;
     let rows: Box<dyn Iterator<Item = (&OperationId, &Row)>> = if newest_first {
@@ -81,14 +82,14 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
     };
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     let mut found: Vec<(&OperationId, &Row)> =
-        rows.filter(|(_, row)| filter.admits(row)).take(limit.saturating_add(1)).collect();
+        rows.filter(|(_, row)| filter.admits(row, now)).take(limit.saturating_add(1)).collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| more);
     let cursor = last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
     if paging.count {
-        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row)).count() as u64);
+        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row, now)).count() as u64);
     }
     let found = found.into_iter().map(|(id, row)| OperationSummary::of(id, row)).collect();
     Ok(views.mark(Reply::ok(found).page(page)))
@@ -143,7 +144,7 @@ impl Filter {
         })
     }
 
-    fn admits(&self, row: &Row) -> bool {
+    fn admits(&self, row: &Row, now: Timestamp) -> bool {
         let has = |entry: &(String, String)| row.metadata.contains(entry);
         self.status.is_none_or(|status| row.status == status)
             && self.priority.is_none_or(|priority| row.priority == priority)
@@ -161,7 +162,7 @@ impl Filter {
             && self
                 .deadline_before
                 .is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
-            && self.blocked_on.is_none_or(|cause| row.waits_for(cause))
+            && self.blocked_on.is_none_or(|cause| row.waits_for(cause, now))
             && self.metadata.iter().all(has)
     }
 }

@@ -43,7 +43,9 @@ pub fn cut(api: &Api, parameters: &Parameters, name: &str) -> Result<Option<Cut>
     }
     let detail = format!("{name} must be a position of the log or a time such as 2026-11-23T01:40:00Z");
     let time = Timestamp::parse(text).ok_or_else(|| ApiError::invalid_parameter(name, detail))?;
-    Ok(Some(Cut::Time(time)))
+    // Times are shown in milliseconds: the whole of that one counts.
+    let shown = time.as_micros().div_euclid(1_000) * 1_000;
+    Ok(Some(Cut::Time(Timestamp::from_micros(shown.saturating_add(999)))))
 }
 
 /// The views, as they are or as they were.

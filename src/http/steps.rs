@@ -58,8 +58,8 @@ pub struct AttemptView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// `completed`, `failed`, `lease_lost`, `offer_expired`, `released` or `cancelled`; absent while it is
-    /// under way.
+    /// `completed`, `failed`, `lease_lost`, `needs_attention`, `offer_expired`, `released` or `cancelled`;
+    /// absent while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it failed.
@@ -74,7 +74,8 @@ pub struct AttemptView {
 /// Lists the steps of an operation.
 #[utoipa::path(get, path = "/api/v1/operations/{id}/steps", tag = "operations",
     params(("id" = String, Path), ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
-        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
+        ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
@@ -168,6 +169,10 @@ fn fold(attempts: &mut Vec<AttemptView>, event: &Event, at: Timestamp) {
             "failed"
         }
         Event::StepLeaseLost(_) => "lease_lost",
+        Event::StepNeedsAttention(unknown) => {
+            last.error = Some(unknown.error.clone());
+            "needs_attention"
+        }
         Event::StepOfferExpired(_) => "offer_expired",
         Event::StepReleased(_) => "released",
         Event::StepsCancelled(_) => "cancelled",

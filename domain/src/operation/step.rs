@@ -236,6 +236,8 @@ pub struct Run {
     pub with_people: BTreeSet<usize>,
     /// While it is set no step starts; what runs goes on.
     pub paused: bool,
+    /// Most steps that may be under way at once; none means no bound.
+    pub max_parallel: Option<u32>,
     /// How many are settled.
     pub settled: usize,
     /// Positions that failed for good and were not excused.
@@ -248,7 +250,7 @@ pub struct Run {
 impl Run {
     /// Before the first step.
     #[must_use]
-    pub fn of(steps: &Arc<[StepDefinition]>) -> Self {
+    pub fn of(steps: &Arc<[StepDefinition]>, max_parallel: Option<u32>) -> Self {
         let skeleton = Skeleton::of(Arc::clone(steps));
         let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
             status: StepStatus::Pending,
@@ -276,6 +278,7 @@ impl Run {
             held: BTreeSet::new(),
             with_people: BTreeSet::new(),
             paused: false,
+            max_parallel,
             settled: 0,
             failed: BTreeSet::new(),
             progress_points: 0,
@@ -486,29 +489,5 @@ impl Run {
                 self.stand(*dependent, StepStatus::Ready, at);
             }
         }
-    }
-}
-
-impl Event {
-    /// The one step that the event is about, if it is about one.
-    #[must_use]
-    pub fn step(&self) -> Option<u32> {
-        Some(match self {
-            Self::StepReserved(event) => event.step,
-            Self::StepOfferExpired(event) => event.step,
-            Self::StepReleased(event) => event.step,
-            Self::StepStarted(event) => event.step,
-            Self::StepProgressed(event) => event.step,
-            Self::StepCheckpointed(event) => event.step,
-            Self::StepCompleted(event) => event.step,
-            Self::StepFailed(event) => event.step,
-            Self::StepRetryScheduled(event) => event.step,
-            Self::StepLeaseLost(event) => event.step,
-            Self::StepApprovalRequested(event) => event.step,
-            Self::StepApproved(event) | Self::StepRejected(event) => event.step,
-            Self::StepNeedsAttention(event) => event.step,
-            Self::StepResolved(event) => event.step,
-            _ => return None,
-        })
     }
 }

@@ -221,10 +221,10 @@ impl Row {
         }
     }
 
-    /// Whether a step of it waits for this; nothing does once it has ended.
+    /// Whether a step of it waits for this now; nothing does once it has ended.
     #[must_use]
-    pub fn waits_for(&self, cause: Cause) -> bool {
-        self.open_run().is_some_and(|run| run.waits_for(cause))
+    pub fn waits_for(&self, cause: Cause, now: Timestamp) -> bool {
+        self.open_run().is_some_and(|run| run.waits_for(cause, now))
     }
 
     /// What its steps wait for, each kind once.
@@ -269,7 +269,7 @@ impl Run {
     fn lean(definition: &Definition) -> Self {
         let inputs = Json::object();
         let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
-        Self::of(&definition.workflow.iter().map(lean).collect())
+        Self::of(&definition.workflow.iter().map(lean).collect(), definition.max_parallel)
     }
 }
 
