@@ -30,6 +30,9 @@ const CHUNK: usize = 256;
 /// How long the last look is kept.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// Form of the state that hashes are of: rises when a field of it comes, goes or means something else.
+pub const STATE_FORM: u32 = 1;
+
 /// Where a look at the past ends; what lies there still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {

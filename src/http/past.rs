@@ -7,7 +7,7 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, web};
 use actors::codec::Stored;
 use actors::gateway::stream_of;
-use actors::past::{Cut, Past, PastError};
+use actors::past::{Cut, Past, PastError, STATE_FORM};
 use actors::recovery::RecoveryError;
 use domain::operation::Operation;
 use domain::operation::step::Status;
@@ -156,6 +156,8 @@ pub struct ReplayView {
     pub agents: usize,
     /// BLAKE3 of the canonical JSON of all that stands: equal for equal histories, on any machine.
     pub hash: String,
+    /// Form of the state that it is of; hashes of different forms cannot be compared.
+    pub state_form: u32,
     /// How it compares with what the server shows now, when that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub check: Option<CheckView>,
@@ -203,6 +205,7 @@ pub async fn replay(api: web::Data<Api>, request: HttpRequest) -> Answer<ReplayV
         operations: by_status.into(),
         agents: past.views.agents.iter().count(),
         hash,
+        state_form: STATE_FORM,
         check: check.map(|found| CheckView {
             equal: found.differing.is_empty(),
             compared: found.compared,
