@@ -128,6 +128,7 @@ impl Server {
             platforms: Registry::built(),
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),
+            plans: Arc::new(tokio::sync::Semaphore::new(http::planning::PLANS_MAX)),
             state: Arc::clone(&state),
             metrics,
             watched: Watched::default(),

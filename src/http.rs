@@ -65,6 +65,8 @@ pub struct Api {
     pub cursors: CursorKey,
     /// Turns of idempotency keys.
     pub turns: Turns,
+    /// Plans that may be made at once: they take a thread each.
+    pub plans: Arc<tokio::sync::Semaphore>,
     /// Whether requests are taken.
     pub state: Arc<ServiceState>,
     /// Counters and gauges.

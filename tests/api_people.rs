@@ -129,6 +129,8 @@ async fn a_write_that_was_lost_waits_for_a_person_across_a_restart() {
     let body = json!({"outcome": "failed", "result": 1});
     photon.post(&resolve, body).await.refused(422, "invalid_field");
     photon.post(&resolve, json!({"outcome": "maybe"})).await.refused(422, "invalid_field");
+    let wrong = photon.post(&resolve, json!({"outcome": 1})).await.refused(422, "invalid_field");
+    assert_eq!(wrong.body["problem"]["errors"][0]["pointer"], json!("/outcome"));
     photon.post(&of_step(&id, 1, "approve"), json!({})).await.refused(409, "conflict");
     let body = json!({"outcome": "completed", "result": {"deployed": true}, "reason": "seen it"});
     photon.post(&resolve, body).await.expect(200);

@@ -199,6 +199,13 @@ fn people_samples() -> Vec<OperationEvent> {
             error: StepError { code: "lease_lost".into(), message: "it was lost".into() },
         }),
         E::StepResolved(StepResolved { step, resolution: Resolution::Completed, by, reason }),
+        E::StepLimited(StepLimited {
+            step,
+            grant: 2,
+            agent: agent(),
+            error: StepError { code: "rate_limited".into(), message: "429".into() },
+            until: moment(),
+        }),
     ]
 }
 

@@ -81,7 +81,6 @@ async fn a_lane_is_opened_by_hand_and_wakes_who_waits() {
     let photon = Photon::start().await;
     agent(&photon, "ada", None).await;
     photon.operation(json!([of("ada")])).await;
-    let other = photon.operation(json!([of("ada")])).await;
     let lease = photon.claim("ada").await;
     let minute = json!({"code": "rate_limited", "message": "429", "retryAfterMs": 3_600_000});
     photon.report(&lease, "fail", minute).await.expect(200);
@@ -95,11 +94,20 @@ async fn a_lane_is_opened_by_hand_and_wakes_who_waits() {
     };
     let (leases, opened) = tokio::join!(claim(&photon, "ada", "30s"), opening);
     assert_eq!(opened.data()["remainingMs"], json!(0));
-    // The step that was given back is kept from its agent until the reset all the same.
-    assert_ne!(leases[0]["operationId"], lease["operationId"]);
-    assert!([&leases[0]["operationId"], &lease["operationId"]].contains(&&json!(other)));
-    photon.report(&leases[0], "complete", json!({})).await.expect(200);
-    let step = format!("/api/v1/operations/{}/steps/1/retry", lease["operationId"].as_str().unwrap());
-    photon.post(&step, json!({})).await.expect(200);
-    assert_eq!(photon.claim("ada").await["operationId"], lease["operationId"]);
+    assert_eq!(leases[0]["operationId"], lease["operationId"]);
+    assert_eq!(leases[0]["attempt"], json!(1));
+}
+
+#[tokio::test]
+async fn what_a_provider_said_counts_even_if_the_offer_was_over() {
+    let photon = Photon::configured("[agents]\noffer_ms = 300\n").await;
+    agent(&photon, "ada", None).await;
+    let id = photon.operation(json!([of("ada")])).await;
+    let lease = photon.claim("ada").await;
+    let path = format!("/api/v1/operations/{id}");
+    photon.until(&path, |shown| shown["workflow"][0]["status"] == json!("ready")).await;
+    let limit = json!({"code": "rate_limited", "message": "429", "retryAfterMs": 3_600_000});
+    let told = photon.report(&lease, "fail", limit).await.expect(200);
+    assert_eq!(told.data()["willRetry"], json!(true));
+    assert_eq!(claim(&photon, "ada", "50ms").await, json!([]));
 }

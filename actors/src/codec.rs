@@ -186,6 +186,7 @@ stored!(Operation, domain::operation::Event {
     StepRejected => "step.rejected", 1;
     StepNeedsAttention => "step.needs_attention", 1;
     StepResolved => "step.resolved", 1;
+    StepLimited => "step.limited", 1;
     ; without body:
     Started => "operation.started", 1;
     Completed => "operation.completed", 1;

@@ -1,11 +1,10 @@
 //! What follows when a provider says "not before then": the lane of the account is parked and the step
 //! given back. Both are facts, so that no restart lets a call through.
 
-use domain::agent::Agent;
 use domain::lane::{self, Lane};
 use domain::operation::event::StepError;
 use domain::operation::{Operation, StepWish};
-use domain::{AgentId, LaneId, LeaseId, Timestamp};
+use domain::{LaneId, LeaseId, Timestamp};
 
 use crate::aggregate_actor::{DispatchError, Receipt};
 use crate::codec::Metadata;
@@ -42,7 +41,7 @@ impl Core {
         metadata: Metadata,
     ) -> Result<Receipt<Operation>, LimitError> {
         let until = until.max(self.around.clock.now().plus_ms(WINDOW_MIN_MS));
-        if let Some(lane) = self.holder(lease).and_then(|(agent, _)| self.lane_of(&agent)) {
+        if let Some(lane) = self.worked_in(lease) {
             let command = lane::Command::Park { until, lease: lease.clone() };
             let metadata = Metadata { key: None, ..metadata.clone() };
             self.gateway
@@ -54,11 +53,13 @@ impl Core {
         self.report(lease, wish, metadata).await.map_err(LimitError::Step)
     }
 
-    /// The lane in which an agent works.
-    fn lane_of(&self, agent: &AgentId) -> Option<LaneId> {
+    /// The lane of the agent that has this lease, or had it last: what its provider says is true even if
+    /// the lease is over.
+    fn worked_in(&self, lease: &LeaseId) -> Option<LaneId> {
         let views = self.projected.views.read();
-        let row = views.agents.ever(agent)?;
-        let Agent { profile, .. } = &row.agent;
-        Some(LaneId::of_agent(agent, &profile.config))
+        let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+        let step = &run.steps[run.skeleton.position(lease.step)?];
+        let agent = step.agent.as_ref().filter(|_| step.grant == lease.grant)?;
+        Some(LaneId::of_agent(agent, &views.agents.ever(agent)?.agent.profile.config))
     }
 }

@@ -396,8 +396,13 @@ impl Core {
             self.presence.renew(lease, now);
             self.presence.heard(&agent, None, now, u64::MAX);
         }
-        let ends =
-            matches!(wish, StepWish::Complete { .. } | StepWish::Fail { .. } | StepWish::Release { .. });
+        let ends = matches!(
+            wish,
+            StepWish::Complete { .. }
+                | StepWish::Fail { .. }
+                | StepWish::Release { .. }
+                | StepWish::Limit { .. }
+        );
         let outcome = execute_step(&self.gateway, lease, wish, metadata).await;
         if ends && matches!(outcome, Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. }))) {
             self.free_cut_slot(lease).await;

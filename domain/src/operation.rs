@@ -12,6 +12,7 @@ pub mod plan;
 pub mod retry;
 mod settle;
 mod sight;
+pub mod status;
 pub mod step;
 pub mod workflow;
 
@@ -265,6 +266,7 @@ impl Operation {
             Event::StepFailed(failed) if failed.is_final => self.keep_failure(failed),
             Event::StepOfferExpired(_)
             | Event::StepReleased(_)
+            | Event::StepLimited(_)
             | Event::StepRetryScheduled(_)
             | Event::StepNeedsAttention(_)
             | Event::StepLeaseLost(_) => _ = event.step().and_then(|step| self.inputs.remove(&step)),

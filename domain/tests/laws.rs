@@ -167,6 +167,7 @@ fn check_stored(event: &Event) {
         Event::StepApproved(body) | Event::StepRejected(body) => survives(body),
         Event::StepNeedsAttention(body) => survives(body),
         Event::StepResolved(body) => survives(body),
+        Event::StepLimited(body) => survives(body),
     }
 }
 

@@ -281,24 +281,51 @@ fn the_end_of_an_operation_settles_what_waits_for_people() {
 }
 
 #[test]
-fn an_agent_that_is_limited_gets_the_step_back_at_its_reset_and_no_attempt_is_spent() {
+fn a_limited_step_waits_for_its_window_and_no_attempt_is_spent() {
     let fixed = with(step(1, &[]), |step| step.agent = Some(agent("ada")));
     let mut flow = Flow::of(definition(vec![fixed]));
     flow.begin(1);
     let until = flow.scenario.now.plus_ms(3_600_000);
-    let error = support::error("rate_limited");
-    flow.wish(1, StepWish::Limit { until, error, retryable: true }).unwrap();
+    let limit = StepWish::Limit { until, error: support::error("rate_limited"), retryable: true };
+    assert_eq!(names(&flow.wish(1, limit.clone()).unwrap()), ["StepLimited"]);
+    assert_eq!(flow.wish(1, limit), Ok(vec![]));
     assert_eq!(cause(&flow, 1), Some(BlockedOn::Window(until)));
-    assert!(flow.offer(1, "ada").is_err());
-    let mut patient = Flow { scenario: flow.scenario.clone(), board: flow.board.clone() };
-    patient.wait(3_600_000);
-    patient.done(1, json!(1));
-    assert_eq!(patient.operation().run.steps[0].attempts, 1);
-    // Or a person knows better.
+    assert_eq!(flow.operation().run.steps[0].attempts, 0);
+    // The account is parked elsewhere; a person may know better.
     flow.say(1, Intervention::Retry).unwrap();
     assert_eq!(flow.say(1, Intervention::Retry), Ok(vec![]));
+    assert_eq!(cause(&flow, 1), Some(BlockedOn::Agent));
     flow.done(1, json!(1));
     assert_eq!(flow.operation().run.steps[0].attempts, 1);
+}
+
+#[test]
+fn a_write_that_was_begun_and_is_given_back_waits_for_a_person() {
+    let release = || StepWish::Release { reason: "stopping".into(), hold_ms: Some(0) };
+    let mut flow = Flow::of(definition(vec![write(1, &[]), step(2, &[])]));
+    flow.offer(1, "ada").unwrap();
+    flow.wish(1, release()).unwrap();
+    assert_eq!(flow.status(1), "ready");
+    flow.begin(1);
+    flow.wish(1, release()).unwrap();
+    assert_eq!(flow.status(1), "needs_attention");
+    // Whoever stops and comes back gets another step at once.
+    flow.begin(2);
+    flow.wish(2, release()).unwrap();
+    flow.begin(2);
+}
+
+#[test]
+fn the_same_words_about_another_attempt_are_another_report() {
+    let mut flow = Flow::of(definition(vec![step(1, &[])]));
+    flow.begin(1);
+    flow.wish(1, support::fail("flaky")).unwrap();
+    assert_eq!(flow.wish(1, support::fail("flaky")), Ok(vec![]));
+    flow.wait(60_000);
+    flow.begin(1);
+    flow.put(&Command::Cancel { by: "ops".into() }).unwrap();
+    let already = Rejection::AlreadyTerminal { status: "cancelled" };
+    assert_eq!(flow.wish(1, support::fail("flaky")), Err(already));
 }
 
 #[test]
@@ -317,6 +344,6 @@ fn a_limit_that_is_final_by_the_agent_or_the_policy_fails_the_step() {
     let mut flow = Flow::of(definition(vec![step(1, &[])]));
     flow.begin(1);
     flow.wish(1, limit(true)).unwrap();
-    let kept = flow.operation().run.steps[0].held_from[0].1;
-    assert_eq!(kept, flow.scenario.now.plus_ms(domain::lane::WINDOW_MAX_MS));
+    let kept = flow.operation().run.steps[0].limited_until;
+    assert_eq!(kept, Some(flow.scenario.now.plus_ms(domain::lane::WINDOW_MAX_MS)));
 }

@@ -42,13 +42,16 @@ fn the_end_of_a_lease_says_how_it_ended() {
         flow.board.lease(&flow.lease(1))
     };
     assert_eq!(ended(|flow| drop(flow.wish(1, fail("flaky")))), over(Outcome::Failed));
-    for reason in ["lease_expired", "agent_timeout", "agent_unregistered", "new_incarnation", "revoked"] {
+    for reason in ["lease_expired", "agent_timeout", "agent_unregistered", "new_incarnation"] {
         let mut flow = two();
         flow.begin(1);
         flow.wish(1, lose(reason)).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Lost), "{reason}");
     }
-    let release = |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new() }));
+    // That an operator took it away says nothing of the agent.
+    assert_eq!(ended(|flow| drop(flow.wish(1, lose("revoked")))), over(Outcome::Returned));
+    let release =
+        |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new(), hold_ms: None }));
     assert_eq!(ended(release), over(Outcome::Returned));
 }
 
@@ -65,7 +68,7 @@ fn an_offer_without_a_sign_of_life_was_not_taken_and_one_taken_back_is_returned(
         // Also when the next agent has the step already.
         flow.offer(1, "bob").unwrap();
         assert_eq!(flow.board.lease(&lease), over(outcome), "{reason}");
-        flow.wish(1, StepWish::Release { reason: String::new() }).unwrap();
+        flow.wish(1, StepWish::Release { reason: String::new(), hold_ms: None }).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Returned));
     }
 }

@@ -59,7 +59,7 @@ pub type OptionalBody<T, const MAX: usize = 0> = Body<T, MAX, true>;
 /// When it is anything else, or not what `T` wants.
 pub fn object<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let fields = serde_json::Map::deserialize(deserializer)?;
-    serde_json::from_value(fields.into()).map_err(de::Error::custom)
+    fault::within(fields.into()).map_err(de::Error::custom)
 }
 
 /// The same for a field that may be absent or null.
@@ -70,7 +70,7 @@ pub fn optional_object<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let fields = Option::<serde_json::Map<_, _>>::deserialize(deserializer)?;
-    fields.map(|fields| serde_json::from_value(fields.into()).map_err(de::Error::custom)).transpose()
+    fields.map(|fields| fault::within(fields.into()).map_err(de::Error::custom)).transpose()
 }
 
 impl<T: DeserializeOwned, const MAX: usize> FromRequest for Body<T, MAX> {

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use actors::limiting::RATE_LIMITED;
-use domain::operation::event::StepError;
+use domain::operation::event::{StepError, StepLeaseLost};
 use domain::operation::step::{Run, StepStatus};
 use domain::operation::{Event, Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
@@ -29,6 +29,8 @@ const CODE_MAX: usize = 64;
 /// Longest message of a failure, in characters.
 const MESSAGE_MAX: usize = 4_096;
 
+/// Longest time a step is kept from who gave it back, in milliseconds: a day.
+const HOLD_MAX_MS: u64 = 86_400_000;
 /// How long a lane is parked when a provider names no time, in milliseconds.
 const WINDOW_MS: u64 = 60_000;
 
@@ -93,11 +95,15 @@ pub struct FailLease {
 pub struct ReleaseLease {
     /// Why.
     pub reason: String,
+    /// How long the step is kept from this agent, at most a day; as configured when absent. 0 from one that
+    /// stops and will be back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
 }
 
 impl Default for ReleaseLease {
     fn default() -> Self {
-        Self { reason: "released".into() }
+        Self { reason: "released".into(), hold_ms: None }
     }
 }
 
@@ -320,7 +326,7 @@ pub async fn fail(
     };
     let retry = receipt.events.iter().find_map(|event| match &**event {
         Event::StepRetryScheduled(retry) => Some(retry.at),
-        Event::StepReleased(released) => Some(released.held_until),
+        Event::StepLimited(limited) => Some(limited.until),
         _ => None,
     });
     // A repeated report changes nothing: the step itself says whether it will be tried again.
@@ -339,7 +345,7 @@ fn scheduled(run: &Run, lease: &LeaseId) -> Option<Timestamp> {
     let step = &run.steps[run.skeleton.position(lease.step)?];
     match &step.status {
         StepStatus::BackingOff { at, .. } => Some(*at),
-        StepStatus::Ready => step.held_from.last().map(|(_, until)| *until).or(step.ready_at),
+        StepStatus::Ready => step.limited_until.or(step.ready_at),
         _ => None,
     }
 }
@@ -373,18 +379,22 @@ pub async fn release(
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
-    let ReleaseLease { reason } = body.value;
+    let ReleaseLease { reason, hold_ms } = body.value;
     let faults = report_faults(None, Some(&reason), "");
     if !faults.is_empty() {
         let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
         return Err(ApiError::invalid_field("/reason", detail));
+    }
+    if hold_ms.is_some_and(|hold_ms| hold_ms > HOLD_MAX_MS) {
+        return Err(ApiError::invalid_field("/holdMs", format!("holdMs must be at most {HOLD_MAX_MS}")));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
     if intent.used(&api.core.projected)?.is_some() {
         return Ok(Reply::ok(view).replayed());
     }
-    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
+    let receipt =
+        report(&api, &lease, StepWish::Release { reason, hold_ms }, intent.metadata.clone()).await?;
     Ok(positioned(Reply::ok(view), &receipt))
 }
 
@@ -444,7 +454,7 @@ pub async fn revoke(
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
-    let wish = StepWish::LoseLease { reason: "revoked".into() };
+    let wish = StepWish::LoseLease { reason: StepLeaseLost::REVOKED.into() };
     let receipt =
         actors::granting::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: true };

@@ -1,6 +1,8 @@
 //! What would come of an operation that is not created: the refusals of a creation, or a plan.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web;
 use domain::operation::definition::{Definition, Requirements};
@@ -12,14 +14,16 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::envelope::Reply;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::operation_request::CreateOperation;
 use super::operations::Answer;
 use super::refusal::Refusal;
 use super::selection::{SelectionView, selection};
 
+/// Plans that are made at once; each takes a thread.
+pub const PLANS_MAX: usize = 2;
 /// Agents that are looked at for one plan, all of its selections together.
-const LOOKS_MAX: usize = 1_000_000;
+const LOOKS_MAX: usize = 100_000;
 /// Selections of one plan.
 const SELECTIONS_MAX: usize = 1_000;
 
@@ -61,8 +65,14 @@ pub struct PlannedStep {
 /// # Errors
 /// The refusals of a creation.
 pub async fn plan(api: web::Data<Api>, operation: CreateOperation) -> Answer<PlanView> {
+    let Ok(permit) = Arc::clone(&api.plans).try_acquire_owned() else {
+        let message = "Other plans are being made; try again in a moment.";
+        return Err(ApiError::new(Code::Overloaded, message).retry_after(Duration::from_secs(1)));
+    };
     // A large workflow takes its time, and other requests of this thread shall not wait for it.
     let planned = web::block(move || {
+        // Kept until the work is done, even if nobody waits for it any more.
+        let _permit = permit;
         let definition = operation.definition(&api.core.around.world.limits)?;
         check(&api, &definition)?;
         Ok::<_, ApiError>(view(&api, &definition))

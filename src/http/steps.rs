@@ -58,7 +58,8 @@ pub struct AttemptView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// `completed`, `failed`, `lease_lost`, `needs_attention`, `offer_expired`, `released` or `cancelled`;
+    /// `completed`, `failed`, `lease_lost`, `needs_attention`, `offer_expired`, `released`,
+    /// `limited` or `cancelled`;
     /// absent while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
@@ -175,6 +176,10 @@ fn fold(attempts: &mut Vec<AttemptView>, event: &Event, at: Timestamp) {
         }
         Event::StepOfferExpired(_) => "offer_expired",
         Event::StepReleased(_) => "released",
+        Event::StepLimited(limited) => {
+            last.error = Some(limited.error.clone());
+            "limited"
+        }
         Event::StepsCancelled(_) => "cancelled",
         _ => return,
     };

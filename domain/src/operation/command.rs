@@ -140,6 +140,8 @@ pub enum StepWish {
     Release {
         /// Why.
         reason: String,
+        /// How long the step is kept from the agent, in milliseconds; none means as the limits say.
+        hold_ms: Option<u64>,
     },
     /// The provider of the agent's account takes no calls before then.
     Limit {

@@ -95,7 +95,9 @@ impl Operation {
         match wish {
             Intervention::Approve => step.asks_a_person() && run.status == StepStatus::Completed,
             Intervention::Reject => failed_with(REJECTED),
-            Intervention::Retry => run.status == StepStatus::Ready && run.held_from.is_empty(),
+            Intervention::Retry => {
+                run.status == StepStatus::Ready && run.held_from.is_empty() && run.limited_until.is_none()
+            }
             Intervention::Skip => run.status == StepStatus::Skipped(SkipReason::Requested),
             Intervention::Complete(result) => {
                 run.status == StepStatus::Completed && self.results.get(&step.step) == Some(result)

@@ -6,7 +6,7 @@ use crate::operation::Operation;
 use crate::operation::command::{Rejection, StepWish};
 use crate::operation::definition::{EffectClass, StepDefinition};
 use crate::operation::event::{
-    Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost,
+    Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost, StepLimited,
     StepNeedsAttention, StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled,
     StepStarted,
 };
@@ -67,9 +67,7 @@ impl Operation {
             StepWish::Fail { error, retryable, retry_after_ms } => {
                 about.fail(error, *retryable, retry_after_ms.unwrap_or(0))
             }
-            StepWish::Release { reason } => {
-                about.release(reason, given.now.plus_ms(given.world.limits.release_hold_ms))
-            }
+            StepWish::Release { reason, hold_ms } => about.release(reason, *hold_ms),
             StepWish::Limit { until, error, retryable } => about.limit(*until, error, *retryable),
             StepWish::LoseLease { reason } => about.lose_lease(reason),
             StepWish::TimeOut => about.time_out(),
@@ -230,7 +228,9 @@ impl About<'_> {
 
     fn fail(&self, error: &StepError, retryable: bool, retry_after_ms: u64) -> Result<Vec<Event>, Rejection> {
         let error = &error.kept();
-        if self.run.status.holder().is_none() && self.run.error.as_deref() == Some(error) {
+        // A report may be repeated; the same words about another attempt are another report.
+        let told = self.run.error_grant == self.grant && self.run.error.as_deref() == Some(error);
+        if told && self.run.status.holder().is_none() && self.run.status != StepStatus::Cancelled {
             return Ok(Vec::new());
         }
         self.require_held()?;
@@ -247,17 +247,30 @@ impl About<'_> {
     /// A limit spends no attempt, unless the agent or the policy says that it is final.
     fn limit(&self, until: Timestamp, error: &StepError, retryable: bool) -> Result<Vec<Event>, Rejection> {
         if retryable && self.retry_policy().allows(0, &error.code) {
-            let latest = self.given.now.plus_ms(WINDOW_MAX_MS);
-            return self.release(&error.code, until.min(latest));
+            if self.run.status == StepStatus::Ready {
+                return Ok(Vec::new());
+            }
+            let agent = self.require_held()?.agent.clone();
+            let until = until.min(self.given.now.plus_ms(WINDOW_MAX_MS));
+            let (step, grant, error) = (self.step, self.grant, error.kept());
+            return Ok(vec![Event::StepLimited(StepLimited { step, grant, agent, error, until })]);
         }
         self.fail(error, false, 0)
     }
 
-    fn release(&self, reason: &str, held_until: Timestamp) -> Result<Vec<Event>, Rejection> {
+    /// What was begun and may have taken effect is not simply offered to the next one.
+    fn release(&self, reason: &str, hold_ms: Option<u64>) -> Result<Vec<Event>, Rejection> {
         if self.run.status == StepStatus::Ready {
             return Ok(Vec::new());
         }
         let holder = self.require_held()?;
+        let begun = matches!(self.run.status, StepStatus::Running(_));
+        if begun && self.definition().effect == EffectClass::Write {
+            let error = StepError { code: "released".into(), message: reason.to_owned() };
+            return Ok(vec![self.needs_attention(error.kept())]);
+        }
+        let hold_ms = hold_ms.unwrap_or(self.given.world.limits.release_hold_ms);
+        let held_until = self.given.now.plus_ms(hold_ms);
         Ok(vec![Event::StepReleased(StepReleased {
             step: self.step,
             grant: self.grant,

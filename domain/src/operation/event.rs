@@ -61,6 +61,8 @@ pub enum Event {
     StepNeedsAttention(StepNeedsAttention),
     /// `step.resolved`
     StepResolved(StepResolved),
+    /// `step.limited`
+    StepLimited(StepLimited),
 }
 
 impl Event {
@@ -82,6 +84,7 @@ impl Event {
             Self::StepApproved(event) | Self::StepRejected(event) => event.step,
             Self::StepNeedsAttention(event) => event.step,
             Self::StepResolved(event) => event.step,
+            Self::StepLimited(event) => event.step,
             _ => return None,
         })
     }
@@ -269,11 +272,13 @@ impl StepError {
     /// Longest sentence that is kept, in bytes.
     pub const MESSAGE_MAX: usize = 4_096;
 
-    /// The same, cut to what is kept of it.
+    /// The same, cut to what is kept of it, without letters that steer a terminal.
     #[must_use]
     pub(crate) fn kept(&self) -> Self {
         let code = bounds::cut(&self.code, Self::CODE_MAX).to_owned();
-        Self { code, message: bounds::cut(&self.message, Self::MESSAGE_MAX).to_owned() }
+        let plain = |letter: char| if letter.is_control() && letter != '\n' { ' ' } else { letter };
+        let message = bounds::cut(&self.message, Self::MESSAGE_MAX).chars().map(plain).collect();
+        Self { code, message }
     }
 
     /// What dependents of an excused step see as its result.
@@ -339,6 +344,8 @@ pub struct StepLeaseLost {
 impl StepLeaseLost {
     /// The code of every lost lease.
     pub const CODE: &'static str = "lease_lost";
+    /// The reason when an operator took it.
+    pub const REVOKED: &'static str = "revoked";
 
     /// The failure that it is.
     #[must_use]
@@ -473,4 +480,19 @@ pub struct StepResolved {
     pub by: String,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// Body of `step.limited`: it was given back, since the provider of its agent's account takes no calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLimited {
+    /// The step.
+    pub step: u32,
+    /// The grant that was given back.
+    pub grant: u64,
+    /// Who gave it back.
+    pub agent: AgentId,
+    /// What the provider said.
+    pub error: StepError,
+    /// When it takes calls again.
+    pub until: Timestamp,
 }

@@ -267,11 +267,11 @@ impl Run {
         self.max_parallel.is_some_and(|most| self.held.len() >= most as usize)
     }
 
-    /// Until when the step is kept from the one agent that it asks for.
+    /// Until when the one agent that the step asks for cannot have it.
     fn window(&self, position: usize) -> Option<Timestamp> {
-        let asked = self.skeleton.steps[position].agent.as_ref()?;
-        let held = self.steps[position].held_from.iter().find(|(agent, _)| agent == asked);
-        held.map(|(_, until)| *until)
+        let (asked, step) = (self.skeleton.steps[position].agent.as_ref()?, &self.steps[position]);
+        let held = step.held_from.iter().find(|(agent, _)| agent == asked).map(|(_, until)| *until);
+        held.max(step.limited_until)
     }
 
     fn open_dependencies(&self, position: usize) -> Vec<u32> {

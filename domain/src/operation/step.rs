@@ -8,130 +8,9 @@ use serde::Serialize;
 
 use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
-use crate::operation::event::{Event, Resolution, SkipReason, StepError};
+use crate::operation::event::{Event, Resolution, StepError, StepLeaseLost};
+pub use crate::operation::status::{Holder, Status, StepStatus};
 use crate::{AgentId, Timestamp};
-
-/// Whether an operation runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Status {
-    /// Not started.
-    Pending,
-    /// Under way.
-    InProgress,
-    /// Every step is settled, none failed for good.
-    Completed,
-    /// Ended without success.
-    Failed,
-    /// Ended by a wish.
-    Cancelled,
-}
-
-impl Status {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Pending, Self::InProgress, Self::Completed, Self::Failed, Self::Cancelled];
-
-    /// Its name on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::InProgress => "in_progress",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether it never changes again.
-    #[must_use]
-    pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// Who has a step, and since when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Holder {
-    /// The agent.
-    pub agent: AgentId,
-    /// The attempt it is, or will be.
-    pub attempt: u32,
-    /// When it was offered (reserved) or begun (running).
-    pub since: Timestamp,
-}
-
-/// Where a step stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub enum StepStatus {
-    /// Waits for other steps, or for the operation to start.
-    Pending,
-    /// Waits for an agent.
-    Ready,
-    /// Offered; waits for a sign of life.
-    Reserved(Holder),
-    /// Performed.
-    Running(Holder),
-    /// Waits for its next attempt.
-    BackingOff {
-        /// Not before then.
-        at: Timestamp,
-        /// The whole wait.
-        delay_ms: u64,
-    },
-    /// Waits for a person's yes or no.
-    AwaitingApproval {
-        /// Without an answer by then it has expired.
-        until: Timestamp,
-        /// The whole wait.
-        timeout_ms: u64,
-    },
-    /// Waits for a person, since nobody knows whether the last attempt took effect.
-    NeedsAttention,
-    /// Done.
-    Completed,
-    /// Failed for good.
-    Failed,
-    /// Not performed.
-    Skipped(SkipReason),
-    /// Ended with its operation.
-    Cancelled,
-}
-
-impl StepStatus {
-    /// Its name on the wire.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Reserved(_) => "reserved",
-            Self::Running(_) => "running",
-            Self::BackingOff { .. } => "backing_off",
-            Self::AwaitingApproval { .. } => "awaiting_approval",
-            Self::NeedsAttention => "needs_attention",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Skipped(_) => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether it never changes again.
-    #[must_use]
-    pub const fn is_settled(&self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Skipped(_) | Self::Cancelled)
-    }
-
-    /// Who has it now.
-    #[must_use]
-    pub const fn holder(&self) -> Option<&Holder> {
-        match self {
-            Self::Reserved(holder) | Self::Running(holder) => Some(holder),
-            _ => None,
-        }
-    }
-}
 
 /// One step's run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -156,6 +35,10 @@ pub struct StepRun {
     pub agent: Option<AgentId>,
     /// The last failure; boxed, since most steps have none.
     pub error: Option<Box<StepError>>,
+    /// The grant that it was of.
+    pub error_grant: u64,
+    /// When the provider of the agent that gave it back last takes calls again.
+    pub limited_until: Option<Timestamp>,
     /// When it last became ready.
     pub ready_at: Option<Timestamp>,
     /// When the newest attempt began.
@@ -263,6 +146,8 @@ impl Run {
             losses: 0,
             agent: None,
             error: None,
+            error_grant: 0,
+            limited_until: None,
             ready_at: None,
             started_at: None,
             completed_at: None,
@@ -353,10 +238,7 @@ impl Run {
                 step.unspent = Some((released.grant, Outcome::Returned));
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
-                // What is given back unperformed spends no attempt.
-                if let StepStatus::Running(holder) = &step.status {
-                    step.attempts = holder.attempt.saturating_sub(1);
-                }
+                self.give_attempt_back(position);
                 self.stand(position, StepStatus::Ready, at);
             }
             Event::StepStarted(started) => {
@@ -381,6 +263,7 @@ impl Run {
             }
             Event::StepFailed(failed) => {
                 step.error = Some(Box::new(failed.error.clone()));
+                step.error_grant = failed.grant;
                 if failed.is_final {
                     self.settle(position, StepStatus::Failed, at);
                 }
@@ -393,27 +276,49 @@ impl Run {
             Event::StepLeaseLost(lost) => {
                 step.losses += 1;
                 step.error = Some(Box::new(lost.error()));
+                step.error_grant = lost.grant;
+                if lost.reason == StepLeaseLost::REVOKED {
+                    // That an operator took it says nothing of the agent.
+                    step.unspent = Some((lost.grant, Outcome::Returned));
+                }
             }
-            _ => self.evolve_with_people(position, event, at),
+            _ => self.evolve_further(position, event, at),
         }
     }
 
-    fn evolve_with_people(&mut self, position: usize, event: &Event, at: Timestamp) {
+    fn evolve_further(&mut self, position: usize, event: &Event, at: Timestamp) {
         match event {
+            Event::StepLimited(limited) => {
+                let step = &mut self.steps[position];
+                step.unspent = Some((limited.grant, Outcome::Returned));
+                step.limited_until = Some(limited.until);
+                self.give_attempt_back(position);
+                self.stand(position, StepStatus::Ready, at);
+            }
             Event::StepApprovalRequested(asked) => {
                 let (until, timeout_ms) = (asked.until, asked.timeout_ms);
                 self.stand(position, StepStatus::AwaitingApproval { until, timeout_ms }, at);
             }
             Event::StepNeedsAttention(unknown) => {
                 self.steps[position].error = Some(Box::new(unknown.error.clone()));
+                self.steps[position].error_grant = unknown.grant;
                 self.stand(position, StepStatus::NeedsAttention, at);
             }
             // What the other resolutions lead to is said by the next event of the same append.
             Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
                 self.steps[position].held_from.clear();
+                self.steps[position].limited_until = None;
                 self.stand(position, StepStatus::Ready, at);
             }
             _ => {}
+        }
+    }
+
+    /// What is given back unperformed spends no attempt.
+    fn give_attempt_back(&mut self, position: usize) {
+        let step = &mut self.steps[position];
+        if let StepStatus::Running(holder) = &step.status {
+            step.attempts = holder.attempt.saturating_sub(1);
         }
     }
 

@@ -64,7 +64,7 @@ async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut O
             return "was cancelled.".to_owned();
         }
         Outcome::Ordered(Order::Release | Order::Kill) => {
-            let release = ReleaseLease { reason: "the worker is stopping".into() };
+            let release = ReleaseLease { reason: "the worker is stopping".into(), hold_ms: Some(0) };
             let sent = async || client.release(lease, &release).await.map(drop);
             ("was given back.", report(session, orders, sent).await)
         }

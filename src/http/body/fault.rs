@@ -1,7 +1,7 @@
 //! Owns the words for a body that cannot be read: where it is wrong, and what would be right.
 //! It must never show a Rust type's name or repeat a value that the client sent.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
 
@@ -26,10 +26,30 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut parser = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let pointer = pointer_to(error.path());
+        // The parser calls it a fault of syntax when one of a few words is something else than text.
+        let sound = || serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if error.inner().to_string().starts_with("expected value") && sound() {
+            let detail = format!("{} must be text.", named(&pointer));
+            return invalid(pointer, detail, "wrong_type");
+        }
         refusal(&pointer, error.inner())
     })?;
     parser.end().map_err(|error| refusal("", &error))?;
     Ok(value)
+}
+
+/// Reads what stands within a field, and names the place within it that is wrong.
+///
+/// # Errors
+/// The parser's words, or a sentence with the place.
+pub(super) fn within<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let (pointer, message) = (pointer_to(error.path()), error.inner().to_string());
+        match message.starts_with("invalid") && !pointer.is_empty() {
+            true => described(&pointer, &message).0.trim_end_matches('.').to_owned(),
+            false => message,
+        }
+    })
 }
 
 fn not_utf8(bytes: &[u8], at: usize) -> ApiError {
