@@ -126,9 +126,10 @@ impl Course {
         }
     }
 
-    /// Whether somebody has a step under this lease.
-    pub(crate) fn holds(&self, lease: &LeaseId) -> bool {
-        self.steps.get(&lease.step).is_some_and(|step| step.grant == lease.grant && step.held.is_some())
+    /// Who has a step under this lease.
+    pub(crate) fn holder(&self, lease: &LeaseId) -> Option<&AgentId> {
+        let step = self.steps.get(&lease.step).filter(|step| step.grant == lease.grant)?;
+        step.held.as_ref().map(|held| &held.agent)
     }
 
     pub(crate) fn take(

@@ -174,7 +174,7 @@ impl Ledger {
         let member = self.crew.entry(id.clone()).or_default();
         if let AgentEvent::Released(released) = &decoded {
             let lease = &released.lease_id;
-            if self.courses.get(&lease.operation).is_some_and(|course| course.holds(lease)) {
+            if self.courses.get(&lease.operation).and_then(|course| course.holder(lease)) == Some(&id) {
                 faults.push(format!("slots: {lease} is released while it is held"));
             }
             self.over.remove(&(id.clone(), lease.clone()));
@@ -278,7 +278,8 @@ impl Ledger {
             }
             for lease in member.leases.keys() {
                 let key = (agent.clone(), lease.clone());
-                if self.courses.get(&lease.operation).is_some_and(|course| course.holds(lease)) {
+                let course = self.courses.get(&lease.operation);
+                if course.and_then(|course| course.holder(lease)) == Some(agent) {
                     self.over.remove(&key);
                     continue;
                 }

@@ -63,11 +63,6 @@ impl Signs {
         self.stalls.last().map_or(self.born, |(_, to)| self.born.max(*to))
     }
 
-    /// The last sign of life of an agent.
-    pub(crate) fn last_of(&self, agent: &AgentId) -> Option<Timestamp> {
-        self.agents.get(agent)?.last().copied()
-    }
-
     /// The last renewal of a lease.
     pub(crate) fn renewal_of(&self, lease: &LeaseId) -> Option<Timestamp> {
         self.leases.get(lease)?.last().copied()

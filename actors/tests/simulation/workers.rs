@@ -176,7 +176,7 @@ fn claimed_again(world: &Shared, at: usize, process: u64, before: &[Granted], ag
     take(world, at, process, &new);
     let mut world = world.borrow_mut();
     for lease in before.iter().filter(|lease| !now.contains(lease)) {
-        if world.ledger.courses[&lease.operation].holds(lease) {
+        if world.ledger.courses[&lease.operation].holder(lease).is_some() {
             world.faults.push(format!("P2: the claim that led to {lease} leads to {now:?} now"));
         }
     }
