@@ -198,6 +198,11 @@ pub(crate) fn take(world: &Shared, at: usize, process: u64, granted: &[Granted])
         {
             world.faults.push(format!("P1: {lease} was granted and is not in the log"));
         }
+        if granted.reserved.agent != world.workers[at].id {
+            world
+                .faults
+                .push(format!("slots: {} is given {lease}, which is another's", world.workers[at].id));
+        }
         let worker = &mut world.workers[at];
         if worker.process == process {
             worker.hands.push(lease.clone());
