@@ -86,19 +86,34 @@ impl Core {
     /// Builds the shell and begins to follow the log. Needs a running actix system.
     #[must_use]
     pub fn start(options: CoreOptions) -> Arc<Self> {
+        // A thread each: who decides, who follows the log, who gives out work.
+        let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
+        let handles = [aggregates.handle(), views.handle(), house.handle()];
+        Self::start_on(options, &handles, vec![house, aggregates, views])
+    }
+
+    /// The same on the thread of the caller alone, in whose order everything then happens: only for tests
+    /// that must be able to repeat what they saw.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn start_here(options: CoreOptions) -> Arc<Self> {
+        let here = Arbiter::current();
+        Self::start_on(options, &[here.clone(), here.clone(), here], Vec::new())
+    }
+
+    fn start_on(options: CoreOptions, handles: &[ArbiterHandle; 3], arbiters: Vec<Arbiter>) -> Arc<Self> {
+        let [aggregates, views, house] = handles;
         let CoreOptions { log, clock, limits, platforms, periods, weights } = options;
         let projected = Arc::new(Projected::default());
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
         let around = Arc::new(Surroundings { log: log.clone(), clock, world });
-        // A thread each: who decides, who follows the log, who gives out work.
-        let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
-        let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), &house.handle());
+        let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), house);
         let system = Arc::new(system);
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around), Arc::clone(&system)));
-        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &aggregates.handle());
+        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), aggregates);
         let projections = Projections::new(&around, &projected, &supervisor);
-        let _ = Projections::start_in_arbiter(&views.handle(), |_| projections);
+        let _ = Projections::start_in_arbiter(views, |_| projections);
         Arc::new(Self {
             gateway: Arc::new(gateway),
             projected,
@@ -111,8 +126,8 @@ impl Core {
             waiting: Arc::default(),
             pasts: Arc::default(),
             weights,
-            house: house.handle(),
-            arbiters: Mutex::new(vec![house, aggregates, views]),
+            house: house.clone(),
+            arbiters: Mutex::new(arbiters),
             dispatcher: Mutex::new(None),
         })
     }

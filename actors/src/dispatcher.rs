@@ -14,6 +14,7 @@
 //! does) are counted, and its end, if no fact tells it, is one more moment.
 
 mod silence;
+mod withdrawal;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use crate::claims::{Claim, Claims};
 use crate::codec::Metadata;
 use crate::effects::{self, Due, Owed, Wake};
 use crate::gateway::Order;
-use crate::granting::{Desk, Granted, execute_step, grant};
+use crate::granting::{Desk, Grant, execute_step, grant};
 use crate::in_flight::InFlight;
 use crate::matching::{Appetite, Floor, Pick};
 use crate::projections::Changes;
@@ -221,8 +222,11 @@ impl Dispatcher {
     /// Sends what was not taken, unless the lease was granted anew in the meantime.
     fn send_again(&mut self, owed: Owed, lease: &LeaseId, ctx: &mut Context<Self>) {
         self.sent.remove(lease);
-        let held = self.desk.projected.views.read().operations.lease(lease) == LeaseState::Held;
-        if !(held && matches!(owed, Owed::Release(..))) {
+        let views = self.desk.projected.views.read();
+        let held = |agent| views.operations.lease_of(agent, lease) == LeaseState::Held;
+        let stale = matches!(&owed, Owed::Release(agent, ..) if held(agent));
+        drop(views);
+        if !stale {
             self.send(owed, ctx);
         }
     }
@@ -274,13 +278,17 @@ impl Dispatcher {
         }
         let leases: Vec<LeaseId> = picks.iter().map(|pick| pick.lease.clone()).collect();
         let (desk, metadata, to) = (self.desk.clone(), claim.metadata.clone(), agent.clone());
-        let granting = async move {
-            let granting = picks.into_iter().map(|pick| grant(&desk, &to, pick, &metadata));
-            join_all(granting).await.into_iter().flatten().collect::<Vec<Granted>>()
-        };
-        ctx.spawn(granting.into_actor(self).map(move |granted, dispatcher, ctx| {
-            for lease in &leases {
+        let granting =
+            async move { join_all(picks.into_iter().map(|pick| grant(&desk, &to, pick, &metadata))).await };
+        ctx.spawn(granting.into_actor(self).map(move |grants, dispatcher, ctx| {
+            let mut granted = Vec::new();
+            for (lease, grant) in leases.iter().zip(grants) {
+                if matches!(grant, Grant::Unknown) {
+                    dispatcher.withdraw(lease.clone(), agent.clone(), ctx);
+                    continue;
+                }
                 dispatcher.in_flight.remove(lease);
+                granted.extend(grant.granted());
             }
             if granted.is_empty() {
                 // Not at once: whoever refused would only be asked the same again.

@@ -137,7 +137,7 @@ pub fn of_agent(views: &Views, id: &AgentId, periods: &Periods) -> (Vec<(Wake, D
             AgentEffect::Settle { lease } => (lease, None),
             AgentEffect::Lose { lease, reason } => (lease, Some(reason)),
         };
-        match (views.operations.lease(&lease), loss) {
+        match (views.operations.lease_of(id, &lease), loss) {
             (LeaseState::Held, Some(reason)) => owed.push(Owed::Lose(lease, reason)),
             // A lost agent needs no grace: nobody is there to use it.
             (LeaseState::Cut(_), Some(_)) => owed.push(Owed::Release(id.clone(), lease, Outcome::Cancelled)),
@@ -156,7 +156,7 @@ pub fn of_workers(
 ) -> (Vec<(Wake, Due)>, Vec<Owed>) {
     let (mut wakes, mut owed) = (Vec::new(), Vec::new());
     for (agent, lease) in views.agents.working_for(operation) {
-        let state = views.operations.lease(lease);
+        let state = views.operations.lease_of(agent, lease);
         settle(state, agent, lease.clone(), periods, &mut wakes, &mut owed);
     }
     (wakes, owed)

@@ -31,6 +31,26 @@ pub struct Granted {
     pub checkpoint: Option<Json>,
 }
 
+/// What became of a match.
+pub(crate) enum Grant {
+    /// The agent has it.
+    Granted(Granted),
+    /// The agent certainly has it not.
+    Refused,
+    /// The operation perhaps reserved the step.
+    Unknown,
+}
+
+impl Grant {
+    /// What the agent is told.
+    pub(crate) fn granted(self) -> Option<Granted> {
+        match self {
+            Self::Granted(granted) => Some(granted),
+            Self::Refused | Self::Unknown => None,
+        }
+    }
+}
+
 /// What the dispatcher works with.
 #[derive(Clone)]
 pub struct Desk {
@@ -64,20 +84,28 @@ pub async fn execute_step(
     gateway.execute(&lease.operation, Order::of(command, metadata)).await
 }
 
-/// Reserves at the agent, then at the operation. None when either refused.
-pub(crate) async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Option<Granted> {
+/// Reserves at the agent, then at the operation.
+pub(crate) async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Grant {
     let Pick { lease, candidates } = pick;
     let reserve = agent::Command::Reserve { lease: lease.clone() };
     let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, metadata.clone())).await;
     if reserved.is_err() {
-        return None;
+        return Grant::Refused;
     }
     let wish = StepWish::Reserve { agent: agent.clone(), candidates };
     let command = Command::Step { step: lease.step, grant: lease.grant, wish };
     let metadata = Metadata { key: None, ..metadata.clone() };
     let order =
         Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..Order::of(command, metadata) };
-    let receipt = desk.gateway.execute(&lease.operation, order).await.ok()?;
+    match desk.gateway.execute(&lease.operation, order).await {
+        Ok(receipt) => granted(desk, &lease, &receipt).map_or(Grant::Refused, Grant::Granted),
+        Err(DispatchError::OutcomeUnknown | DispatchError::Crashed) => Grant::Unknown,
+        Err(_) => Grant::Refused,
+    }
+}
+
+/// None when the step could not be offered after all, or was reserved under this lease before.
+fn granted(desk: &Desk, lease: &LeaseId, receipt: &Receipt<Operation>) -> Option<Granted> {
     let reserved = receipt.events.iter().find_map(|event| match &**event {
         Event::StepReserved(reserved) => Some(reserved.clone()),
         _ => None,

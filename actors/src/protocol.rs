@@ -182,7 +182,7 @@ impl Core {
         metadata: Metadata,
     ) -> Result<Vec<Granted>, ProtocolError> {
         self.hear(agent, None, None, &metadata).await?;
-        if let Some(granted) = self.granted_before(&metadata).await {
+        if let Some(granted) = self.granted_before(agent, &metadata).await {
             return Ok(granted);
         }
         let dispatcher = self.dispatcher().ok_or(ProtocolError::Draining)?;
@@ -194,21 +194,21 @@ impl Core {
     }
 
     /// The leases that the same key was given before, as far as they live.
-    async fn granted_before(&self, metadata: &Metadata) -> Option<Vec<Granted>> {
+    async fn granted_before(&self, agent: &AgentId, metadata: &Metadata) -> Option<Vec<Granted>> {
         let key = metadata.key?;
         let leases = self.projected.keys.lock().get(&key.key).map(|used| used.leases.clone())?;
         let mut granted = Vec::new();
         for lease in leases {
-            granted.extend(self.granted(&lease).await);
+            granted.extend(self.granted(agent, &lease).await);
         }
         (!granted.is_empty()).then_some(granted)
     }
 
-    /// A live lease as it was granted.
-    async fn granted(&self, lease: &LeaseId) -> Option<Granted> {
+    /// A live lease as it was granted to this agent.
+    async fn granted(&self, agent: &AgentId, lease: &LeaseId) -> Option<Granted> {
         let revision = {
             let views = self.projected.views.read();
-            let held = views.operations.lease(lease) == LeaseState::Held;
+            let held = views.operations.lease_of(agent, lease) == LeaseState::Held;
             held.then(|| views.operations.get(&lease.operation).map(|row| row.revision)).flatten()?
         };
         let operation = self.reader.at(&lease.operation, revision).await.ok()??;

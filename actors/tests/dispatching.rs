@@ -22,7 +22,7 @@ use domain::operation::event::StepError;
 use domain::operation::{Command, Operation, StepWish};
 use domain::{AgentId, Json, LaneId, LeaseId, Limits, OperationId};
 use events::faulty_log::{Fault, FaultyLog, Odds};
-use events::{EventLog, MemoryLog};
+use events::{EventLog, MemoryLog, Position};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::strategy::{Strategy, ValueTree};
@@ -30,7 +30,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use support::model::Model;
 use support::moves::{AGENTS, Move, moves};
 use support::stage::{agent, profile, wide};
-use support::{core, core_within, definition, id};
+use support::{core, core_within, definition, id, until};
 use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 
 /// Random lives that are led.
@@ -192,6 +192,51 @@ async fn a_newer_claim_gets_the_slot_of_a_grant_that_was_refused() {
     let (_, answer) = house.claims.remove(&agent("ada")).unwrap();
     let granted = tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();
     assert_eq!(granted[0].reserved.step, 2);
+    house.core.stop();
+}
+
+#[actix::test]
+async fn a_step_that_was_perhaps_reserved_is_taken_back_before_its_slot_is_freed() {
+    let log = Arc::new(FaultyLog::scripted(Arc::new(MemoryLog::new()), []));
+    let house = House { core: core(log.clone()).await, claims: BTreeMap::new() };
+    house.register("ada", 1, &["x"]).await;
+    assert!(house.put::<Operation>(&id(1), Command::Create(Box::new(wide(1, "x")))).await);
+    // The agent's slot is heard of, the operation's reservation is not.
+    log.then([Fault::None, Fault::LostAnswer]);
+    let lease = granted(&house.core, "ada").await;
+    assert_eq!(lease.grant, 2);
+    let names = log.page(Position::START, u64::MAX).await.unwrap();
+    let names: Vec<String> = names.iter().map(|event| event.name.to_string()).skip(3).collect();
+    let expected = [
+        "agent.assigned",
+        "step.reserved",
+        "step.offer_expired",
+        "agent.released",
+        "agent.assigned",
+        "step.reserved",
+    ];
+    assert_eq!(names, expected);
+    house.core.stop();
+}
+
+#[actix::test]
+async fn a_slot_that_was_taken_unheard_is_freed_though_another_has_the_same_lease() {
+    let log = Arc::new(FaultyLog::scripted(Arc::new(MemoryLog::new()), []));
+    let mut house = House { core: core(log.clone()).await, claims: BTreeMap::new() };
+    house.register("ada", 1, &["x"]).await;
+    house.register("bob", 1, &["x", "y"]).await;
+    for name in ["ada", "bob"] {
+        house.claim(&agent(name), Appetite::of(1, None)).await;
+    }
+    // Ada is the specialist and comes first; what she was given is not heard of.
+    log.then([Fault::None, Fault::LostAnswer]);
+    assert!(house.put::<Operation>(&id(1), Command::Create(Box::new(wide(1, "x")))).await);
+    let holder = || house.core.leases().first().map(|info| info.agent.clone());
+    until(|| holder() == Some(agent("bob"))).await;
+    let slots =
+        |name: &str| house.core.projected.views.read().agents.get(&agent(name)).unwrap().agent.free_slots();
+    until(|| slots("ada") == 1).await;
+    assert_eq!((holder(), slots("bob")), (Some(agent("bob")), 0));
     house.core.stop();
 }
 

@@ -304,6 +304,18 @@ pub enum LeaseState {
 }
 
 impl OperationBoard {
+    /// Where a lease stands for an agent that has a slot taken for it. Where nobody heard that the slot was
+    /// taken, the same lease may have gone to another agent since.
+    #[must_use]
+    pub fn lease_of(&self, agent: &AgentId, lease: &LeaseId) -> LeaseState {
+        let run = self.rows.get(&lease.operation).and_then(|row| row.run.as_ref());
+        let step = run.and_then(|run| run.skeleton.position(lease.step).map(|position| &run.steps[position]));
+        match step.filter(|step| step.grant == lease.grant).and_then(|step| step.agent.as_ref()) {
+            Some(other) if other != agent => LeaseState::Over(crate::agent::event::Outcome::Returned),
+            _ => self.lease(lease),
+        }
+    }
+
     /// Where a lease stands. A lease of an unknown operation was never granted: its slot shall be freed.
     #[must_use]
     pub fn lease(&self, lease: &LeaseId) -> LeaseState {

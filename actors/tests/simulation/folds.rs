@@ -1,0 +1,106 @@
+//! Compares what readers see, what a fresh recovery yields and what an actor decided on with the fold of
+//! the log (P4).
+
+use actors::Core;
+use actors::gateway::stream_of;
+use actors::recovery::{Recovered, recover};
+use domain::agent::Agent;
+use domain::operation::Operation;
+use domain::operation::step::Run;
+use domain::{AgentId, Aggregate, OperationId};
+use events::EventLog;
+
+use crate::course::Faults;
+
+fn differ(faults: &mut Faults, same: bool, what: &str, whose: &str) {
+    if !same {
+        faults.push(format!("P4: {what} of {whose} differs from the fold of the log"));
+    }
+}
+
+/// Two states of one operation.
+pub(crate) fn same_operation(one: &Operation, other: &Operation, whose: &str, faults: &mut Faults) {
+    differ(faults, one.run == other.run, "the run", whose);
+    differ(faults, one.pending() == other.pending(), "what is owed", whose);
+    let results = (&one.results, one.results_bytes) == (&other.results, other.results_bytes);
+    differ(faults, results, "the results", whose);
+    let kept = (&one.inputs, &one.checkpoints) == (&other.inputs, &other.checkpoints);
+    differ(faults, kept, "inputs and checkpoints", whose);
+    let asked = (&one.definition, &one.asked) == (&other.definition, &other.asked);
+    differ(faults, asked, "the definition", whose);
+    let end = (&one.errors, &one.status_reason, one.completed_at)
+        == (&other.errors, &other.status_reason, other.completed_at);
+    differ(faults, end, "the end", whose);
+}
+
+/// The run of the views has no payloads.
+fn same_run(one: &Run, other: &Run) -> bool {
+    (one.status, one.paused, one.settled, one.progress())
+        == (other.status, other.paused, other.settled, other.progress())
+        && one.steps == other.steps
+        && (&one.ready, &one.held) == (&other.ready, &other.held)
+        && (&one.backing_off, &one.with_people, &one.failed)
+            == (&other.backing_off, &other.with_people, &other.failed)
+}
+
+/// What lists show of an operation.
+pub(crate) fn check_row(core: &Core, id: &OperationId, fold: &Operation, version: u64, faults: &mut Faults) {
+    let views = core.projected.views.read();
+    let Some(row) = views.operations.get(id) else {
+        return faults.push(format!("P4: {id} is not in the views"));
+    };
+    differ(faults, row.revision == version, "the revision", id.as_str());
+    let definition = &fold.definition;
+    let head = (&row.name, row.priority, row.deadline, &row.agents)
+        == (&definition.name, definition.priority, definition.deadline, &definition.agents);
+    differ(faults, head, "the row", id.as_str());
+    differ(faults, row.status == fold.run.status, "the row's status", id.as_str());
+    let run = row.run.as_ref().is_none_or(|run| same_run(run, &fold.run));
+    differ(faults, run && (row.run.is_some() || row.status.is_terminal()), "the row's run", id.as_str());
+}
+
+/// What readers of one operation see.
+pub(crate) async fn check_reader(core: &Core, id: &OperationId, fold: &Operation, faults: &mut Faults) {
+    match core.operation(id).await {
+        Ok(Some((_, shown))) => same_operation(&shown, fold, &format!("reader's {id}"), faults),
+        other => faults.push(format!("P4: {id} cannot be read: {:?}", other.err())),
+    }
+}
+
+/// An operation recovered from the first event on.
+pub(crate) async fn check_recovery(
+    log: &dyn EventLog,
+    id: &OperationId,
+    fold: &Operation,
+    faults: &mut Faults,
+) {
+    let from = Recovered::<Operation>::default();
+    match recover::<Operation>(log, &stream_of::<Operation>(id), from, None).await {
+        Ok(Recovered { state: Some(state), .. }) => {
+            same_operation(&state, fold, &format!("recovered {id}"), faults);
+        }
+        other => faults.push(format!("P4: {id} does not recover: {:?}", other.err())),
+    }
+}
+
+/// What the views show of an agent.
+pub(crate) fn check_agent(core: &Core, id: &AgentId, fold: &Agent, version: u64, faults: &mut Faults) {
+    let views = core.projected.views.read();
+    let Some(row) = views.agents.ever(id) else {
+        return faults.push(format!("P4: {id} is not in the views"));
+    };
+    differ(faults, row.revision == version, "the revision", id.as_str());
+    same_agent(&row.agent, fold, id.as_str(), faults);
+}
+
+/// Two states of one agent.
+pub(crate) fn same_agent(one: &Agent, other: &Agent, whose: &str, faults: &mut Faults) {
+    let who = (&one.profile, one.incarnation, one.registered)
+        == (&other.profile, other.incarnation, other.registered);
+    differ(faults, who, "the profile", whose);
+    let stands = (one.status, &one.status_reason, one.silent, one.streaks)
+        == (other.status, &other.status_reason, other.silent, other.streaks);
+    differ(faults, stands, "the status", whose);
+    differ(faults, one.assignments == other.assignments, "the slots", whose);
+    differ(faults, one.pending() == other.pending(), "what is owed", whose);
+}

@@ -1,0 +1,98 @@
+//! Who gave a sign of life when, and when the server itself stood still: what no timer may come before.
+
+use std::collections::HashMap;
+
+use actors::effects::Periods;
+use domain::{AgentId, LeaseId, Timestamp};
+
+use crate::course::Faults;
+
+/// A sign that came so shortly before may have crossed with the command that it comes too late for.
+const CROSSING_MS: u64 = 2_500;
+/// After so long a standstill everybody gets a full period again.
+const STALL_MS: u64 = 1_000;
+/// A timer that was put off while the log, or an actor, could not be asked: nothing is later than this.
+pub(crate) const LATE_MS: u64 = 40_000;
+
+/// What runs out without a sign of life.
+#[derive(Clone, Copy)]
+pub(crate) enum Period<'p> {
+    Offer,
+    Lease(&'p LeaseId),
+    /// With its limit in milliseconds.
+    Silence(&'p AgentId, u64),
+}
+
+pub(crate) struct Signs {
+    periods: Periods,
+    leases: HashMap<LeaseId, Vec<Timestamp>>,
+    agents: HashMap<AgentId, Vec<Timestamp>>,
+    stalls: Vec<(Timestamp, Timestamp)>,
+    /// Since when the server lives.
+    pub(crate) born: Timestamp,
+}
+
+impl Signs {
+    pub(crate) fn new(periods: Periods) -> Self {
+        let (leases, agents, stalls) = (HashMap::new(), HashMap::new(), Vec::new());
+        Self { periods, leases, agents, stalls, born: Timestamp::default() }
+    }
+
+    /// The server knows that this lease is worked on.
+    pub(crate) fn renewed(&mut self, lease: &LeaseId, at: Timestamp) {
+        keep(self.leases.entry(lease.clone()).or_default(), at);
+    }
+
+    /// The server has heard this agent.
+    pub(crate) fn heard(&mut self, agent: &AgentId, at: Timestamp) {
+        keep(self.agents.entry(agent.clone()).or_default(), at);
+    }
+
+    /// The server stood still.
+    pub(crate) fn stalled(&mut self, from: Timestamp, to: Timestamp) {
+        self.stalls.push((from, to));
+    }
+
+    pub(crate) fn restarted(&mut self, at: Timestamp) {
+        self.born = at;
+        self.stalls.clear();
+    }
+
+    /// Since when nothing disturbs the timers.
+    pub(crate) fn undisturbed_since(&self) -> Timestamp {
+        self.stalls.last().map_or(self.born, |(_, to)| self.born.max(*to))
+    }
+
+    /// The last renewal of a lease.
+    pub(crate) fn renewal_of(&self, lease: &LeaseId) -> Option<Timestamp> {
+        self.leases.get(lease)?.last().copied()
+    }
+
+    /// Something that waits since `since` may run out `at` this moment.
+    pub(crate) fn not_early(&self, period: Period<'_>, since: Timestamp, at: Timestamp, faults: &mut Faults) {
+        let (what, ms, signs) = match period {
+            Period::Offer => ("an offer".to_owned(), self.periods.offer_ms, None),
+            Period::Lease(lease) => (lease.to_string(), self.periods.lease_ms, self.leases.get(lease)),
+            Period::Silence(agent, limit) => (agent.to_string(), limit, self.agents.get(agent)),
+        };
+        let heard = signs.into_iter().flatten().filter(|sign| sign.plus_ms(CROSSING_MS) <= at).max();
+        let mut from = heard.copied().unwrap_or_default().max(since).max(self.born);
+        for (stalled, to) in &self.stalls {
+            let due = from.plus_ms(ms);
+            if *to <= at && due > *stalled && due.plus_ms(STALL_MS + 50) < *to {
+                from = *to;
+            }
+        }
+        if at < from.plus_ms(ms) {
+            faults.push(format!("P15: {what} runs out at {at}, {ms} ms after {from} would be right"));
+        }
+    }
+}
+
+/// The newest few are enough: older ones prove less.
+fn keep(signs: &mut Vec<Timestamp>, at: Timestamp) {
+    if signs.len() >= 64 {
+        signs.drain(..32);
+    }
+    signs.push(at);
+}
