@@ -62,7 +62,7 @@ fn actions() -> impl Strategy<Value = Action> {
         member::Wish::TimeOut,
     ];
     let wholes = vec![Whole::Start, Whole::Start, Whole::Start, Whole::Cancel, Whole::ExpireDeadline];
-    let waits = vec![1, 500, 1_000, 2_000, 5_000, 30_000, 60_000];
+    let waits = vec![1, 500, 1_000, 2_000, 5_000, 30_000, 59_999, 60_000];
     let step = || 0..STEPS_MAX;
     prop_oneof![
         10 => proptest::sample::select(waits).prop_map(Action::Wait),

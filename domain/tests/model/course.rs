@@ -290,9 +290,8 @@ impl Step {
         if self.state.is_settled() {
             return Answer::Refused;
         }
-        let begins = matches!(self.state, State::Offered { .. });
-        // Late, and of an attempt that never began: it was made all the same.
-        self.spent = (self.spent + u32::from(begins)).max(1);
+        // Late, and of an attempt whose beginning was not heard of: it was made all the same.
+        self.spent += u32::from(matches!(self.state, State::Offered { .. } | State::Ready));
         self.error = None;
         self.state = State::Completed { result };
         Answer::Changes
