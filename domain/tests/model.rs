@@ -71,7 +71,7 @@ fn actions() -> impl Strategy<Value = Action> {
         4 => (step(), 1..3_u64, wishes()).prop_map(|(step, back, wish)| Action::Report(step, back, wish)),
         3 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::ClaimHalf(step, agent)),
         1 => proptest::sample::select(wholes).prop_map(Action::Whole),
-        4 => (0..AGENTS, proptest::sample::select(lives)).prop_map(|(agent, wish)| Action::Agent(agent, wish)),
+        4 => (0..AGENTS, proptest::sample::select(lives)).prop_map(|(who, wish)| Action::Agent(who, wish)),
         12 => (0..AGENTS).prop_map(Action::Settle),
         2 => Just(Action::Restart),
         2 => Just(Action::Look),
@@ -91,7 +91,11 @@ fn workflows() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_product_and_the_model_agree_after_each_action(

@@ -226,8 +226,8 @@ impl About<'_> {
             return Err(Rejection::LeaseLost);
         };
         let began = self.run.started_at.unwrap_or(self.given.now);
-        // An offer that was not taken, or was given back, and is performed all the same: its beginning was not
-        // heard of, and the attempt is the one it was offered as.
+        // An offer that was not taken, or was given back, and is performed all the same: its beginning was
+        // not heard of, and the attempt is the one it was offered as.
         let unheard = self.run.status == StepStatus::Ready;
         events.push(Event::StepCompleted(StepCompleted {
             step: self.step,
