@@ -183,7 +183,9 @@ impl StepRun {
             let grant = told.number("grant");
             let newest = grant == self.grant && grant > 0;
             faults.require(Rule::Grants, newest, || format!("step {number} completed under grant {grant}"));
-            let made = (1..=self.most_attempts.min(self.spent + 1)).contains(&attempt);
+            // Of the attempt that was lost, or of one whose beginning was not heard of.
+            let made =
+                attempt > 0 && (self.spent..=self.most_attempts.min(self.spent + 1)).contains(&attempt);
             faults.require(Rule::Attempts, made, || format!("step {number} completed by attempt {attempt}"));
         }
         self.settle(End::Completed, faults);
