@@ -213,7 +213,7 @@ impl About<'_> {
         let began = self.run.started_at.unwrap_or(self.given.now);
         // An offer that was not taken, or was given back, and is performed all the same: its beginning was
         // not heard of, and the attempt is the one it was offered as.
-        let unheard = self.run.status == StepStatus::Ready;
+        let unheard = self.run.unspent.is_some_and(|(grant, _)| grant == self.grant);
         events.push(Event::StepCompleted(StepCompleted {
             step: self.step,
             grant: self.grant,
