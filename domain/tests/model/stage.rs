@@ -1,34 +1,36 @@
 //! The product and the model side by side: each action is put to both, twice to the product, and both must
-//! give the same answer and stand at the same place.
+//! give the same answer.
 
-use domain::agent::event::{Outcome, Status};
+use domain::agent::event::{Outcome, Patch, Status};
 use domain::agent::{self, Agent, Effect};
-use domain::operation::definition::{Definition, FailurePolicy};
-use domain::operation::pending::Effect as Owed;
-use domain::operation::step::StepStatus;
-use domain::operation::{Command, StepWish};
+use domain::operation::definition::{Definition, FailurePolicy, StepDefinition};
+use domain::operation::{Command, Intervention, StepWish};
 use domain::scenario::Scenario;
+use domain::views::operation_board::LeaseState;
 use domain::{Aggregate, Json, LeaseId, Timestamp, fold};
 use serde_json::json;
 
-use super::course::{Answer, Course, State, Step, Whole, Wish};
+use super::course::{Answer, Course, Whole};
 use super::member::{self, Member};
+use super::step::{Kind, State, Step, Wish, Word};
 use super::support::crew::{profile, register};
-use super::support::{self, Flow, definition, operation_id, step, world};
+use super::support::{self, Flow, definition, operation_id, world};
+use super::told::Told;
 
-const NAMES: [&str; 3] = ["ada", "bob", "eve"];
-const DEADLINE_MS: u64 = 300_000;
-const TIMEOUT_MS: u64 = 60_000;
+pub(crate) const NAMES: [&str; 3] = ["ada", "bob", "eve"];
+const DEADLINE_MS: u64 = 600_000;
+pub(crate) const TIMEOUT_MS: u64 = 60_000;
 
 pub(crate) struct Stage {
-    flow: Flow,
-    agents: Vec<Scenario<Agent>>,
-    course: Course,
-    crew: Vec<Member>,
+    pub(crate) flow: Flow,
+    pub(crate) agents: Vec<Scenario<Agent>>,
+    pub(crate) course: Course,
+    pub(crate) crew: Vec<Member>,
+    pub(crate) told: Told,
 }
 
 /// The number of the step at a position.
-fn number(at: usize) -> u32 {
+pub(crate) fn number(at: usize) -> u32 {
     (at as u32 + 1) * 10
 }
 
@@ -36,7 +38,7 @@ fn lease((step, grant): member::Lease) -> LeaseId {
     LeaseId { operation: operation_id(), step, grant }
 }
 
-fn answer<E, R>(outcome: &Result<Vec<E>, R>) -> Answer {
+pub(crate) fn answer<E, R>(outcome: &Result<Vec<E>, R>) -> Answer {
     match outcome {
         Ok(events) if events.is_empty() => Answer::Nothing,
         Ok(_) => Answer::Changes,
@@ -44,16 +46,23 @@ fn answer<E, R>(outcome: &Result<Vec<E>, R>) -> Answer {
     }
 }
 
+fn asked_step(at: usize, one: &Step) -> StepDefinition {
+    let before: Vec<u32> = one.before.iter().map(|at| number(*at)).collect();
+    let mut step = match one.kind {
+        Kind::Plain => support::step(number(at), &before),
+        Kind::Write => support::write(number(at), &before),
+        Kind::Human => support::approval(number(at), &before),
+    };
+    step.agent = one.wanted.map(|agent| support::agent(NAMES[agent]));
+    step.when = one.skips.then(|| "false".into());
+    step.continue_on_error = one.excused;
+    step.retry.max_attempts = one.most_attempts;
+    step.timeout_ms = TIMEOUT_MS;
+    step
+}
+
 fn asked(workflow: &[Step], fail_fast: bool, max_parallel: Option<u32>, deadline: Timestamp) -> Definition {
-    let steps = workflow.iter().enumerate().map(|(at, one)| {
-        let before: Vec<u32> = one.before.iter().map(|at| number(*at)).collect();
-        let mut step = step(number(at), &before);
-        step.when = one.skips.then(|| "false".into());
-        step.continue_on_error = one.excused;
-        step.retry.max_attempts = one.most_attempts;
-        step.timeout_ms = TIMEOUT_MS;
-        step
-    });
+    let steps = workflow.iter().enumerate().map(|(at, one)| asked_step(at, one));
     Definition {
         failure_policy: if fail_fast { FailurePolicy::FailFast } else { FailurePolicy::Continue },
         max_parallel,
@@ -79,9 +88,11 @@ impl Stage {
             agent.when(&register(profile(*slots as u32, &[]))).unwrap();
             agent
         });
+        let told = Told::of(workflow.iter().enumerate().map(|(at, step)| (number(at), step.clone())));
         let course = Course {
             steps: workflow,
             status: "pending",
+            paused: false,
             fail_fast,
             max_parallel,
             deadline,
@@ -93,6 +104,7 @@ impl Stage {
             flow,
             course,
             crew: slots.iter().map(|slots| Member::of(*slots)).collect(),
+            told,
         }
     }
 
@@ -109,6 +121,9 @@ impl Stage {
     fn put(&mut self, command: &Command, wanted: Answer) {
         let outcome = self.flow.put(command);
         assert_eq!(answer(&outcome), wanted, "{command:?}: {outcome:?}");
+        if let Ok(events) = &outcome {
+            self.told.take(events);
+        }
         let again = answer(&self.flow.scenario.ask(command));
         assert_ne!(again, Answer::Changes, "{command:?} again");
         assert!(wanted != Answer::Refused || again == Answer::Refused, "{command:?} again is taken");
@@ -130,22 +145,50 @@ impl Stage {
     }
 
     pub(crate) fn whole(&mut self, whole: Whole) {
+        let by = || "ops".to_owned();
         let command = match whole {
             Whole::Start => Command::Start,
-            Whole::Cancel => Command::Cancel { by: "ops".into() },
+            Whole::Pause => Command::Pause { by: by(), reason: None },
+            Whole::Resume => Command::Resume { by: by() },
+            Whole::Cancel => Command::Cancel { by: by() },
             Whole::ExpireDeadline => Command::ExpireDeadline,
         };
         let wanted = self.course.whole(whole, self.now());
         self.put(&command, wanted);
     }
 
+    pub(crate) fn say(&mut self, step: usize, word: Word) {
+        let at = self.place(step);
+        let intervention = match word {
+            Word::Approve => Intervention::Approve,
+            Word::Reject => Intervention::Reject,
+            Word::Retry => Intervention::Retry,
+            Word::Skip => Intervention::Skip,
+            Word::Complete(result) => Intervention::Complete(Json::from(json!(result))),
+            Word::Fail => Intervention::Fail,
+        };
+        let wanted = self.course.say(at, word, self.now());
+        let (step, by) = (number(at), "ops".into());
+        self.put(&Command::Intervene { step, by, reason: None, intervention }, wanted);
+    }
+
+    pub(crate) fn expire(&mut self, step: usize) {
+        let at = self.place(step);
+        let wanted = self.course.expire(at, self.now());
+        self.put(&Command::ExpireApproval { step: number(at) }, wanted);
+    }
+
     pub(crate) fn agent(&mut self, agent: usize, wish: member::Wish) {
-        let status = |status, reason: &str| agent::Command::SetStatus { status, reason: reason.into() };
+        let own = |status, reason: &str| agent::Command::SetStatus { status, reason: reason.into() };
+        let foreign =
+            |status| agent::Command::Update { patch: Box::<Patch>::default(), status: Some(status) };
         let command = match wish {
             member::Wish::Register => register(profile(self.crew[agent].slots as u32, &[])),
             member::Wish::Unregister => agent::Command::Unregister,
-            member::Wish::Drain => status(Status::Inactive, "drained"),
-            member::Wish::Activate => status(Status::Active, "back"),
+            member::Wish::Rest => own(Status::Inactive, "resting"),
+            member::Wish::Activate => own(Status::Active, "back"),
+            member::Wish::Drain => foreign(Status::Inactive),
+            member::Wish::Undrain => foreign(Status::Active),
             member::Wish::TimeOut => agent::Command::TimeOut { silent_ms: 30_000 },
         };
         let wanted = self.crew[agent].wish(wish);
@@ -156,17 +199,22 @@ impl Stage {
     pub(crate) fn take_slot(&mut self, step: usize, agent: usize) -> Option<u64> {
         let at = self.place(step);
         let grant = self.course.steps[at].grant + 1;
-        let wanted = self.crew[agent].reserve((number(at), grant));
+        let now = self.now();
+        let wanted = self.crew[agent].reserve((number(at), grant), now);
         self.put_to(agent, &agent::Command::Reserve { lease: lease((number(at), grant)) }, wanted);
         (wanted != Answer::Refused).then_some(grant)
     }
 
     pub(crate) fn advance(&mut self, step: usize, agent: usize) {
         let at = self.place(step);
+        let agent = self.course.steps[at].wanted.unwrap_or(agent);
         match self.course.steps[at].state {
             State::Offered { .. } => self.report(step, 0, &Wish::Acknowledge),
             State::Running { .. } => self.report(step, 0, &Wish::Complete(1)),
+            State::Asked { .. } => self.say(step, Word::Approve),
+            State::Attention => self.say(step, Word::Retry),
             _ if self.course.status == "pending" => self.whole(Whole::Start),
+            _ if self.course.paused && agent == 0 => self.whole(Whole::Resume),
             _ => {
                 if let Some(grant) = self.take_slot(step, agent) {
                     self.report_under(at, grant, &Wish::Reserve(agent));
@@ -190,7 +238,7 @@ impl Stage {
 
     fn report_under(&mut self, at: usize, grant: u64, wish: &Wish) {
         let wanted = self.course.wish(at, grant, wish, self.now());
-        self.put(&Command::Step { step: number(at), grant, wish: said(wish) }, wanted);
+        self.put(&Command::Step { step: number(at), grant, wish: said(wish, self.now()) }, wanted);
     }
 
     /// What the shell does for an agent: tells the operation of lost leases, and frees slots of ended ones.
@@ -199,22 +247,40 @@ impl Stage {
         let owed = self.agents[agent].state.as_ref().unwrap().pending();
         assert_eq!(owed.len(), self.crew[agent].leases.len(), "each slot is owed its end");
         for effect in owed {
-            let (of, lost) = match effect {
-                Effect::Settle { lease } => (lease, false),
-                Effect::Lose { lease, .. } => (lease, true),
+            let (of, loss) = match effect {
+                Effect::Settle { lease } => (lease, None),
+                Effect::Lose { lease, reason } => (lease, Some(reason)),
             };
             let (name, at) = ((of.step, of.grant), self.flow.position(of.step));
-            assert_eq!(lost, self.crew[agent].has_lost(name), "{of}");
-            let held = self.course.steps[at].grant == of.grant
-                && self.course.steps[at].state.holder() == Some(agent);
-            if held && lost {
-                self.report_under(at, of.grant, &Wish::Lose);
+            assert_eq!(loss, self.crew[agent].loss(name), "{of}");
+            let step = &self.course.steps[at];
+            let held = step.grant == of.grant && step.state.holder() == Some(agent);
+            if held && let Some(reason) = loss {
+                self.report_under(at, of.grant, &Wish::Lose { silent: reason == "agent_timeout" });
             } else if !held {
-                let wanted = self.crew[agent].release(name);
-                let outcome = Outcome::Cancelled;
-                self.put_to(agent, &agent::Command::Release { lease: lease(name), outcome }, wanted);
+                let (outcome, now) = (self.how_it_ended(agent, at, &of), self.now());
+                let wanted = self.crew[agent].release(name, outcome, now);
+                self.put_to(agent, &agent::Command::Release { lease: of, outcome }, wanted);
             }
         }
+    }
+
+    /// How a lease ended, of which the product says the same while its grant is the newest.
+    fn how_it_ended(&self, agent: usize, at: usize, lease: &LeaseId) -> Outcome {
+        let step = &self.course.steps[at];
+        let granted = step.grants.get(&lease.grant);
+        let Some((_, outcome)) = granted.filter(|(holder, _)| *holder == agent) else {
+            return Outcome::Returned;
+        };
+        if lease.grant == step.grant {
+            let shown = match self.flow.board.lease(lease) {
+                LeaseState::Held => None,
+                LeaseState::Over(outcome) => Some(outcome),
+                LeaseState::Cut(_) => Some(Outcome::Cancelled),
+            };
+            assert_eq!(shown, Some(*outcome), "{lease}: {step:?}");
+        }
+        *outcome
     }
 
     pub(crate) fn restart(&mut self) {
@@ -228,98 +294,9 @@ impl Stage {
             assert_eq!(before.pending(), agent.state.as_ref().unwrap().pending());
         }
     }
-
-    #[track_caller]
-    pub(crate) fn must_agree(&self) {
-        let operation = self.flow.operation();
-        assert_eq!(operation.status().name(), self.course.status, "{:?}", self.course);
-        for (at, (is, wanted)) in operation.run.steps.iter().zip(&self.course.steps).enumerate() {
-            let what = || format!("step {}: {is:?}, not {wanted:?}", number(at));
-            assert_eq!(is.status.name(), wanted.state.name(), "{}", what());
-            assert_eq!((is.grant, is.attempts), (wanted.grant, wanted.spent), "{}", what());
-            assert!(wanted.spent <= wanted.most_attempts, "{}", what());
-            let holder = is.status.holder().map(|holder| holder.agent.as_str());
-            assert_eq!(holder, wanted.state.holder().map(|agent| NAMES[agent]), "{}", what());
-            if let (StepStatus::BackingOff { at, .. }, State::Waiting { until }) = (&is.status, wanted.state)
-            {
-                assert_eq!(*at, until, "{}", what());
-            }
-            let cause = operation.run.blocked_on(at).map(|cause| cause.name());
-            assert_eq!(cause, self.course.cause(at), "{}", what());
-        }
-        assert_eq!(operation.run.progress(), self.course.progress());
-        for (agent, member) in self.agents.iter().zip(&self.crew) {
-            let state = agent.state.as_ref().unwrap();
-            let leases: Vec<_> = state.assignments.keys().map(|lease| (lease.step, lease.grant)).collect();
-            assert_eq!(leases, member.leases.keys().copied().collect::<Vec<_>>());
-            assert!(leases.len() <= member.slots);
-            assert_eq!((state.registered, state.incarnation), (member.registered, member.life));
-            assert_eq!(state.status == Status::Active, member.active);
-        }
-        self.must_have_slots();
-    }
-
-    /// Whoever holds a step has a slot taken for it.
-    fn must_have_slots(&self) {
-        for (at, step) in self.course.steps.iter().enumerate() {
-            if let Some(agent) = step.state.holder() {
-                let name = (number(at), step.grant);
-                assert!(self.crew[agent].leases.contains_key(&name), "{name:?} without a slot");
-            }
-        }
-    }
-
-    /// The law of wake causes: whatever waits is woken by somebody, and what wakes it moves it.
-    pub(crate) fn must_be_movable(&self) {
-        let operation = self.flow.operation();
-        let owed = operation.pending();
-        for (at, step) in self.course.steps.iter().enumerate() {
-            let wakes = |effect: &Owed| match effect {
-                Owed::Offer { step }
-                | Owed::AwaitTaker { step, .. }
-                | Owed::Watch { step, .. }
-                | Owed::Retry { step, .. } => *step == number(at),
-            };
-            let woken = owed.iter().any(wakes);
-            let (wish, grant, wait_ms) = match step.state {
-                State::Ready | State::Waiting { .. } if self.course.is_full() => continue,
-                State::Pending if self.course.status == "pending" => continue,
-                State::Pending => {
-                    let open = |before: &usize| !self.course.steps[*before].state.is_settled();
-                    assert!(step.before.iter().any(open), "step {} waits for nothing", number(at));
-                    continue;
-                }
-                // Later than any release keeps it from anybody.
-                State::Ready => (Wish::Reserve(0), step.grant + 1, 30_000),
-                State::Waiting { .. } => (Wish::Reserve(0), step.grant + 1, 60_000),
-                State::Offered { .. } => (Wish::ExpireOffer, step.grant, 0),
-                State::Running { .. } => (Wish::TimeOut, step.grant, TIMEOUT_MS),
-                _ => {
-                    assert!(!woken, "step {} is settled and owed something", number(at));
-                    continue;
-                }
-            };
-            assert!(woken, "nobody wakes step {}", number(at));
-            let mut later = self.flow.scenario.clone();
-            later.wait(wait_ms);
-            let moved = later.ask(&Command::Step { step: number(at), grant, wish: said(&wish) });
-            assert_eq!(answer(&moved), Answer::Changes, "step {} is not moved: {moved:?}", number(at));
-        }
-    }
-
-    /// After what is owed was carried out, the slots are those of the leases that are held.
-    pub(crate) fn must_leak_no_slot(&mut self) {
-        // A loss first, the slot then.
-        for agent in (0..NAMES.len()).chain(0..NAMES.len()) {
-            self.settle(agent);
-            self.must_agree();
-        }
-        let held = self.course.steps.iter().filter(|step| step.state.holder().is_some()).count();
-        assert_eq!(self.crew.iter().map(|member| member.leases.len()).sum::<usize>(), held);
-    }
 }
 
-fn said(wish: &Wish) -> StepWish {
+pub(crate) fn said(wish: &Wish, now: Timestamp) -> StepWish {
     match wish {
         Wish::Reserve(agent) => {
             StepWish::Reserve { agent: support::agent(NAMES[*agent]), candidates: Default::default() }
@@ -327,12 +304,15 @@ fn said(wish: &Wish) -> StepWish {
         Wish::Acknowledge => StepWish::Acknowledge,
         Wish::Progress(percent) => support::progress(*percent),
         Wish::Complete(result) => StepWish::Complete { result: Json::from(json!(result)), usage: None },
-        Wish::Fail { retryable } => {
-            let error = support::error(if *retryable { "flaky" } else { "broken" });
-            StepWish::Fail { error, retryable: *retryable, retry_after_ms: None }
+        Wish::Fail(failure) => {
+            let (error, retryable) = (support::error(failure.code()), failure.code() != "broken");
+            StepWish::Fail { error, retryable, retry_after_ms: None }
         }
-        Wish::Release => StepWish::Release { reason: "not now".into() },
-        Wish::Lose => support::lose("lease_expired"),
+        Wish::Release { reset_ms } => {
+            let reason = if reset_ms.is_some() { "rate_limited" } else { "not now" };
+            StepWish::Release { reason: reason.into(), until: reset_ms.map(|ms| now.plus_ms(ms)) }
+        }
+        Wish::Lose { silent } => support::lose(if *silent { "agent_timeout" } else { "new_incarnation" }),
         Wish::ExpireOffer => StepWish::ExpireOffer { reason: "no_sign_of_life".into() },
         Wish::TimeOut => StepWish::TimeOut,
     }
