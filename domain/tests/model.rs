@@ -1,5 +1,6 @@
-//! Random races between an operation and its agents, compared with a simple model after each action: claims,
-//! reports, losses, timeouts, pauses, people's words, cancels, repetitions, restarts. Nothing here knows how the product decides.
+//! Random races between an operation, its agents and people, compared with a simple model after each action:
+//! claims, reports, losses, timeouts, pauses, people's words, cancels, repetitions, restarts. Nothing here
+//! knows how the product decides.
 #![allow(clippy::unwrap_used, clippy::panic)] // A helper of a test fails as the test does.
 
 #[path = "model/course.rs"]
@@ -33,6 +34,8 @@ enum Action {
     Advance(usize, usize),
     /// Something about a step under a grant that is so many behind the newest.
     Report(usize, u64, Wish),
+    /// An agent makes nothing of so many steps: it loses them, or does not even begin.
+    Fruitless(usize, bool, usize, Option<member::Wish>),
     /// An agent takes a slot, and the server dies before the step is offered to it.
     ClaimHalf(usize, usize),
     Whole(Whole),
@@ -107,6 +110,8 @@ fn actions() -> impl Strategy<Value = Action> {
         20 => (step(), wishes()).prop_map(|(step, wish)| Action::Report(step, 0, wish)),
         4 => (step(), 1..3_u64, wishes()).prop_map(|(step, back, wish)| Action::Report(step, back, wish)),
         3 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::ClaimHalf(step, agent)),
+        2 => (0..AGENTS, any::<bool>(), 2..8_usize, proptest::option::of(lives()))
+            .prop_map(|(agent, begins, times, last)| Action::Fruitless(agent, begins, times, last)),
         3 => wholes().prop_map(Action::Whole),
         6 => (step(), words()).prop_map(|(step, word)| Action::Say(step, word)),
         2 => step().prop_map(Action::Expire),
@@ -155,6 +160,9 @@ proptest! {
                 Action::Wait(ms) => stage.wait(ms),
                 Action::Advance(step, agent) => stage.advance(step, agent),
                 Action::Report(step, back, wish) => stage.report(step, back, &wish),
+                Action::Fruitless(agent, begins, times, last) => {
+                    stage.be_fruitless(agent, begins, times, last);
+                }
                 Action::ClaimHalf(step, agent) => _ = stage.take_slot(step, agent),
                 Action::Whole(whole) => stage.whole(whole),
                 Action::Say(step, word) => stage.say(step, word),

@@ -211,7 +211,10 @@ impl Stage {
         match self.course.steps[at].state {
             State::Offered { .. } => self.report(step, 0, &Wish::Acknowledge),
             State::Running { .. } => self.report(step, 0, &Wish::Complete(1)),
+            // Now and then a person is slow.
+            State::Asked { .. } | State::Attention if agent == 2 => {}
             State::Asked { .. } => self.say(step, Word::Approve),
+            State::Attention if agent == 1 => self.say(step, Word::Complete(1)),
             State::Attention => self.say(step, Word::Retry),
             _ if self.course.status == "pending" => self.whole(Whole::Start),
             _ if self.course.paused && agent == 0 => self.whole(Whole::Resume),
@@ -220,6 +223,35 @@ impl Stage {
                     self.report_under(at, grant, &Wish::Reserve(agent));
                 }
             }
+        }
+    }
+
+    /// An agent gets one step after the other and makes nothing of it: it takes none, or loses all. While it
+    /// has the last one something may happen to itself.
+    pub(crate) fn be_fruitless(
+        &mut self,
+        agent: usize,
+        begins: bool,
+        times: usize,
+        last: Option<member::Wish>,
+    ) {
+        for time in 1..=times {
+            let fits = |step: &Step| {
+                let waits = matches!(step.state, State::Ready | State::Waiting { .. } | State::Attention);
+                waits && !step.is_human() && step.wanted.is_none_or(|wanted| wanted == agent)
+            };
+            let Some(at) = self.course.steps.iter().position(fits) else { return };
+            self.say(at, Word::Retry);
+            let Some(grant) = self.take_slot(at, agent) else { return };
+            self.report_under(at, grant, &Wish::Reserve(agent));
+            if begins {
+                self.report(at, 0, &Wish::Acknowledge);
+            }
+            self.report(at, 0, &if begins { Wish::Lose { silent: false } } else { Wish::ExpireOffer });
+            if let Some(wish) = last.filter(|_| time == times) {
+                self.agent(agent, wish);
+            }
+            self.settle(agent);
         }
     }
 
