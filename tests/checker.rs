@@ -2,153 +2,13 @@
 //! that is otherwise in order.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test fails by panicking")]
 
+#[path = "checker/script.rs"]
+mod script;
 mod support;
 
-use serde_json::{Value, json};
-use support::checker::{Findings, Rule, check};
-
-const ID: &str = "0123456789abcdef0123456789abcdef";
-
-/// A log that is written event by event.
-struct Script(Vec<Value>);
-
-impl Script {
-    /// Two agents with a slot each, and a started operation of these steps.
-    fn of(workflow: Value, more: Value) -> Self {
-        let mut script = Self(Vec::new());
-        for agent in ["a", "b"] {
-            script.agent(
-                agent,
-                "agent.registered",
-                json!({"profile": {"config": {"maxConcurrentSteps": 1}}}),
-            );
-        }
-        let mut definition = json!({"workflow": workflow, "maxParallel": null});
-        definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        script.tell("operation.created", definition);
-        script.tell("operation.started", json!({}));
-        script
-    }
-
-    /// Step 1, then step 2.
-    fn chain() -> Self {
-        Self::of(json!([step(1, &[]), step(2, &[1])]), json!({}))
-    }
-
-    /// Steps 1 and 2 beside each other.
-    fn pair() -> Self {
-        Self::of(json!([step(1, &[]), step(2, &[])]), json!({}))
-    }
-
-    fn add(&mut self, subject: &str, kind: &str, data: Value) -> &mut Self {
-        let revision = 1 + self.0.iter().filter(|event| event["subject"] == subject).count();
-        let sequence = 10 + self.0.len();
-        let time = format!("2026-01-01T00:00:{sequence:02}.000Z");
-        self.0.push(json!({"type": kind, "subject": subject, "sequence": sequence.to_string(),
-            "revision": revision.to_string(), "time": time, "data": data}));
-        self
-    }
-
-    fn agent(&mut self, agent: &str, kind: &str, data: Value) -> &mut Self {
-        self.add(&format!("agent/{agent}"), kind, data)
-    }
-
-    fn tell(&mut self, kind: &str, data: Value) -> &mut Self {
-        self.add(&format!("operation/op_{ID}"), kind, data)
-    }
-
-    fn assign(&mut self, agent: &str, step: u64, grant: u64) -> &mut Self {
-        self.agent(agent, "agent.assigned", json!({"leaseId": lease(step, grant)}))
-    }
-
-    fn free(&mut self, agent: &str, step: u64, grant: u64) -> &mut Self {
-        self.agent(agent, "agent.released", json!({"leaseId": lease(step, grant)}))
-    }
-
-    fn reserve(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        let lease = lease(step, grant);
-        let body =
-            json!({"step": step, "grant": grant, "leaseId": lease, "agent": agent, "attempt": attempt});
-        self.tell("step.reserved", body)
-    }
-
-    fn offer(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        self.assign(agent, step, grant).reserve(agent, step, grant, attempt)
-    }
-
-    fn of_grant(&mut self, kind: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        self.tell(kind, json!({"step": step, "grant": grant, "attempt": attempt}))
-    }
-
-    fn begin(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        self.offer(agent, step, grant, attempt).of_grant("step.started", step, grant, attempt)
-    }
-
-    fn complete(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        let body = json!({"step": step, "grant": grant, "attempt": attempt, "agent": agent});
-        self.tell("step.completed", body)
-    }
-
-    fn fail(&mut self, step: u64, grant: u64, attempt: u64, is_final: bool) -> &mut Self {
-        self.tell("step.failed", json!({"step": step, "grant": grant, "attempt": attempt, "final": is_final}))
-    }
-
-    fn retry(&mut self, step: u64, attempt: u64) -> &mut Self {
-        self.tell("step.retry_scheduled", json!({"step": step, "attempt": attempt}))
-    }
-
-    fn progress(&mut self, percent: u64) -> &mut Self {
-        self.tell("operation.progressed", json!({"progress": percent}))
-    }
-
-    fn end(&mut self, kind: &str) -> &mut Self {
-        self.tell(kind, json!({"reason": "step_failed"}))
-    }
-
-    fn cancel(&mut self, steps: &[u64]) -> &mut Self {
-        self.tell("steps.cancelled", json!({"steps": steps}))
-    }
-
-    fn skip(&mut self, steps: &[u64], reason: &str) -> &mut Self {
-        self.tell("steps.skipped", json!({"steps": steps, "reason": reason}))
-    }
-
-    /// A step's whole life without a fault.
-    fn perform(&mut self, step: u64) -> &mut Self {
-        self.begin("a", step, 1, 1).complete("a", step, 1, 1).free("a", step, 1)
-    }
-
-    /// The last event says something else.
-    fn but(&mut self, name: &str, value: Value) -> &mut Self {
-        self.0.last_mut().unwrap()[name] = value;
-        self
-    }
-
-    fn findings(&self) -> Findings {
-        check(&self.0)
-    }
-
-    /// Exactly this rule was broken.
-    #[track_caller]
-    fn breaks(&self, rule: Rule) {
-        let findings = self.findings();
-        let broken: Vec<Rule> = findings.faults.iter().map(|fault| fault.rule).collect();
-        assert!(!broken.is_empty() && broken.iter().all(|one| *one == rule), "{:?}", findings.faults);
-    }
-}
-
-fn lease(step: u64, grant: u64) -> String {
-    format!("ls_{ID}_{step}_{grant}")
-}
-
-fn step(number: u64, dependencies: &[u64]) -> Value {
-    json!({"step": number, "dependencies": dependencies, "continueOnError": false,
-        "retry": {"maxAttempts": 2}})
-}
-
-fn excused(number: u64) -> Value {
-    json!({"step": number, "dependencies": [], "continueOnError": true, "retry": {"maxAttempts": 1}})
-}
+use script::{Script, asking, excused, human, step, unknown, write};
+use serde_json::json;
+use support::checker::Rule;
 
 #[test]
 fn histories_in_order_have_no_faults() {
@@ -329,4 +189,142 @@ fn progress_that_is_not_that_of_the_steps_is_found() {
     Script::chain().perform(1).progress(49).breaks(Rule::Progress);
     Script::chain().perform(1).progress(51).breaks(Rule::Progress);
     Script::chain().perform(1).perform(2).end("operation.completed").breaks(Rule::Progress);
+}
+
+#[test]
+fn what_people_and_lanes_do_in_order_has_no_faults() {
+    let mut asked = asking();
+    asked.word("step.approval_requested", 1, "").word("step.approved", 1, "").answered(1, 0, 0);
+    asked.progress(50).tell("operation.paused", json!({})).tell("operation.resumed", json!({}));
+    asked.perform(2).progress(100).end("operation.completed").findings().must_be_over();
+
+    let mut refused = asking();
+    refused.word("step.approval_requested", 1, "").word("step.rejected", 1, "");
+    refused.failed_with(1, 0, 0, "rejected").at_once().cancel(&[2]).end("operation.failed");
+    refused.findings().must_be_over();
+
+    // Each retry by a person is one attempt more than the two of the policy.
+    let mut retried = unknown();
+    retried.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2).free("a", 1, 2);
+    retried.word("step.resolved", 1, "retry").begin("a", 1, 3, 3).lose(1, 3, 3).attention(1, 3, 3);
+    retried.word("step.resolved", 1, "completed").answered(1, 3, 3).progress(50);
+    retried.perform(2).progress(100).end("operation.completed").findings().must_be_over();
+
+    // Late, and of the attempt that was lost.
+    unknown().complete("a", 1, 1, 1).findings().must_be_clean();
+    unknown().word("step.resolved", 1, "retry").complete("a", 1, 1, 1).findings().must_be_clean();
+    unknown().end("operation.cancelled").cancel(&[1, 2]).findings().must_be_over();
+
+    let mut skipped = unknown();
+    skipped.word("step.resolved", 1, "skip").skip(&[1], "requested").at_once().progress(50);
+    skipped.perform(2).progress(100).end("operation.completed").findings().must_be_over();
+
+    let mut limited = Script::pair();
+    limited.begin("a", 1, 1, 1).park("worker.a", 30).release("a", 1, 30);
+    limited.begin("b", 1, 2, 1).release("b", 2, 59).park("worker.b", 59);
+    limited.add("lane/worker.b", "lane.opened", json!({})).offer("b", 2, 1, 1);
+    limited.findings().must_be_clean();
+}
+
+#[test]
+fn what_begins_while_an_operation_is_paused_is_found() {
+    let paused = |mut script: Script| {
+        script.tell("operation.paused", json!({}));
+        script
+    };
+    paused(Script::pair()).offer("a", 1, 1, 1).breaks(Rule::Paused);
+    paused(asking()).word("step.approval_requested", 1, "").breaks(Rule::Paused);
+    paused(Script::pair()).tell("operation.paused", json!({})).breaks(Rule::Paused);
+    Script::pair().tell("operation.resumed", json!({})).breaks(Rule::Paused);
+    // What was offered before goes on.
+    let mut offered = Script::pair();
+    offered.offer("a", 1, 1, 1).tell("operation.paused", json!({})).of_grant("step.started", 1, 1, 1);
+    offered.findings().must_be_clean();
+}
+
+#[test]
+fn answers_that_nobody_gave_or_was_asked_for_are_found() {
+    let asked = || {
+        let mut script = asking();
+        script.word("step.approval_requested", 1, "");
+        script
+    };
+    asked().word("step.approval_requested", 1, "").breaks(Rule::Approvals);
+    asking().word("step.approved", 1, "").answered(1, 0, 0).breaks(Rule::Approvals);
+    asked().answered(1, 0, 0).breaks(Rule::Approvals);
+    asked().word("step.approved", 1, "").breaks(Rule::Approvals);
+    asked().word("step.approved", 1, "").progress(0).breaks(Rule::Approvals);
+    let mut later = asked();
+    later.word("step.approved", 1, "").answered(1, 0, 0);
+    later.but("time", json!("2026-01-01T00:00:50.000Z")).breaks(Rule::Approvals);
+    asked().failed_with(1, 0, 0, "rejected").breaks(Rule::Approvals);
+    asked().failed_with(1, 0, 0, "flaky").breaks(Rule::Approvals);
+    let rejected = asked().word("step.rejected", 1, "").failed_with(1, 0, 0, "expired").findings();
+    assert!(rejected.faults.iter().all(|fault| fault.rule == Rule::Approvals) && rejected.faults.len() > 1);
+    asking().offer("a", 1, 1, 1).breaks(Rule::Approvals);
+    Script::pair().word("step.approval_requested", 1, "").breaks(Rule::Approvals);
+    let mut early = Script::of(json!([step(1, &[]), human(2, &[1])]), json!({}));
+    early.word("step.approval_requested", 2, "").breaks(Rule::Dependencies);
+}
+
+#[test]
+fn writes_that_may_happen_twice_and_attention_for_others_are_found() {
+    let lost = || {
+        let mut script = Script::of(json!([write(1)]), json!({}));
+        script.begin("a", 1, 1, 1).lose(1, 1, 1);
+        script
+    };
+    lost().retry(1, 2).breaks(Rule::Attention);
+    lost().failed_with(1, 1, 1, "lease_lost").breaks(Rule::Attention);
+    let mut late = Script::of(json!([write(1)]), json!({}));
+    late.begin("a", 1, 1, 1).failed_with(1, 1, 1, "timeout").breaks(Rule::Attention);
+    Script::pair().begin("a", 1, 1, 1).attention(1, 1, 1).breaks(Rule::Attention);
+    unknown().offer("a", 1, 2, 2).breaks(Rule::Attention);
+    unknown().failed_with(1, 1, 1, "declared_failed").breaks(Rule::Attention);
+    unknown().skip(&[1], "requested").breaks(Rule::Attention);
+    unknown().word("step.resolved", 1, "completed").breaks(Rule::Attention);
+    unknown().word("step.resolved", 1, "failed").retry(1, 2).findings().faults.iter().for_each(|fault| {
+        assert!(matches!(fault.rule, Rule::Attention | Rule::Attempts), "{fault}");
+    });
+    Script::pair().begin("a", 1, 1, 1).word("step.resolved", 1, "retry").breaks(Rule::Attention);
+    let mut known = Script::pair();
+    known.word("step.resolved", 1, "completed").answered(1, 1, 0);
+    assert!(known.findings().faults.iter().any(|fault| fault.rule == Rule::Attention));
+    Script::pair().attention(1, 0, 0).findings().faults.iter().for_each(|fault| {
+        assert!(matches!(fault.rule, Rule::Attention | Rule::Attempts), "{fault}");
+    });
+}
+
+#[test]
+fn attempts_that_no_policy_and_no_person_allows_are_found() {
+    let mut twice = unknown();
+    twice.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2).free("a", 1, 2);
+    twice.word("step.resolved", 1, "retry").begin("a", 1, 3, 4).breaks(Rule::Attempts);
+    unknown().word("step.resolved", 1, "retry").complete("a", 1, 1, 2).breaks(Rule::Attempts);
+    unknown().word("step.resolved", 1, "completed").answered(1, 1, 2).breaks(Rule::Attempts);
+    let mut spent = Script::pair();
+    spent.begin("a", 1, 1, 1).release("a", 1, 0).offer("a", 1, 2, 2).breaks(Rule::Attempts);
+    // A person's attempt is the last unless a person says so again.
+    let mut last = Script::pair();
+    last.begin("a", 1, 1, 1).fail(1, 1, 1, false).retry(1, 2).free("a", 1, 1);
+    last.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).lose(1, 2, 2).retry(1, 3);
+    last.breaks(Rule::Attempts);
+}
+
+#[test]
+fn a_step_in_a_closed_window_is_found() {
+    let released = || {
+        let mut script = Script::pair();
+        script.begin("a", 1, 1, 1).release("a", 1, 50);
+        script
+    };
+    released().offer("a", 1, 2, 1).breaks(Rule::Windows);
+    released().offer("b", 1, 2, 1).findings().must_be_clean();
+    released().word("step.resolved", 1, "retry").offer("a", 1, 2, 1).findings().must_be_clean();
+    Script::pair().park("worker.a", 50).offer("a", 1, 1, 1).breaks(Rule::Windows);
+    Script::pair().park("worker.b", 50).offer("a", 1, 1, 1).findings().must_be_clean();
+    let mut shared = Script::pair();
+    let account = json!({"config": {"maxConcurrentSteps": 1, "labels": {"account": "team"}}});
+    shared.agent("a", "agent.updated", account).park("account.team", 50);
+    shared.offer("a", 1, 1, 1).breaks(Rule::Windows);
 }

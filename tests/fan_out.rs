@@ -1,5 +1,6 @@
-//! Two thousand steps, workers that do everything wrong that workers do, and two kills of the server in the
-//! middle: the operation ends, nothing that was answered is lost, and its whole history is in order.
+//! Two thousand steps, workers that do everything wrong that workers do, a person who answers, a pause, and
+//! two kills of the server in the middle: the operation ends, nothing that was answered is lost, and its
+//! whole history is in order.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -17,16 +18,17 @@ use support::{Photon, checker, step};
 const QUICK: &str = "[agents]\nlease_ms = 1000\noffer_ms = 400\nrelease_hold_ms = 200\n";
 const WORKERS: usize = 12;
 const STEPS: u32 = 2_000;
+const APPROVAL: u32 = STEPS - 3;
 const MERGE: u32 = STEPS - 2;
 /// Three of these without a word, and an agent counts as gone.
 const HEARTBEAT_MS: u64 = 300;
 /// No machine is so busy that it takes longer; an idle one needs a tenth of it.
 const LONGEST: Duration = Duration::from_secs(180);
 
-/// One step, 1 996 beside each other, one that waits for all of them, two after it. Some of the many are
-/// skipped by their condition, and some may fail for good.
+/// One step, 1 995 beside each other, a person's yes to all of them, one that joins them, two after it. Some
+/// of the many are skipped by their condition, some may fail for good, and some must not happen twice.
 fn workflow() -> Value {
-    let many: Vec<u32> = (2..MERGE).collect();
+    let many: Vec<u32> = (2..APPROVAL).collect();
     let mut steps = vec![step(1, "first", &[], json!({}))];
     for number in &many {
         let mut one = step(*number, "many", &[1], json!({"n": number, "by": "{{ steps[1].result.by }}"}));
@@ -36,11 +38,15 @@ fn workflow() -> Value {
                 one["action"] = json!("excused");
                 one["continueOnError"] = json!(true);
             }
+            10..25 => (one["action"], one["effect"]) = (json!("write"), json!("write")),
             _ => {}
         }
         steps.push(one);
     }
-    steps.push(step(MERGE, "merge", &many, json!({"from": "{{ steps[3].result.step }}"})));
+    let mut approval = step(APPROVAL, "approve", &many, json!({"text": "join them?"}));
+    approval["platform"] = json!("human");
+    steps.push(approval);
+    steps.push(step(MERGE, "merge", &[APPROVAL, 3], json!({"from": "{{ steps[3].result.step }}"})));
     steps.push(step(MERGE + 1, "last", &[MERGE], json!({})));
     steps.push(step(MERGE + 2, "last", &[MERGE, 1], json!({})));
     for step in &mut steps {
@@ -135,6 +141,17 @@ impl Worker {
             self.say(&lease, "fail", body).await;
             return;
         }
+        // Its provider takes no calls for a second, so that it has to be rare.
+        if self.dice.below(60) == 0 {
+            let body = json!({"code": "rate_limited", "message": "429", "retryAfterMs": 1_000});
+            self.say(&lease, "fail", body).await;
+            return;
+        }
+        if lease["action"] == "write" && self.dice.below(15) == 0 {
+            let body = json!({"code": "unknown_outcome", "message": "no answer came"});
+            self.say(&lease, "fail", body).await;
+            return;
+        }
         match self.dice.below(100) {
             // Never acknowledged.
             0..4 => self.old.push(lease),
@@ -191,6 +208,60 @@ async fn started(photon: &Photon, dice: &mut Dice, stop: &Arc<AtomicBool>) -> Ve
     workers
 }
 
+/// Somebody who finds out what became of writes, says yes, and resumes what was paused.
+struct Person {
+    caller: Caller,
+    dice: Dice,
+    operation: String,
+    /// How often each word was taken.
+    taken: BTreeMap<&'static str, usize>,
+}
+
+impl Person {
+    async fn run(mut self, stop: Arc<AtomicBool>) -> Self {
+        while !stop.load(Ordering::Relaxed) {
+            // All steps are looked at only when one of them waits for somebody.
+            if self.is_blocked_on("attention").await || self.is_blocked_on("approval").await {
+                self.look().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self
+    }
+
+    async fn is_blocked_on(&self, cause: &str) -> bool {
+        let found = self.caller.get(&format!("/api/v1/operations?blockedOn={cause}")).await;
+        found.is_some_and(|found| found["data"].as_array().is_some_and(|rows| !rows.is_empty()))
+    }
+
+    async fn look(&mut self) {
+        let path = format!("/api/v1/operations/{}", self.operation);
+        let shown = self.caller.get(&path).await.unwrap_or_default();
+        for step in shown["data"]["workflow"].as_array().into_iter().flatten() {
+            let (what, body) = match step["status"].as_str() {
+                Some("needs_attention") => ("resolve", self.found_out()),
+                Some("awaiting_approval") => ("approve", json!({"reason": "all of them are there"})),
+                _ => continue,
+            };
+            self.say(&format!("{path}/steps/{}/{what}", step["step"]), what, body).await;
+        }
+    }
+
+    fn found_out(&mut self) -> Value {
+        match self.dice.below(3) {
+            0 => json!({"outcome": "completed", "result": {"by": "a person"}}),
+            _ => json!({"outcome": "retry", "reason": "it has not happened"}),
+        }
+    }
+
+    /// What was seen may have changed since.
+    async fn say(&mut self, path: &str, what: &'static str, body: Value) {
+        let Some((status, body)) = self.caller.post(path, body).await else { return };
+        assert!(matches!(status, 200 | 409 | 503), "{what} got {status}: {body}");
+        *self.taken.entry(what).or_default() += usize::from(status == 200);
+    }
+}
+
 type Handle = tokio::task::JoinHandle<Worker>;
 
 /// Waits until the operation is so far, or over.
@@ -207,13 +278,33 @@ async fn until_progress(photon: &Photon, percent: u64, begun: Instant) -> Value 
     }
 }
 
+/// Nothing is given out while it is paused; what was given out is finished.
+async fn pause_and_resume(photon: &Photon, id: &str) {
+    photon.post(&format!("/api/v1/operations/{id}/pause"), json!({"reason": "too hot"})).await.expect(200);
+    let path = format!("/api/v1/operations/{id}");
+    let held = |shown: &Value| {
+        let mut steps = shown["workflow"].as_array().unwrap().iter();
+        steps.any(|step| matches!(step["status"].as_str(), Some("reserved" | "running")))
+    };
+    photon.until(&path, |shown| !held(shown)).await;
+    assert_eq!(photon.shown(id).await["paused"], json!(true));
+    photon.post(&format!("{path}/resume"), json!({})).await.expect(200);
+}
+
 #[tokio::test]
 async fn two_thousand_steps_survive_bad_workers_and_two_kills() {
     let (mut dice, begun) = (Dice::thrown(), Instant::now());
     let mut photon = Photon::configured(QUICK).await;
     let stop = Arc::new(AtomicBool::new(false));
     let workers = started(&photon, &mut dice, &stop).await;
-    photon.operation(workflow()).await;
+    let id = photon.operation(workflow()).await;
+    let person = Person {
+        caller: Caller::of(&photon),
+        dice: dice.for_one(),
+        operation: id.clone(),
+        taken: BTreeMap::new(),
+    };
+    let person = tokio::spawn(person.run(Arc::clone(&stop)));
     for base in [15, 55] {
         let percent = base + dice.below(25) as u64;
         let row = until_progress(&photon, percent, begun).await;
@@ -221,10 +312,16 @@ async fn two_thousand_steps_survive_bad_workers_and_two_kills() {
         photon.kill();
         photon.restart().await;
         println!("killed at {} % after {:?}", row["progress"], begun.elapsed());
+        if base == 15 {
+            pause_and_resume(&photon, &id).await;
+            println!("resumed after {:?}", begun.elapsed());
+        }
     }
     let row = until_progress(&photon, u64::MAX, begun).await;
     println!("{} after {:?}", row["status"], begun.elapsed());
     stop.store(true, Ordering::Relaxed);
+    let person = person.await.unwrap();
+    println!("a person was heard: {:?}", person.taken);
     let mut completed = BTreeSet::new();
     for worker in workers {
         let worker = worker.await.unwrap();
@@ -241,7 +338,9 @@ async fn two_thousand_steps_survive_bad_workers_and_two_kills() {
     println!("{:?} after {:?}", findings.counts, begun.elapsed());
     findings.must_be_over();
     let disturbed = ["step.failed", "step.lease_lost", "step.offer_expired", "step.released"];
-    for kind in disturbed.iter().chain(&["step.checkpointed", "steps.skipped", "agent.timeout"]) {
+    let also = ["step.checkpointed", "steps.skipped", "agent.timeout", "lane.parked", "operation.resumed"];
+    let people = ["step.needs_attention", "step.resolved", "step.approved"];
+    for kind in disturbed.iter().chain(&also).chain(&people) {
         assert!(findings.count(kind) > 0, "there was no {kind}");
     }
     let told = checker::read(&photon, "limit=500&types=step.completed").await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use support::{Photon, step};
+use support::{Photon, checker, step};
 
 const OPERATIONS: usize = 50;
 const AGENTS: usize = 8;
@@ -89,6 +89,7 @@ async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost()
         }
     }
     finish(&mut photon, client).await;
+    checker::check_log(&photon).await.must_be_clean();
 }
 
 #[tokio::test]
@@ -147,6 +148,7 @@ async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
             agents.as_array().unwrap().iter().all(|agent| agent["currentOperations"] == json!([]))
         })
         .await;
+    checker::check_log(&photon).await.must_be_over();
 }
 
 async fn finish(photon: &mut Photon, client: reqwest::Client) {

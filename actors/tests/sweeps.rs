@@ -17,7 +17,7 @@ use performance::{Ending, Failing, Performance};
 use samples::{Sample, samples};
 
 /// Cores that run beside each other.
-const BESIDE: usize = 6;
+const BESIDE: usize = 16;
 
 async fn undisturbed(sample: &Sample) -> Ending {
     Performance::of(sample).run().await

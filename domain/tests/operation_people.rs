@@ -1,5 +1,5 @@
 //! What people do with an operation: pause it, answer its questions, find out what became of a write.
-#![allow(clippy::unwrap_used)] // A helper of a test fails as the test does.
+#![allow(clippy::unwrap_used, clippy::panic)] // A helper of a test fails as the test does.
 
 mod support;
 
@@ -225,6 +225,17 @@ fn a_persons_retry_is_one_attempt_more_even_after_the_last() {
     let events = flow.wish(1, support::fail("flaky")).unwrap();
     assert_eq!(names(&events), ["StepFailed", "Failed"]);
     assert_eq!(flow.operation().run.steps[0].attempts, 2);
+}
+
+#[test]
+fn a_completion_after_a_persons_retry_is_of_the_attempt_that_was_lost() {
+    let mut flow = unknown();
+    flow.wait(5_000);
+    flow.say(1, Intervention::Retry).unwrap();
+    let events = flow.wish(1, complete(json!("late"))).unwrap();
+    let Event::StepCompleted(completed) = &events[0] else { panic!("{events:?}") };
+    assert_eq!((completed.attempt, completed.duration_ms), (1, 5_000));
+    assert_eq!(flow.operation().run.steps[0].attempts, 1);
 }
 
 #[test]

@@ -226,6 +226,21 @@ fn a_late_completion_is_accepted_while_its_grant_is_the_newest() {
 }
 
 #[test]
+fn a_late_completion_of_an_offer_is_of_the_attempt_that_it_was_offered_as() {
+    let mut flow = running();
+    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wait(60_000);
+    flow.offer(1, "bob").unwrap();
+    flow.wish(1, StepWish::ExpireOffer { reason: "no_sign_of_life".into() }).unwrap();
+    let events = flow.wish(1, complete(json!("late"))).unwrap();
+    let Event::StepCompleted(completed) = &events[0] else { panic!("{events:?}") };
+    // Not the one that was lost, nor measured from its start.
+    assert_eq!(completed.agent, Some(support::agent("bob")));
+    assert_eq!((completed.attempt, completed.duration_ms), (2, 0));
+    assert_eq!(attempts(&flow), 2);
+}
+
+#[test]
 fn an_older_grant_is_lost_whatever_it_reports() {
     let mut flow = running();
     flow.wish(1, StepWish::Release { reason: String::new(), hold_ms: None }).unwrap();

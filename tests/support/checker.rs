@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use domain::Timestamp;
 use serde_json::Value;
 
 mod crew;
 mod operation;
+mod people;
 mod step_run;
 
 use crew::Member;
@@ -40,6 +42,14 @@ pub enum Rule {
     Slots,
     /// An operation never has more steps under way than it allows.
     MaxParallel,
+    /// Nothing is offered, and nobody asked, while an operation is paused.
+    Paused,
+    /// A person's step is asked for once, performed by nobody, and ends as the person said.
+    Approvals,
+    /// A write of which nobody knows whether it happened waits for a person, and nothing else does.
+    Attention,
+    /// What was given back is kept from who gave it back, and nobody gets a step in a parked lane.
+    Windows,
     /// The progress that is told is that of the steps, and a completed operation has told all of it.
     Progress,
 }
@@ -118,6 +128,7 @@ impl Findings {
 struct Told<'e> {
     kind: &'e str,
     revision: u64,
+    time: &'e str,
     data: &'e Value,
 }
 
@@ -147,6 +158,8 @@ struct Checker {
     time: String,
     courses: BTreeMap<String, Course>,
     crew: BTreeMap<String, Member>,
+    /// Until when lanes are parked.
+    lanes: BTreeMap<String, Option<Timestamp>>,
     unknown: BTreeSet<String>,
     counts: BTreeMap<String, usize>,
 }
@@ -186,10 +199,11 @@ impl Checker {
         let said = || format!("{} has {revision} where {version} belongs", text("subject"));
         self.faults.require(Rule::Versions, revision == *version, said);
         *self.counts.entry(kind.to_owned()).or_default() += 1;
-        let told = Told { kind, revision, data: &event["data"] };
+        let told = Told { kind, revision, time: text("time"), data: &event["data"] };
         let known = match text("subject").split_once('/') {
             Some(("operation", id)) => self.of_operation(id, &told),
             Some(("agent", id)) => self.of_agent(id, &told),
+            Some(("lane", id)) => self.of_lane(id, &told),
             _ => true,
         };
         if !known {
@@ -224,7 +238,23 @@ impl Checker {
             let held = self.courses.values().any(|course| course.holds(lease));
             self.faults.require(Rule::Slots, !held, || format!("the slot of {lease} is freed too early"));
         }
-        self.crew.entry(id.to_owned()).or_default().take(told, &mut self.faults)
+        let member = self.crew.entry(id.to_owned()).or_default();
+        if told.kind == "agent.assigned"
+            && let Some(until) = self.lanes.get(&member.lane(id))
+        {
+            let open = Timestamp::parse(told.time) >= *until;
+            self.faults.require(Rule::Windows, open, || format!("{id} gets a step in a parked lane"));
+        }
+        member.take(told, &mut self.faults)
+    }
+
+    fn of_lane(&mut self, id: &str, told: &Told<'_>) -> bool {
+        match told.kind {
+            "lane.parked" => self.lanes.insert(id.to_owned(), Timestamp::parse(told.text("until"))),
+            "lane.opened" => self.lanes.remove(id),
+            _ => return false,
+        };
+        true
     }
 
     fn finish(mut self) -> Findings {

@@ -33,6 +33,11 @@ impl Caller {
         Some((status, answer.json().await.ok()?))
     }
 
+    /// What is shown there; none when no answer came.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        self.client.get(format!("{}{path}", self.base)).send().await.ok()?.json().await.ok()
+    }
+
     /// The leases that an agent gets; none when there is no work, or no answer.
     pub async fn claim(&self, agent: &str, max: usize) -> Vec<Value> {
         let body = json!({"wait": "200ms", "max": max});

@@ -214,14 +214,17 @@ impl About<'_> {
             return Err(Rejection::LeaseLost);
         };
         let began = self.run.started_at.unwrap_or(self.given.now);
+        // An offer that was not taken, or was given back, and is performed all the same: its beginning was
+        // not heard of, and the attempt is the one it was offered as.
+        let unheard = self.run.unspent.is_some_and(|(grant, _)| grant == self.grant);
         events.push(Event::StepCompleted(StepCompleted {
             step: self.step,
             grant: self.grant,
-            attempt: self.attempt(),
+            attempt: if unheard { self.run.attempts + 1 } else { self.attempt() },
             agent: Some(agent),
             result: result.clone(),
             usage: usage.cloned(),
-            duration_ms: if events.is_empty() { self.given.now.ms_since(began) } else { 0 },
+            duration_ms: if events.is_empty() && !unheard { self.given.now.ms_since(began) } else { 0 },
         }));
         Ok(self.settlement(events).completed(self.position, result))
     }

@@ -7,6 +7,8 @@ use super::{Faults, Rule, Told};
 #[derive(Debug, Default)]
 pub(super) struct Member {
     slots: usize,
+    /// The account that it shares with others.
+    account: Option<String>,
     leases: BTreeSet<String>,
 }
 
@@ -19,12 +21,22 @@ impl Member {
         self.leases.iter().map(String::as_str)
     }
 
+    /// The lane in which it works.
+    pub(super) fn lane(&self, id: &str) -> String {
+        self.account.as_ref().map_or(format!("worker.{id}"), |account| format!("account.{account}"))
+    }
+
+    fn configure(&mut self, config: &serde_json::Value) {
+        self.slots = slots(config);
+        self.account = config["labels"]["account"].as_str().map(str::to_owned);
+    }
+
     /// False when the event is not known.
     pub(super) fn take(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
         let lease = told.text("leaseId");
         match told.kind {
-            "agent.registered" | "agent.reregistered" => self.slots = slots(&told.data["profile"]["config"]),
-            "agent.updated" if told.data["config"].is_object() => self.slots = slots(&told.data["config"]),
+            "agent.registered" | "agent.reregistered" => self.configure(&told.data["profile"]["config"]),
+            "agent.updated" if told.data["config"].is_object() => self.configure(&told.data["config"]),
             "agent.assigned" => {
                 let fresh = self.leases.insert(lease.to_owned());
                 faults.require(Rule::Slots, fresh, || format!("{lease} is assigned twice"));

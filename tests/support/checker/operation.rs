@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::people::Follow;
 use super::step_run::{End, StepRun};
 use super::{Faults, Rule, Told};
 
@@ -13,6 +14,9 @@ pub(super) struct Course {
     steps: BTreeMap<u64, StepRun>,
     max_parallel: Option<usize>,
     started: bool,
+    paused: bool,
+    /// What a person's word must be followed by at once.
+    follow: Option<Follow>,
     /// By what it ended, and at which version.
     end: Option<(String, u64)>,
     /// The last progress that was told.
@@ -28,6 +32,8 @@ impl Course {
             steps: steps.map(|step| (step["step"].as_u64().unwrap_or_default(), StepRun::of(step))).collect(),
             max_parallel: most.and_then(|most| usize::try_from(most).ok()),
             started: false,
+            paused: false,
+            follow: None,
             end: None,
             progress: 0,
         }
@@ -45,6 +51,10 @@ impl Course {
     /// False when the event is not known.
     pub(super) fn take(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
         self.refuse_after_the_end(told, faults);
+        let followed = self.follow.take().map(|follow| {
+            faults.require(follow.rule, follow.is(told), || follow.said());
+        });
+        self.follow = Follow::of(told);
         let Told { kind, .. } = told;
         match *kind {
             "operation.started" => {
@@ -52,8 +62,14 @@ impl Course {
                 self.started = true;
             }
             "operation.updated" => {}
+            "operation.paused" | "operation.resumed" => self.pause(told.kind, faults),
             "operation.progressed" => self.progress(told, faults),
             "operation.completed" | "operation.failed" | "operation.cancelled" => self.end(told, faults),
+            "steps.skipped" if told.text("reason") == "requested" => {
+                let said = || format!("steps are skipped in {} by nobody's wish", self.id);
+                faults.require(Rule::Attention, followed.is_some(), said);
+                self.settle_all(told, End::SkippedByWord, faults);
+            }
             "steps.skipped" => self.skip(told, faults),
             "steps.cancelled" => self.settle_all(told, End::Cancelled, faults),
             _ if kind.starts_with("step.") => return self.take_step(told, faults),
@@ -70,10 +86,19 @@ impl Course {
         faults.require(Rule::OneOutcome, settles, || format!("{} of {} after {by}", told.kind, self.id));
     }
 
+    fn pause(&mut self, kind: &str, faults: &mut Faults) {
+        let before = std::mem::replace(&mut self.paused, kind == "operation.paused");
+        faults.require(Rule::Paused, before != self.paused, || format!("{kind} of {} again", self.id));
+    }
+
     fn take_step(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
         let number = told.number("step");
-        if matches!(told.kind, "step.reserved" | "step.started") {
+        if matches!(told.kind, "step.reserved" | "step.started" | "step.approval_requested") {
             self.must_be_satisfied(number, told.kind, faults);
+        }
+        if matches!(told.kind, "step.reserved" | "step.approval_requested") {
+            let said = || format!("{} of step {number} while {} is paused", told.kind, self.id);
+            faults.require(Rule::Paused, !self.paused, said);
         }
         if told.kind == "step.reserved" {
             let held = self.steps.values().filter(|step| step.is_held()).count();
@@ -149,6 +174,9 @@ impl Course {
     }
 
     pub(super) fn finish(&self, faults: &mut Faults) {
+        if let Some(follow) = &self.follow {
+            faults.add(follow.rule, follow.said());
+        }
         for (number, step) in &self.steps {
             step.finish(faults);
             let settled = step.end.is_some() || self.end.is_none();

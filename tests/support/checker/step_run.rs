@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::people::People;
 use super::{Faults, Rule, Told, numbers};
 
 /// How a step ended.
@@ -10,6 +11,7 @@ pub(super) enum End {
     Completed,
     Failed,
     SkippedByCondition,
+    SkippedByWord,
     SkippedAfterFailure,
     Cancelled,
 }
@@ -31,8 +33,11 @@ pub(super) struct StepRun {
     pub(super) progress: u64,
     grant: u64,
     held: Option<Held>,
+    people: People,
     /// Attempts that failed or were lost.
     spent: u64,
+    /// The newest grant was not taken, or was given back: its attempt was not made, as far as is known.
+    unspent: bool,
     /// An attempt ended and nothing was said yet of what follows.
     owes: bool,
 }
@@ -48,14 +53,16 @@ impl StepRun {
             progress: 0,
             grant: 0,
             held: None,
+            people: People::of(definition),
             spent: 0,
+            unspent: false,
             owes: false,
         }
     }
 
     pub(super) fn satisfies(&self) -> bool {
         match self.end {
-            Some(End::Completed | End::SkippedByCondition) => true,
+            Some(End::Completed | End::SkippedByCondition | End::SkippedByWord) => true,
             Some(End::Failed) => self.excused,
             _ => false,
         }
@@ -87,15 +94,16 @@ impl StepRun {
     pub(super) fn take(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
         let (number, kind) = (self.number, told.kind);
         faults.require(Rule::OneEnd, self.end.is_none(), || format!("{kind} of step {number} after its end"));
+        self.people.take(told, self.held.is_some(), faults);
         match kind {
             "step.reserved" => self.reserve(told, faults),
             "step.offer_expired" => {
                 self.work(told, Some(false), faults);
-                self.held = None;
+                (self.held, self.unspent) = (None, true);
             }
             "step.released" => {
                 self.work(told, None, faults);
-                self.held = None;
+                (self.held, self.unspent) = (None, true);
             }
             "step.started" => {
                 self.work(told, Some(false), faults);
@@ -119,11 +127,26 @@ impl StepRun {
             "step.retry_scheduled" => {
                 faults.require(Rule::Attempts, self.owes, || format!("step {number} retries without cause"));
                 self.attempt(told, self.spent + 1, faults);
+                let left = self.spent < self.most_attempts;
+                faults.require(Rule::Attempts, left, || format!("step {number} retries after its last"));
                 self.owes = false;
             }
+            "step.needs_attention" => self.need_attention(told, faults),
+            "step.approval_requested" | "step.approved" | "step.rejected" | "step.resolved" => {}
             _ => return false,
         }
         true
+    }
+
+    /// After a loss, or instead of a failure.
+    fn need_attention(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        if self.held.is_some() {
+            self.work(told, Some(true), faults);
+            self.spend();
+        }
+        faults.require(Rule::Attempts, self.owes, || format!("no attempt of step {} ended", self.number));
+        self.attempt(told, self.spent, faults);
+        self.owes = false;
     }
 
     fn spend(&mut self) {
@@ -132,9 +155,10 @@ impl StepRun {
         self.held = None;
     }
 
-    /// The event names this attempt, which the policy allows.
+    /// The event names this attempt, which the policy or a person allows.
     fn attempt(&self, told: &Told<'_>, wanted: u64, faults: &mut Faults) {
-        let (attempt, kind, most) = (told.number("attempt"), told.kind, self.most_attempts);
+        let most = self.most_attempts + self.people.retries;
+        let (attempt, kind) = (told.number("attempt"), told.kind);
         let right = attempt == wanted && attempt <= most;
         let said =
             || format!("{kind} of step {} says attempt {attempt}, not {wanted} of {most}", self.number);
@@ -168,12 +192,12 @@ impl StepRun {
         faults.require(Rule::Grants, grant == self.grant + 1 && named, said);
         faults.require(Rule::Attempts, !self.owes, || format!("step {number} is offered before its retry"));
         self.attempt(told, self.spent + 1, faults);
-        (self.grant, self.progress) = (grant, 0);
+        (self.grant, self.progress, self.unspent) = (grant, 0, false);
         self.held =
             Some(Held { agent: told.text("agent").to_owned(), lease: lease.to_owned(), running: false });
     }
 
-    /// By its holder, or late by who held the newest grant.
+    /// By its holder, late by who held the newest grant, or by a person's word.
     fn complete(&mut self, told: &Told<'_>, faults: &mut Faults) {
         let (number, attempt) = (self.number, told.number("attempt"));
         if self.held.is_some() {
@@ -181,9 +205,10 @@ impl StepRun {
             self.attempt(told, self.spent + 1, faults);
         } else {
             let grant = told.number("grant");
-            let newest = grant == self.grant && grant > 0;
+            let newest = grant == self.grant && (grant > 0) != self.people.is_human();
             faults.require(Rule::Grants, newest, || format!("step {number} completed under grant {grant}"));
-            let made = (1..=self.most_attempts.min(self.spent + 1)).contains(&attempt);
+            // The one that was lost, or one whose beginning was not heard of.
+            let made = self.end.is_some() || attempt == self.spent + u64::from(self.unspent);
             faults.require(Rule::Attempts, made, || format!("step {number} completed by attempt {attempt}"));
         }
         self.settle(End::Completed, faults);

@@ -1,0 +1,180 @@
+//! Random races between an operation, its agents and people, compared with a simple model after each action:
+//! claims, reports, losses, timeouts, pauses, people's words, cancels, repetitions, restarts. Nothing here
+//! knows how the product decides.
+#![allow(clippy::unwrap_used, clippy::panic)] // A helper of a test fails as the test does.
+
+#[path = "model/course.rs"]
+mod course;
+#[path = "model/look.rs"]
+mod look;
+#[path = "model/member.rs"]
+mod member;
+#[path = "model/stage.rs"]
+mod stage;
+#[path = "model/step.rs"]
+mod step;
+mod support;
+#[path = "model/told.rs"]
+mod told;
+
+use course::Whole;
+use proptest::prelude::*;
+use stage::Stage;
+use step::{Failure, Kind, Step, Wish, Word};
+
+/// Steps of the largest workflow.
+const STEPS_MAX: usize = 7;
+const AGENTS: usize = 3;
+
+/// What happens next. Steps and agents are named by random numbers, so that an action may lack its object.
+#[derive(Clone, Debug)]
+enum Action {
+    Wait(u64),
+    /// The next thing that would happen to a step if all went well.
+    Advance(usize, usize),
+    /// Something about a step under a grant that is so many behind the newest.
+    Report(usize, u64, Wish),
+    /// An agent makes nothing of so many steps: it loses them, or does not even begin.
+    Fruitless(usize, bool, usize, Option<member::Wish>),
+    /// An agent takes a slot, and the server dies before the step is offered to it.
+    ClaimHalf(usize, usize),
+    Whole(Whole),
+    /// A person's word about a step.
+    Say(usize, Word),
+    /// The time for an answer is over.
+    Expire(usize),
+    Agent(usize, member::Wish),
+    /// What is owed to an agent is carried out.
+    Settle(usize),
+    /// Everything is folded again from its events.
+    Restart,
+    /// Whatever waits can be moved by what it waits for.
+    Look,
+}
+
+fn wishes() -> impl Strategy<Value = Wish> {
+    let failures = vec![Failure::Flaky, Failure::Flaky, Failure::Broken, Failure::Unknown];
+    let resets = proptest::option::of(proptest::sample::select(vec![0, 500, 5_000, 60_000, 90_000]));
+    prop_oneof![
+        2 => (0..AGENTS).prop_map(Wish::Reserve),
+        2 => Just(Wish::Acknowledge),
+        2 => (0..=100_u8).prop_map(Wish::Progress),
+        2 => (0..3_u32).prop_map(Wish::Complete),
+        4 => proptest::sample::select(failures).prop_map(Wish::Fail),
+        3 => resets.prop_map(|reset_ms| Wish::Release { reset_ms }),
+        4 => any::<bool>().prop_map(|silent| Wish::Lose { silent }),
+        4 => Just(Wish::ExpireOffer),
+        2 => Just(Wish::TimeOut),
+    ]
+}
+
+fn words() -> impl Strategy<Value = Word> {
+    prop_oneof![
+        2 => Just(Word::Approve),
+        1 => Just(Word::Reject),
+        3 => Just(Word::Retry),
+        1 => Just(Word::Skip),
+        1 => (0..3_u32).prop_map(Word::Complete),
+        1 => Just(Word::Fail),
+    ]
+}
+
+fn wholes() -> impl Strategy<Value = Whole> {
+    prop_oneof![
+        3 => Just(Whole::Start),
+        6 => Just(Whole::Pause),
+        6 => Just(Whole::Resume),
+        1 => Just(Whole::Cancel),
+        1 => Just(Whole::ExpireDeadline),
+    ]
+}
+
+fn lives() -> impl Strategy<Value = member::Wish> {
+    prop_oneof![
+        1 => Just(member::Wish::Register),
+        1 => Just(member::Wish::Unregister),
+        1 => Just(member::Wish::Rest),
+        4 => Just(member::Wish::Activate),
+        1 => Just(member::Wish::Drain),
+        2 => Just(member::Wish::Undrain),
+        2 => Just(member::Wish::TimeOut),
+    ]
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    let waits = vec![1, 500, 1_000, 2_000, 5_000, 30_000, 59_999, 60_000];
+    let step = || 0..STEPS_MAX;
+    prop_oneof![
+        10 => proptest::sample::select(waits).prop_map(Action::Wait),
+        40 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::Advance(step, agent)),
+        20 => (step(), wishes()).prop_map(|(step, wish)| Action::Report(step, 0, wish)),
+        4 => (step(), 1..3_u64, wishes()).prop_map(|(step, back, wish)| Action::Report(step, back, wish)),
+        3 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::ClaimHalf(step, agent)),
+        2 => (0..AGENTS, any::<bool>(), 2..8_usize, proptest::option::of(lives()))
+            .prop_map(|(agent, begins, times, last)| Action::Fruitless(agent, begins, times, last)),
+        3 => wholes().prop_map(Action::Whole),
+        6 => (step(), words()).prop_map(|(step, word)| Action::Say(step, word)),
+        2 => step().prop_map(Action::Expire),
+        4 => (0..AGENTS, lives()).prop_map(|(who, wish)| Action::Agent(who, wish)),
+        12 => (0..AGENTS).prop_map(Action::Settle),
+        2 => Just(Action::Restart),
+        2 => Just(Action::Look),
+    ]
+}
+
+/// Steps each of which depends on some of those before it.
+fn workflows() -> impl Strategy<Value = Vec<Step>> {
+    let kinds = vec![Kind::Plain, Kind::Plain, Kind::Write, Kind::Human];
+    let nature = (proptest::sample::select(kinds), proptest::option::weighted(0.2, 0..AGENTS));
+    let links = (any::<u8>(), any::<u8>());
+    let step = (nature, links, proptest::bool::weighted(0.25), 0..8_u8, 1..4_u32);
+    proptest::collection::vec(step, 1..=STEPS_MAX).prop_map(|steps| {
+        let placed = steps.into_iter().enumerate().map(|(at, (nature, links, excused, skips, most))| {
+            let before = (0..at).filter(|before| links.0 & links.1 & (1 << before) != 0).collect();
+            let wanted = nature.1.filter(|_| nature.0 != Kind::Human);
+            let mut step = Step::of(nature.0, before, most);
+            (step.wanted, step.excused, step.skips) = (wanted, excused, skips == 0);
+            step
+        });
+        placed.collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_product_and_the_model_agree_after_each_action(
+        workflow in workflows(),
+        (fail_fast, max_parallel) in (any::<bool>(), proptest::option::weighted(0.3, 1..4_u32)),
+        slots in proptest::collection::vec(1..4_usize, AGENTS),
+        actions in proptest::collection::vec(actions(), 100),
+    ) {
+        let mut stage = Stage::of(workflow, fail_fast, max_parallel, &slots);
+        for action in actions {
+            match action {
+                Action::Wait(ms) => stage.wait(ms),
+                Action::Advance(step, agent) => stage.advance(step, agent),
+                Action::Report(step, back, wish) => stage.report(step, back, &wish),
+                Action::Fruitless(agent, begins, times, last) => {
+                    stage.be_fruitless(agent, begins, times, last);
+                }
+                Action::ClaimHalf(step, agent) => _ = stage.take_slot(step, agent),
+                Action::Whole(whole) => stage.whole(whole),
+                Action::Say(step, word) => stage.say(step, word),
+                Action::Expire(step) => stage.expire(step),
+                Action::Agent(agent, wish) => stage.agent(agent, wish),
+                Action::Settle(agent) => stage.settle(agent),
+                Action::Restart => stage.restart(),
+                Action::Look => stage.must_be_movable(),
+            }
+            stage.must_agree();
+        }
+        stage.must_be_movable();
+        stage.must_leak_no_slot();
+    }
+}
