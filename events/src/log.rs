@@ -213,7 +213,8 @@ pub enum Refusal {
     /// Some of its ids belong to other events, or one occurs twice.
     #[error("an event id is already taken")]
     IdReused,
-    /// The disk is full, or nearly. The same append may succeed once there is space.
+    /// The disk is full, or nearly, or the log occupies as much as it may. The same append may succeed once
+    /// there is space.
     #[error("the storage is full")]
     StorageFull,
     /// The log was opened to be read only.

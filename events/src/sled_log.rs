@@ -11,6 +11,7 @@ mod open;
 mod queue;
 mod reader;
 mod shared;
+mod space;
 mod writer;
 
 use std::fmt;
@@ -92,6 +93,14 @@ impl SledLog {
     /// [`OpenError::Corrupt`] with the first place that does not hold, or that `each` found fault with.
     pub fn audit(path: impl AsRef<Path>, each: &mut EachEvent<'_>) -> Result<Audit, OpenError> {
         audit::audit(path.as_ref(), each)
+    }
+
+    /// How many bytes the log in a folder occupies, with all that lies there beside it.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at. One that is not there occupies nothing.
+    pub fn occupied(path: impl AsRef<Path>) -> io::Result<u64> {
+        space::occupied(path.as_ref())
     }
 
     /// Where the log is damaged, when it was opened to be read only: nothing after that can be read.

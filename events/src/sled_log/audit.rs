@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::journal::frame::Hash;
 use crate::journal::record::Names;
-use crate::journal::scan::{Access, Frame, Place, Scanned, scan};
+use crate::journal::scan::{Access, Place, Scanned, Visitor, scan};
 use crate::log::Damage;
 use crate::record::Recorded;
 use crate::sled_log::folder;
@@ -136,10 +136,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn on(
-        &mut self,
-        each: &mut dyn FnMut(&Frame<'_>) -> Result<(), (usize, &'static str)>,
-    ) -> Result<(), OpenError> {
+    fn on(&mut self, each: &mut Visitor<'_>) -> Result<(), OpenError> {
         while self.place.generation <= self.newest {
             let place = self.place;
             self.good = Byte { generation: place.generation, offset: 0 };
@@ -152,11 +149,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn generation(
-        &mut self,
-        stop: Option<u64>,
-        each: &mut dyn FnMut(&Frame<'_>) -> Result<(), (usize, &'static str)>,
-    ) -> Result<(), OpenError> {
+    fn generation(&mut self, stop: Option<u64>, each: &mut Visitor<'_>) -> Result<(), OpenError> {
         let folder = folder::generation(self.path, self.place.generation);
         let is_newest = self.place.generation == self.newest;
         let closed = if is_newest && stop.is_none() { folder::read_marker(&folder) } else { None };

@@ -19,7 +19,8 @@ use crate::sled_log::generation::{Generation, Index};
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::queue::Queue;
 use crate::sled_log::shared::Shared;
-use crate::sled_log::writer::{Space, Writer, create_blocks};
+use crate::sled_log::space::Space;
+use crate::sled_log::writer::{Writer, create_blocks};
 use crate::stream::Position;
 
 /// Why a log does not open. Each means another exit code.
