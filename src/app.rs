@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -112,16 +112,54 @@ impl Server {
     /// Why it did not start; nothing runs then.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let folder = settings.storage.data_dir.clone();
-        let opening = open(folder.clone(), log_options(settings));
-        let log =
-            Arc::new(opening.await.map_err(|source| StartError::Open { folder: folder.clone(), source })?);
+        let (path, options) = (folder.clone(), log_options(settings));
+        let log = opened(&folder, move || SledLog::open(path, options)).await?;
+        let server = Self::around(settings, log).await?;
+        if let Err(fault) = server.work(settings).await {
+            server.stop().await;
+            return Err(fault);
+        }
+        tracing::info!(address = %server.address, "ready");
+        Ok(server)
+    }
+
+    /// The same for a log that is damaged: only what is whole of it is shown, and nothing is changed, neither
+    /// by requests nor by the passing of time.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_read_only(settings: &Settings) -> Result<Self, StartError> {
+        let folder = settings.storage.data_dir.clone();
+        let (path, options) = (folder.clone(), log_options(settings));
+        let log = opened(&folder, move || SledLog::open_read_only(path, &options)).await?;
+        let damage = log.damage();
+        let server = Self::around(settings, log).await?;
+        if let Err(fault) = server.api.core.show_all().await {
+            server.stop().await;
+            return Err(fault.into());
+        }
+        server.follow_log();
+        server.api.state.enter(Phase::ReadOnly);
+        match damage {
+            Some(damage) => tracing::error!(%damage, "read-only: what is whole before the damage is shown"),
+            None => tracing::warn!("read-only, and yet nothing is damaged: start without --quarantine"),
+        }
+        Ok(server)
+    }
+
+    /// Binds, and begins to follow the log.
+    async fn around(settings: &Settings, log: SledLog) -> Result<Self, StartError> {
+        let (folder, log) = (settings.storage.data_dir.clone(), Arc::new(log));
         let end = log.head().await.map_err(CatchUpError::from)?;
         let seats = settings.limits.max_streams;
-        let feed = Arc::new(EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats));
+        let feed = EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats);
+        let feed = Arc::new(feed.with_damage(log.damage()));
         let core = Core::start(core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>));
         let state = Arc::new(ServiceState::default());
         let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
-        let low_water_bytes = settings.limits.disk_low_water_bytes;
+        let crate::settings::Limits {
+            disk_low_water_bytes: low_water_bytes, max_disk_bytes: max_bytes, ..
+        } = settings.limits;
         let api = web::Data::new(Api {
             core: Arc::clone(&core),
             feed: Arc::clone(&feed),
@@ -135,7 +173,8 @@ impl Server {
             pools: Arc::new(Board::of(&settings.pools)),
             started: Instant::now(),
             max_agents: settings.limits.max_agents,
-            disk: Some(health::Disk { folder, low_water_bytes }),
+            damage: log.damage(),
+            disk: Some(health::Disk { folder, low_water_bytes, max_bytes }),
         });
         let (handle, address) = match listen(settings, &api) {
             Ok(listening) => listening,
@@ -146,7 +185,7 @@ impl Server {
                 return Err(fault);
             }
         };
-        let server = Self {
+        Ok(Self {
             api,
             log,
             address,
@@ -154,25 +193,25 @@ impl Server {
             monitor: OnceLock::new(),
             pools: OnceLock::new(),
             drain: Duration::from_millis(settings.server.shutdown_timeout_ms),
-        };
-        if let Err(fault) = core.catch_up().await {
-            server.stop().await;
-            return Err(fault.into());
-        }
-        actix_web::rt::spawn(follow(Arc::clone(&feed), Arc::clone(&core.projected), Arc::clone(&state)));
+        })
+    }
+
+    /// Waits until the views show everything, then takes requests and gives out work.
+    async fn work(&self, settings: &Settings) -> Result<(), StartError> {
+        let Api { core, feed, state, .. } = &**self.api;
+        core.catch_up().await?;
+        self.follow_log();
         state.enter(Phase::Ready);
-        let clock = Arc::clone(&core.around.clock);
+        let (clock, feed) = (Arc::clone(&core.around.clock), Arc::clone(feed));
         let on_sample =
             Box::new(move |sample| feed.pass(SYSTEM_METRICS, &system::stream(), clock.now(), || sample));
-        server
-            .monitor
-            .get_or_init(|| Monitor::start(server.api.clone(), settings.monitoring.clone(), on_sample));
-        tracing::info!(address = %server.address, "ready");
-        if let Err(fault) = server.keep_pools(settings) {
-            server.stop().await;
-            return Err(fault);
-        }
-        Ok(server)
+        self.monitor.get_or_init(|| Monitor::start(self.api.clone(), settings.monitoring.clone(), on_sample));
+        self.keep_pools(settings)
+    }
+
+    fn follow_log(&self) {
+        let Api { core, feed, state, .. } = &**self.api;
+        actix_web::rt::spawn(follow(Arc::clone(feed), Arc::clone(&core.projected), Arc::clone(state)));
     }
 
     fn keep_pools(&self, settings: &Settings) -> Result<(), StartError> {
@@ -245,9 +284,13 @@ async fn follow(feed: Arc<EventFeed>, projected: Arc<Projected>, state: Arc<Serv
 }
 
 /// Opening reads and may rebuild: not on a thread that serves.
-async fn open(folder: PathBuf, options: Options) -> Result<SledLog, OpenError> {
-    let opened = tokio::task::spawn_blocking(move || SledLog::open(folder, options)).await;
-    opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()))
+async fn opened(
+    folder: &Path,
+    open: impl FnOnce() -> Result<SledLog, OpenError> + Send + 'static,
+) -> Result<SledLog, StartError> {
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()));
+    opened.map_err(|source| StartError::Open { folder: folder.to_owned(), source })
 }
 
 fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, SocketAddr), StartError> {
@@ -316,6 +359,7 @@ fn log_options(settings: &Settings) -> Options {
     options.queue_appends_max = settings.storage.queue_max;
     options.queue_bytes_max = settings.storage.queue_max_bytes;
     options.disk_low_water_bytes = settings.limits.disk_low_water_bytes;
+    options.disk_max_bytes = settings.limits.max_disk_bytes;
     options
 }
 

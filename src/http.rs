@@ -41,6 +41,7 @@ pub mod steps;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::events::Damage;
 use ::platforms::Registry;
 use actix_web::web::ServiceConfig;
 use actors::Core;
@@ -79,6 +80,8 @@ pub struct Api {
     pub started: Instant,
     /// Agents at most.
     pub max_agents: usize,
+    /// Where the log is damaged; then only what is before is shown.
+    pub damage: Option<Damage>,
     /// Where the log lies, for the disk's free space; none for a log in memory.
     pub disk: Option<health::Disk>,
 }

@@ -117,6 +117,7 @@ pub struct Limits {
     pub stall_timeout_ms: u64,
     pub max_streams: usize,
     pub disk_low_water_bytes: u64,
+    pub max_disk_bytes: u64,
 }
 
 /// What is sampled and how often.

@@ -69,6 +69,8 @@ pub enum DispatchError<A: Durable> {
     TooLarge,
     /// The disk is full. Certainly not carried out.
     StorageFull,
+    /// The log is read-only. Certainly not carried out.
+    ReadOnly,
     /// The log takes no more appends.
     Closed,
     /// Perhaps carried out.
@@ -352,6 +354,7 @@ fn dispatch_error<A: Durable>(fault: &AppendError) -> DispatchError<A> {
     match fault {
         AppendError::Overloaded | AppendError::Conflict { .. } => DispatchError::Overloaded,
         AppendError::Refused { reason: events::Refusal::StorageFull } => DispatchError::StorageFull,
+        AppendError::Refused { reason: events::Refusal::ReadOnly } => DispatchError::ReadOnly,
         AppendError::Refused { .. } => DispatchError::TooLarge,
         AppendError::OutcomeUnknown => DispatchError::OutcomeUnknown,
         AppendError::Closed => DispatchError::Closed,

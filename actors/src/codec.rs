@@ -227,6 +227,20 @@ stored!(system::Event, system::Event {
     quarantined_1 <= "stream.quarantined", 1;
 });
 
+/// Checks that this program understands a stored event of any stream.
+///
+/// # Errors
+/// When it does not.
+pub fn check(category: &str, name: &str, schema: u16, body: &[u8]) -> Result<(), CodecError> {
+    match category {
+        Operation::CATEGORY => Operation::decode(name, schema, body).map(drop),
+        Agent::CATEGORY => Agent::decode(name, schema, body).map(drop),
+        Lane::CATEGORY => Lane::decode(name, schema, body).map(drop),
+        system::CATEGORY => system::Event::decode(name, schema, body).map(drop),
+        _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
+    }
+}
+
 /// A key by which a caller may repeat a request: hashes, since the key itself is the caller's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyUse {

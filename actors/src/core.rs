@@ -137,13 +137,7 @@ impl Core {
     /// # Errors
     /// When the log cannot be followed.
     pub async fn catch_up(&self) -> Result<Position, CatchUpError> {
-        let head = self.around.log.head().await?;
-        let fault = self.projected.fault();
-        while !self.projected.reached(head, Duration::from_millis(200)).await {
-            if let Some(fault) = fault.borrow().clone() {
-                return Err(CatchUpError::Views(fault));
-            }
-        }
+        let head = self.show_all().await?;
         let desk = Desk {
             around: Arc::clone(&self.around),
             gateway: Arc::clone(&self.gateway),
@@ -156,6 +150,21 @@ impl Core {
         let vital = Vital::new("dispatcher", &self.projected, &self.supervisor);
         let dispatcher = Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(desk, vital));
         *self.dispatcher.lock() = Some(dispatcher);
+        Ok(head)
+    }
+
+    /// Waits until the views show the whole log: enough for a core that only reads.
+    ///
+    /// # Errors
+    /// When the log cannot be followed.
+    pub async fn show_all(&self) -> Result<Position, CatchUpError> {
+        let head = self.around.log.head().await?;
+        let fault = self.projected.fault();
+        while !self.projected.reached(head, Duration::from_millis(200)).await {
+            if let Some(fault) = fault.borrow().clone() {
+                return Err(CatchUpError::Views(fault));
+            }
+        }
         Ok(head)
     }
 

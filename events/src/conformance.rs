@@ -30,6 +30,11 @@ pub trait Subject: Send {
         futures_util::future::ready(Ok(())).boxed()
     }
 
+    /// Opens the same storage to be read only, after [`Subject::reopen`] failed. False if that cannot be.
+    fn reopen_read_only(&mut self) -> bool {
+        false
+    }
+
     /// Makes appends wait in the queue, or lets them go on. False if the log has no queue.
     fn stall(&self, _on: bool) -> bool {
         false
@@ -379,6 +384,14 @@ pub async fn a_damaged_record_is_an_error(subject: &mut impl Subject) {
         }
         let found = tail.next().await;
         assert!(matches!(found, Some(Err(ReadError::Corrupt(_)))), "{found:?}");
+    } else if subject.reopen_read_only() {
+        let log = subject.log();
+        assert!(log.head().await.unwrap() < victim, "nothing from the damage on is shown");
+        let shown = events_of(&*log, &stream("a")).await;
+        assert_eq!(shown.last().map(|event| event.position), Some(log.head().await.unwrap()));
+        assert_eq!(events_after(&*log, Position::START, shown.len()).await, shown);
+        let refused = log.append(append(&stream("b"), Expected::Any, 9_000, 1)).await;
+        assert_eq!(refused, Err(AppendError::Refused { reason: Refusal::ReadOnly }));
     }
 }
 

@@ -102,7 +102,7 @@ impl Journal {
 
     /// Goes on with a journal that was scanned; what lies after its end is cut off.
     pub(crate) fn resume(scanned: &scan::Scanned, faults: Faults) -> io::Result<Self> {
-        let scan::Scanned { file, header, end, last, chain } = scanned.clone();
+        let scan::Scanned { file, header, end, last, chain, .. } = scanned.clone();
         if file.metadata()?.len() != end {
             file.set_len(end)?;
             file.sync_all()?;

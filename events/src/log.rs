@@ -41,7 +41,8 @@ pub type EventStream = BoxStream<'static, Result<Arc<Recorded>, ReadError>>;
 /// 9. A full queue refuses at once.
 /// 10. A failure says *certainly not written* or *perhaps written*.
 /// 11. After a failed sync the log refuses appends until it is opened again.
-/// 12. A record that breaks its checksum is an error, never skipped.
+/// 12. A record that breaks its checksum is an error, never skipped. A log that was opened to be read only
+///     shows what comes before it, and refuses every append.
 pub trait EventLog: Send + Sync + 'static {
     /// Writes all of `append.events`, or none, and answers with the head of the stream after them.
     ///
@@ -212,9 +213,13 @@ pub enum Refusal {
     /// Some of its ids belong to other events, or one occurs twice.
     #[error("an event id is already taken")]
     IdReused,
-    /// The disk is full, or nearly. The same append may succeed once there is space.
+    /// The disk is full, or nearly, or the log occupies as much as it may. The same append may succeed once
+    /// there is space.
     #[error("the storage is full")]
     StorageFull,
+    /// The log was opened to be read only.
+    #[error("the log is read-only")]
+    ReadOnly,
 }
 
 /// Why events cannot be read.

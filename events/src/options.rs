@@ -15,6 +15,9 @@ pub struct Options {
     pub generation_bytes_max: u64,
     /// Appends are refused while the disk has less free space than this, in bytes; default 64 MiB.
     pub disk_low_water_bytes: u64,
+    /// Appends are refused while the log's folder, with all that lies there, occupies this much or more, in
+    /// bytes; default 1 GiB. Looked at twice a second; what is written in between counts.
+    pub disk_max_bytes: u64,
     /// The ids of at least so many of the newest events are remembered (of at most twice as many), to
     /// recognise an append that is offered again. Each costs about 50 bytes of memory; default 458,752.
     pub recent_ids: usize,
@@ -39,6 +42,7 @@ impl Default for Options {
             queue_bytes_max: 64 << 20,
             generation_bytes_max: 64 << 20,
             disk_low_water_bytes: 64 << 20,
+            disk_max_bytes: 1 << 30,
             // What a hash map with 2^19 slots holds before it doubles.
             recent_ids: (1 << 19) / 8 * 7,
             live_events_max: 4096,

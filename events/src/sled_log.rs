@@ -1,6 +1,7 @@
 //! Owns the stored log: the handle that callers hold, in front of one writing thread and the readers.
 //! Must never wait for the disk on a caller's thread, except while opening.
 
+mod audit;
 mod block;
 mod folder;
 mod generation;
@@ -10,9 +11,11 @@ mod open;
 mod queue;
 mod reader;
 mod shared;
+mod space;
 mod writer;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,15 +23,19 @@ use std::sync::Arc;
 use std::thread;
 
 use futures_util::{FutureExt, future};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::live::{self, History};
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
+use crate::log::{
+    Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Head, ReadError, Refusal, Since,
+};
 use crate::options::Options;
 use crate::record::Recorded;
 use crate::sled_log::shared::{Shared, Status};
 use crate::stream::{Position, StreamId};
 
+pub use audit::{Audit, EachEvent};
 pub use open::OpenError;
 
 /// A log in a folder: a journal that is synced before every answer, and sled for reading.
@@ -36,6 +43,15 @@ pub use open::OpenError;
 /// Dropping it closes it in the background; [`SledLog::close`] waits for that.
 pub struct SledLog {
     shared: Arc<Shared>,
+    /// When it was opened to be read only.
+    read_only: Option<ReadOnly>,
+}
+
+/// What a log has that nobody writes to.
+struct ReadOnly {
+    /// Held for as long as the log is open.
+    lock: Mutex<Option<File>>,
+    damage: Option<Damage>,
 }
 
 impl SledLog {
@@ -56,7 +72,41 @@ impl SledLog {
             }
         };
         thread::Builder::new().name("log-writer".to_owned()).spawn(work)?;
-        Ok(Self { shared })
+        Ok(Self { shared, read_only: None })
+    }
+
+    /// Opens what is whole of the log in a folder, and changes nothing there: everything before the commit
+    /// that holds the first damage, or all of it. Every append is refused as [`Refusal::ReadOnly`]. The
+    /// folder must be there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; damage is none of them.
+    pub fn open_read_only(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        let (shared, lock, damage) = open::open_read_only(path.as_ref(), options)?;
+        Ok(Self { shared, read_only: Some(ReadOnly { lock: Mutex::new(Some(lock)), damage }) })
+    }
+
+    /// Verifies the log in a folder that nobody has open, shows each event in order, and changes nothing.
+    /// Blocks meanwhile. The folder must be there.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] with the first place that does not hold, or that `each` found fault with.
+    pub fn audit(path: impl AsRef<Path>, each: &mut EachEvent<'_>) -> Result<Audit, OpenError> {
+        audit::audit(path.as_ref(), each)
+    }
+
+    /// How many bytes the log in a folder occupies, with all that lies there beside it.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at. One that is not there occupies nothing.
+    pub fn occupied(path: impl AsRef<Path>) -> io::Result<u64> {
+        space::occupied(path.as_ref())
+    }
+
+    /// Where the log is damaged, when it was opened to be read only: nothing after that can be read.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        self.read_only.as_ref().and_then(|read_only| read_only.damage)
     }
 
     /// Refuses new appends, writes those that wait, and closes the folder so that the next start is quick.
@@ -65,6 +115,10 @@ impl SledLog {
     /// When the log has failed, before or now. It is closed all the same.
     pub fn close(&self) -> BoxFuture<'static, Result<(), Arc<io::Error>>> {
         self.shared.queue.close();
+        if let Some(read_only) = &self.read_only {
+            drop(read_only.lock.lock().take());
+            self.shared.end();
+        }
         let status = self.shared.status.subscribe();
         async move {
             let end = wait_for(status, |status| status.ended).await;
@@ -98,6 +152,7 @@ impl EventLog for SledLog {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Head, AppendError>> {
         let (answer, heard) = oneshot::channel();
         let queued = match append.check() {
+            Ok(()) if self.read_only.is_some() => Err(AppendError::Refused { reason: Refusal::ReadOnly }),
             Ok(()) => self.shared.queue.push(append, answer),
             Err(reason) => Err(AppendError::Refused { reason }),
         };
@@ -121,6 +176,9 @@ impl EventLog for SledLog {
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
+        if self.read_only.is_some() {
+            return future::ready(Ok(self.shared.feed.end())).boxed();
+        }
         let (answer, heard) = oneshot::channel();
         if !self.shared.queue.push_barrier(answer) {
             return future::ready(Err(ReadError::Closed)).boxed();
@@ -132,6 +190,9 @@ impl EventLog for SledLog {
 impl Drop for SledLog {
     fn drop(&mut self) {
         self.shared.queue.close();
+        if self.read_only.is_some() {
+            self.shared.end();
+        }
     }
 }
 

@@ -299,6 +299,50 @@ async fn below_the_low_water_mark_appends_are_refused_and_reads_go_on() {
 }
 
 #[tokio::test]
+async fn at_its_maximum_the_log_refuses_appends_also_after_a_restart_and_takes_them_when_it_may_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let sized = |disk_max_bytes| {
+        let mut options = options();
+        options.disk_max_bytes = disk_max_bytes;
+        options
+    };
+    let refused = Err(AppendError::Refused { reason: Refusal::StorageFull });
+    let log = SledLog::open(folder.path(), sized(2 << 20)).unwrap();
+    let mut written = 0;
+    let full = loop {
+        let mut append = append(&stream("a"), Expected::Any, written, 1);
+        append.events[0].body = vec![7; 20_000].into();
+        match log.append(append).await {
+            Ok(_) => written += 1,
+            full => break full,
+        }
+    };
+    assert_eq!(full, refused);
+    assert!(written > 10, "{written}");
+    log.close().await.unwrap();
+    let occupied = SledLog::occupied(folder.path()).unwrap();
+    // Beside the journal there are the blocks, of which sled decides.
+    assert!((1 << 20..4 << 20).contains(&occupied), "{occupied}");
+
+    let log = SledLog::open(folder.path(), sized(1 << 20)).unwrap();
+    assert_eq!(log.append(append(&stream("a"), Expected::Any, 900, 1)).await, refused);
+    assert_eq!(events_of(&log, &stream("a")).await.len() as u64, written, "reads go on");
+    log.close().await.unwrap();
+    // Something that takes space and can go: what lies beside the log counts as well.
+    let beside = folder.path().join("beside");
+    fs::write(&beside, vec![0; 9 << 20]).unwrap();
+    let log = SledLog::open(folder.path(), sized(8 << 20)).unwrap();
+    assert_eq!(log.append(append(&stream("a"), Expected::Any, 901, 1)).await, refused);
+    fs::remove_file(beside).unwrap();
+    let freed = Instant::now();
+    while log.append(append(&stream("a"), Expected::Any, 902, 1)).await.is_err() {
+        assert!(freed.elapsed() < Duration::from_secs(5), "it does not resume");
+        tokio::task::yield_now().await;
+    }
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_sync_is_reported_and_readers_see_nothing_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let options = options();

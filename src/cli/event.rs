@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+mod folder;
 mod tail;
+mod verify;
 
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
@@ -18,6 +20,8 @@ pub(super) enum EventCommand {
     List(ListArgs),
     /// Shows events as they happen, across restarts of the server; as JSON, one document a line
     Tail(tail::TailArgs),
+    /// Verifies the log of a stopped server; ends with 65 and names the first bad record if it is damaged
+    Verify(verify::VerifyArgs),
 }
 
 /// Which end of the history comes first.
@@ -73,6 +77,7 @@ pub(super) async fn run(command: EventCommand) -> Result<Exit, Complaint> {
     match command {
         EventCommand::List(arguments) => list(arguments).await,
         EventCommand::Tail(arguments) => tail::run(arguments).await,
+        EventCommand::Verify(arguments) => verify::run(&arguments),
     }
 }
 

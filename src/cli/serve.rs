@@ -17,6 +17,9 @@ use crate::telemetry;
 pub(super) struct ServeArgs {
     #[command(flatten)]
     flags: SettingsFlags,
+    /// Shows what is whole of a damaged log, read-only: every change is answered with 503
+    #[arg(long)]
+    quarantine: bool,
 }
 
 pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
@@ -29,7 +32,7 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     }
     let mut signals = watched()?;
     let server = tokio::select! {
-        started = Server::start(&settings) => started.map_err(|fault| refused_start(&fault))?,
+        started = start(&settings, arguments.quarantine) => started.map_err(|fault| refused_start(&fault))?,
         exit = signals.next() => return Ok(exit),
     };
     // Where nobody looks on, the log says it already.
@@ -48,6 +51,10 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
         () = server.stop() => Ok(exit),
         _ = signals.next() => Ok(Exit::INTERRUPTED),
     }
+}
+
+async fn start(settings: &Settings, quarantine: bool) -> Result<Server, StartError> {
+    if quarantine { Server::start_read_only(settings).await } else { Server::start(settings).await }
 }
 
 /// What the server holds are millions of small pieces that come and go: of large pages, which the system

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -14,15 +13,16 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError, web};
 use domain::system::Offence;
 use futures_util::FutureExt;
-use tokio::sync::Notify;
 
 use super::context::RequestContext;
 use super::envelope::POSITION;
 use super::error::{self, ApiError, Code};
 
 pub mod offences;
+mod phase;
 mod unread;
 
+pub use phase::{Phase, ServiceState};
 use unread::Unread;
 
 const HEADERS_MAX_BYTES: usize = 16 * 1024;
@@ -35,57 +35,6 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 /// Swagger UI sets styles from its script and draws its icons as `data:` images; its scripts are files.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// Whether the service takes requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// The log is being read.
-    Recovering = 0,
-    /// All is well.
-    Ready = 1,
-    /// The process is about to end.
-    Draining = 2,
-}
-
-/// The phase, shared by whoever changes it and every worker that asks.
-#[derive(Debug, Default)]
-pub struct ServiceState {
-    phase: AtomicU8,
-    changed: Notify,
-}
-
-impl ServiceState {
-    /// Enters a phase.
-    pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
-        self.changed.notify_waiters();
-    }
-
-    /// The present phase; a new state is recovering.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Recovering,
-            1 => Phase::Ready,
-            _ => Phase::Draining,
-        }
-    }
-
-    /// Waits until the process is about to end: what waits on purpose is then answered.
-    pub async fn draining(&self) {
-        loop {
-            let changed = self.changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            // Before the look, so that a change in between is not missed.
-            changed.as_mut().enable();
-            if self.phase() == Phase::Draining {
-                return;
-            }
-            changed.await;
-        }
-    }
-}
 
 /// The names under which this server may be addressed. Guards against DNS rebinding.
 #[derive(Clone, Debug)]
@@ -192,8 +141,10 @@ impl Guard {
         let path = request.path();
         match self.state.phase() {
             Phase::Ready => Ok(()),
+            Phase::ReadOnly if phase::only_reads(request.method(), path) => Ok(()),
             _ if ALWAYS_OPEN.iter().any(|open| is_below(path, open)) => Ok(()),
             Phase::Recovering => Err(ApiError::of(Code::Recovering)),
+            Phase::ReadOnly => Err(ApiError::of(Code::ReadOnly)),
             Phase::Draining => Err(ApiError::of(Code::Draining)),
         }
     }
@@ -313,7 +264,7 @@ mod tests {
     use actix_web::test::{self, TestRequest};
     use actix_web::{App, http::StatusCode};
     use serde_json::{Value, json};
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     static PANICS: AtomicUsize = AtomicUsize::new(0);
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix_web::web;
 use actors::Core;
 use domain::system::{Check, Health as State};
+use events::SledLog;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,6 +29,8 @@ pub struct Disk {
     pub folder: PathBuf,
     /// Below this much free space, in bytes, nothing is stored.
     pub low_water_bytes: u64,
+    /// When the folder occupies this much, in bytes, nothing is stored.
+    pub max_bytes: u64,
 }
 
 impl Disk {
@@ -36,6 +39,12 @@ impl Disk {
     pub fn free_bytes(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.folder).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// What the folder occupies, in bytes; none when it cannot be looked at.
+    #[must_use]
+    pub fn used_bytes(&self) -> Option<u64> {
+        SledLog::occupied(&self.folder).ok()
     }
 }
 
@@ -108,6 +117,7 @@ pub async fn live(api: web::Data<Api>) -> Answer<HealthView> {
 pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
     match api.state.phase() {
         Phase::Recovering => return Err(ApiError::of(Code::Recovering)),
+        Phase::ReadOnly => return Err(ApiError::of(Code::ReadOnly)),
         Phase::Draining => return Err(ApiError::of(Code::Draining)),
         Phase::Ready => {}
     }
@@ -123,7 +133,7 @@ pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
 pub async fn startup(api: web::Data<Api>) -> Answer<HealthView> {
     match api.state.phase() {
         Phase::Recovering => Err(ApiError::of(Code::Recovering)),
-        Phase::Draining | Phase::Ready => Ok(Reply::ok(alive(&api))),
+        Phase::Draining | Phase::ReadOnly | Phase::Ready => Ok(Reply::ok(alive(&api))),
     }
 }
 
@@ -147,7 +157,7 @@ pub async fn examine(api: &Api) -> Examined {
     add("phase", begun, phase(api));
     let begun = Instant::now();
     let (log, head) = log(&api.core).await;
-    add("log", begun, log);
+    add("log", begun, api.damage.map_or(log, |damage| (State::Fail, damage.to_string())));
     let begun = Instant::now();
     add("views", begun, views(&api.core, head));
     let begun = Instant::now();
@@ -184,6 +194,7 @@ fn phase(api: &Api) -> (State, String) {
     match api.state.phase() {
         Phase::Recovering => (State::Fail, "the log is being read".into()),
         Phase::Ready => (State::Pass, "requests are taken".into()),
+        Phase::ReadOnly => (State::Fail, "only what changes nothing is answered".into()),
         Phase::Draining => (State::Fail, "the server is about to stop".into()),
     }
 }
@@ -212,16 +223,34 @@ fn views(core: &Core, head: Option<u64>) -> (State, String) {
 
 fn disk(api: &Api) -> (State, String) {
     let Some(disk) = &api.disk else { return (State::Pass, "no disk is used".into()) };
+    let ((space, free), (share, used)) = (space(disk), share(disk));
+    (space.max(share), format!("{free}; {used}"))
+}
+
+/// The free space that is kept in reserve.
+fn space(disk: &Disk) -> (State, String) {
+    let needed = disk.low_water_bytes;
     match disk.free_bytes() {
         None => (State::Warn, "the disk does not say how much space is free".into()),
-        Some(free) if free < disk.low_water_bytes => {
-            (State::Fail, format!("{free} bytes are free, {} are needed", disk.low_water_bytes))
-        }
+        Some(free) if free < needed => (State::Fail, format!("{free} bytes are free, {needed} are needed")),
         // A word in time: once it fails, nothing can be stored about it.
-        Some(free) if free / 2 < disk.low_water_bytes => {
-            (State::Warn, format!("{free} bytes are free, below {} nothing is stored", disk.low_water_bytes))
+        Some(free) if free / 2 < needed => {
+            (State::Warn, format!("{free} bytes are free, below {needed} nothing is stored"))
         }
         Some(free) => (State::Pass, format!("{free} bytes are free")),
+    }
+}
+
+/// How much the folder may occupy.
+fn share(disk: &Disk) -> (State, String) {
+    let most = disk.max_bytes;
+    match disk.used_bytes() {
+        None => (State::Warn, "the data folder cannot be measured".into()),
+        Some(used) if used >= most => (State::Fail, format!("{used} bytes are used, {most} are allowed")),
+        Some(used) if used >= most / 10 * 9 => {
+            (State::Warn, format!("{used} bytes are used, from {most} on nothing is stored"))
+        }
+        Some(used) => (State::Pass, format!("{used} of {most} bytes are used")),
     }
 }
 

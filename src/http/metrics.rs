@@ -23,6 +23,7 @@ use super::Api;
 use super::dashboard::DashboardView;
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::guard::Phase;
 use super::guard::offences::OFFENCES_TOTAL;
 use super::latencies::Latencies;
 use super::operations::Answer;
@@ -52,7 +53,9 @@ pub struct Metrics {
     deaths: IntCounter,
     quarantined: IntGauge,
     position: IntGauge,
+    read_only: IntGauge,
     disk_free: IntGauge,
+    disk_used: IntGauge,
     uptime: IntGauge,
     health: IntGauge,
     alerts: IntGaugeVec,
@@ -91,7 +94,12 @@ impl Metrics {
             deaths: IntCounter::new("photon_actor_deaths_total", "Actors that failed.")?,
             quarantined: gauge("photon_quarantined_streams", "Streams out of service.")?,
             position: gauge("photon_log_position", "Position of the last event shown.")?,
+            read_only: gauge(
+                "photon_log_read_only",
+                "Whether only what is whole of a damaged log is shown.",
+            )?,
             disk_free: gauge("photon_disk_free_bytes", "Free space on the log's disk.")?,
+            disk_used: gauge("photon_disk_used_bytes", "What the data folder occupies.")?,
             uptime: gauge("photon_uptime_seconds", "Since the process began.")?,
             health: gauge(HEALTH_STATE, "The worst check at the last look: 0 pass, 1 warn, 2 fail.")?,
             alerts: gauges(ALERT_RAISED, "Whether the alert is raised.", &["metric"])?,
@@ -124,7 +132,9 @@ impl Metrics {
             Box::new(self.deaths.clone()),
             Box::new(self.quarantined.clone()),
             Box::new(self.position.clone()),
+            Box::new(self.read_only.clone()),
             Box::new(self.disk_free.clone()),
+            Box::new(self.disk_used.clone()),
             Box::new(self.uptime.clone()),
             Box::new(self.offences.clone()),
             Box::new(self.health.clone()),
@@ -170,8 +180,12 @@ impl Metrics {
         self.deaths.inc_by(api.core.supervisor.deaths().saturating_sub(self.deaths.get()));
         self.quarantined.set(whole(api.core.supervisor.quarantined().len()));
         self.position.set(i64::try_from(api.core.projected.position().get()).unwrap_or(i64::MAX));
-        let free = api.disk.as_ref().and_then(super::health::Disk::free_bytes).unwrap_or(0);
-        self.disk_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        self.read_only.set(i64::from(api.state.phase() == Phase::ReadOnly));
+        let disk = |measure: fn(&super::health::Disk) -> Option<u64>| {
+            i64::try_from(api.disk.as_ref().and_then(measure).unwrap_or(0)).unwrap_or(i64::MAX)
+        };
+        self.disk_free.set(disk(super::health::Disk::free_bytes));
+        self.disk_used.set(disk(super::health::Disk::used_bytes));
         self.uptime.set(i64::try_from(api.started.elapsed().as_secs()).unwrap_or(i64::MAX));
         self.health.set(api.watched.health() as i64);
         let raised = api.watched.alerts();

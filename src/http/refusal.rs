@@ -97,6 +97,7 @@ impl<A: Refusal> From<DispatchError<A>> for ApiError {
             DispatchError::Overloaded => Self::of(Code::Overloaded),
             DispatchError::TooLarge => Self::of(Code::TooLarge),
             DispatchError::StorageFull => Self::of(Code::StorageFull),
+            DispatchError::ReadOnly => Self::of(Code::ReadOnly),
             DispatchError::Closed => Self::of(Code::Draining),
             DispatchError::OutcomeUnknown => Self::of(Code::Timeout),
             DispatchError::Quarantined => Self::of(Code::Quarantined),

@@ -39,6 +39,7 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.stall_timeout_ms", 1_000, 3_600_000),
     ("limits.max_streams", 0, 1_000_000),
     ("limits.disk_low_water_bytes", 0, 1 << 40),
+    ("limits.max_disk_bytes", 1 << 20, 1 << 50),
     ("monitoring.metrics_interval_ms", 100, MAX_MS),
     ("monitoring.health_check_interval_ms", 100, MAX_MS),
     ("monitoring.alert_p95_ms", 0, 3_600_000),

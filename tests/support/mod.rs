@@ -120,6 +120,34 @@ impl Photon {
         self.ready().await;
     }
 
+    /// Starts a process on the same folder and port that cannot become ready.
+    pub async fn restart_unready(&mut self) {
+        let config = self.config.clone().unwrap();
+        self.child = spawn(self.port, self.folder.path(), &config, &self.environment);
+        self.answering("/health/startup").await;
+    }
+
+    /// Gives the next process another config.toml.
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.config.as_ref().unwrap(), config).unwrap();
+    }
+
+    /// Starts a process on the same folder and port that shows what is whole of the log.
+    pub async fn restart_read_only(&mut self) {
+        let config = self.config.clone().unwrap();
+        let mut command = serving(self.port, self.folder.path(), &config, &self.environment);
+        self.child = command.arg("--quarantine").spawn().unwrap();
+        self.answering("/health/startup").await;
+    }
+
+    /// What a process ends with that cannot start on this folder, and what it says.
+    pub fn refused_start(&self) -> (i32, String) {
+        let config = self.config.clone().unwrap();
+        let mut command = serving(self.port, self.folder.path(), &config, &self.environment);
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Asks the process to stop, and waits for its end.
     pub fn stop(&mut self) -> i32 {
         self.terminate();
@@ -164,12 +192,16 @@ impl Photon {
     }
 
     async fn ready(&mut self) {
+        self.answering("/health/ready").await;
+    }
+
+    async fn answering(&mut self, path: &str) {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the server ended with {status}");
             }
-            let answer = self.client.get(self.url("/health/ready")).send().await;
+            let answer = self.client.get(self.url(path)).send().await;
             if answer.is_ok_and(|answer| answer.status().as_u16() == 200) {
                 return;
             }
@@ -280,7 +312,12 @@ impl Drop for Photon {
 }
 
 fn spawn(port: u16, folder: &Path, config: &Path, environment: &[(String, String)]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_photon"))
+    serving(port, folder, config, environment).spawn().unwrap()
+}
+
+fn serving(port: u16, folder: &Path, config: &Path, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
+    command
         .arg("serve")
         .env("PHOTON_PORT", port.to_string())
         .env("PHOTON_DATA_DIR", folder.join("data"))
@@ -289,9 +326,8 @@ fn spawn(port: u16, folder: &Path, config: &Path, environment: &[(String, String
         .envs(environment.iter().cloned())
         .env("PHOTON_LOG_LEVEL", std::env::var("PHOTON_TEST_LOG").unwrap_or_else(|_| "error".into()))
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::null());
+    command
 }
 
 /// A port that was free a moment ago.

@@ -130,6 +130,12 @@ impl<'a> RawRecord<'a> {
         self.stream
     }
 
+    /// Takes a copy of it apart.
+    pub(crate) fn to_recorded(self, names: &mut Names) -> Result<Recorded, &'static str> {
+        let copy = Bytes::copy_from_slice(self.bytes);
+        RawRecord::first_of(&copy)?.decode(&copy, names)
+    }
+
     /// Takes it apart; metadata and body stay slices of `buffer`, of which the record is a part.
     pub(crate) fn decode(&self, buffer: &Bytes, names: &mut Names) -> Result<Recorded, &'static str> {
         let metadata_start = self.name_start + usize::from(self.bytes[59]);

@@ -33,6 +33,8 @@ pub(crate) struct Scanned {
     pub(crate) last: u64,
     /// The hash of the last frame, or of the header if there is none.
     pub(crate) chain: Hash,
+    /// What does not hold at the end, if anything follows it.
+    torn: Option<Bad>,
 }
 
 /// Why a journal cannot be used.
@@ -59,6 +61,53 @@ pub(crate) struct Place {
     pub(crate) durable: u64,
 }
 
+impl Place {
+    /// The place of the first generation.
+    pub(crate) const FIRST: Self = Self { generation: 1, after: 0, previous: [0; 32], durable: 0 };
+
+    /// The place of the generation after this one.
+    pub(crate) fn next(&self, scanned: &Scanned) -> Self {
+        let Scanned { last, chain, .. } = scanned;
+        Self { generation: self.generation + 1, after: *last, previous: *chain, durable: 0 }
+    }
+
+    /// Checks that a sealed generation is whole to its last byte.
+    pub(crate) fn ends_sealed(&self, scanned: &Scanned) -> Result<(), ScanError> {
+        self.ends(
+            scanned,
+            scanned.file.metadata()?.len(),
+            "a sealed generation does not end with a whole frame",
+        )
+    }
+
+    /// Checks that nothing follows the byte at which the generation was closed.
+    pub(crate) fn ends_at(&self, durable: u64, scanned: &Scanned) -> Result<(), ScanError> {
+        self.ends(scanned, durable, "the journal goes on after a clean close")
+    }
+
+    fn ends(&self, scanned: &Scanned, end: u64, what: &'static str) -> Result<(), ScanError> {
+        if scanned.end == end {
+            return Ok(());
+        }
+        let Scanned { end: offset, last: after, torn, .. } = scanned;
+        let Bad { offset, after, .. } = torn.unwrap_or(Bad { offset: *offset, after: *after, what });
+        let (generation, position) = (self.generation, Position::new(after + 1));
+        Err(ScanError::Damaged(Damage { generation, offset, position, what }))
+    }
+
+    /// A generation whose journal is gone is a hole in the log, not a fault of the disk.
+    pub(crate) fn missing_is_damage(&self, error: ScanError) -> ScanError {
+        match error {
+            ScanError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (generation, position) = (self.generation, Position::new(self.after + 1));
+                let what = "a generation's journal is missing";
+                ScanError::Damaged(Damage { generation, offset: 0, position, what })
+            }
+            error => error,
+        }
+    }
+}
+
 /// One good frame, as the visitor gets it.
 pub(crate) struct Frame<'a> {
     /// Where its records begin in the file.
@@ -70,20 +119,39 @@ pub(crate) struct Frame<'a> {
 /// Sees each good frame of events, and may find fault with a record, by its index.
 pub(crate) type Visitor<'a> = dyn FnMut(&Frame<'_>) -> Result<(), (usize, &'static str)> + 'a;
 
+/// What may be done with a journal's file.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    /// It will be written to, or cut.
+    Writing,
+    /// Nothing but looking at it, and not beyond this byte.
+    Looking { until: u64 },
+}
+
 /// Verifies a journal and shows each frame of events to the visitor.
-pub(crate) fn scan(folder: &Path, place: Place, visit: &mut Visitor<'_>) -> Result<Scanned, ScanError> {
-    let file = File::options().read(true).write(true).open(folder.join(FILE_NAME))?;
-    let len = file.metadata()?.len();
+pub(crate) fn scan(
+    folder: &Path,
+    place: Place,
+    access: Access,
+    visit: &mut Visitor<'_>,
+) -> Result<Scanned, ScanError> {
+    let (writing, until) = match access {
+        Access::Writing => (true, u64::MAX),
+        Access::Looking { until } => (false, until),
+    };
+    let file = File::options().read(true).write(writing).open(folder.join(FILE_NAME))?;
+    let len = file.metadata()?.len().min(until);
     let mut reader = BufReader::with_capacity(READ_LEN, &file);
     let (header, chain) = read_header(&mut reader, len, place)?;
     let mut scan =
         Scan { place, mark: header.mark, len, end: JOURNAL_HEADER_LEN as u64, last: place.after, chain };
-    let mut payload = Vec::new();
+    let (mut payload, mut torn) = (Vec::new(), None);
     while scan.end < len {
         match scan.frame(&mut reader, &mut payload, visit)? {
             Step::Good => {}
             Step::Bad(bad) => {
                 scan.judge(&file, bad)?;
+                torn = Some(bad);
                 break;
             }
         }
@@ -96,7 +164,7 @@ pub(crate) fn scan(folder: &Path, place: Place, visit: &mut Visitor<'_>) -> Resu
         }));
     }
     let Scan { end, last, chain, .. } = scan;
-    Ok(Scanned { file: Arc::new(file), header, end, last, chain })
+    Ok(Scanned { file: Arc::new(file), header, end, last, chain, torn })
 }
 
 fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(JournalHeader, Hash), ScanError> {
@@ -159,13 +227,13 @@ impl Scan {
         let Some(header) = FrameHeader::decode(&header_bytes, self.mark, self.end) else {
             return bad("a frame's header does not hold");
         };
-        if header.end() > self.len {
-            return bad("a frame is cut off");
-        }
-        payload.resize(header.payload_len as usize, 0);
-        reader.read_exact(payload)?;
         let offset = self.end + FRAME_HEADER_LEN as u64;
+        // Of a frame that is cut off, the records that are there say where.
+        let payload_len = u64::from(header.payload_len).min(self.len - offset);
+        payload.resize(payload_len as usize, 0);
+        reader.read_exact(payload)?;
         let records = match check_records(payload, &header, offset) {
+            Ok(_) if header.end() > self.len => return bad("a frame is cut off"),
             Ok(records) => records,
             Err(bad) => return Ok(Step::Bad(bad)),
         };
@@ -200,7 +268,7 @@ impl Scan {
             offset = self.end,
             bytes = rest.len(),
             what = bad.what,
-            "cutting off the torn tail of the journal"
+            "the journal ends in a torn tail, which was never acknowledged"
         );
         Ok(())
     }

@@ -34,7 +34,19 @@ pub(crate) fn create(folder: &Path) -> io::Result<()> {
 
 /// Takes the lock; none if another holder has it. It is free again when the file is dropped.
 pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK))?;
+    take(OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK))?)
+}
+
+/// Takes the lock without making anything, so that a copy on a medium that takes no writes can be read too.
+/// A folder without a lock file was never opened; it is locked itself.
+pub(crate) fn lock_as_found(folder: &Path) -> io::Result<Option<File>> {
+    match File::open(folder.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => take(File::open(folder)?),
+        opened => take(opened?),
+    }
+}
+
+fn take(file: File) -> io::Result<Option<File>> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -42,18 +54,28 @@ pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The numbers of the generations that are there, sorted. Half-made ones are deleted.
+/// Deletes half-made generations.
+pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(UNFINISHED))
+        {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of the generations that are there, sorted.
 pub(crate) fn generations(folder: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-        if number.ends_with(UNFINISHED) {
-            fs::remove_dir_all(entry.path())?;
-        } else if let Ok(number) = number.parse() {
-            numbers.push(number);
-        }
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -145,6 +167,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
         fs::create_dir(folder.path().join("gen-000002.new")).unwrap();
+        remove_unfinished(folder.path()).unwrap();
         assert_eq!(generations(folder.path()).unwrap(), [1]);
         assert!(!folder.path().join("gen-000002.new").exists());
     }

@@ -1,23 +1,26 @@
 //! Owns the way from a folder to an open log: lock, verify everything, cut a torn tail, make the blocks
 //! whole. Must never start on a hole: what does not hold together is named, and nothing is changed.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::journal::frame::FORMAT;
-use crate::journal::scan::{Place, ScanError, Scanned, scan};
+use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
 use crate::journal::{FrameBuffer, Journal};
 use crate::live::{Feed, RingMax};
 use crate::log::Damage;
 use crate::options::Options;
+use crate::sled_log::audit::{self, Whole};
 use crate::sled_log::block::Blocks;
 use crate::sled_log::folder;
 use crate::sled_log::generation::{Generation, Index};
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::queue::Queue;
 use crate::sled_log::shared::Shared;
-use crate::sled_log::writer::{Space, Writer, create_blocks};
+use crate::sled_log::space::Space;
+use crate::sled_log::writer::{Writer, create_blocks};
 use crate::stream::Position;
 
 /// Why a log does not open. Each means another exit code.
@@ -56,30 +59,26 @@ impl From<ScanError> for OpenError {
 pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer), OpenError> {
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    folder::remove_unfinished(path)?;
     let numbers = folder::generations(path)?;
     if numbers.is_empty() {
         folder::create_generation(path, 1, 0, [0; 32], &options.faults)?;
     }
     let newest = numbers.last().copied().unwrap_or(1);
     let mut ledger = Ledger::new(options.recent_ids);
-    let mut place = Place { generation: 1, after: 0, previous: [0; 32], durable: 0 };
+    let mut place = Place::FIRST;
     let mut generations = Vec::new();
     while place.generation < newest {
         let (generation, scanned) = open_sealed(path, place, &mut ledger)?;
         generations.push(Arc::new(generation));
-        let Scanned { last, chain, .. } = scanned;
-        place = Place { generation: place.generation + 1, after: last, previous: chain, durable: 0 };
+        place = place.next(&scanned);
     }
     let (generation, scanned) = open_newest(path, place, &mut ledger)?;
     let generation = Arc::new(generation);
     generations.push(Arc::clone(&generation));
     let journal = Journal::resume(&scanned, options.faults.clone())?;
 
-    let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
-    let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };
-    let feed = Feed::new(Position::new(scanned.last), ring_max);
-    let heads = Arc::clone(ledger.heads());
-    let shared = Arc::new(Shared::new(path.to_owned(), queue, heads, feed, generations));
+    let shared = share(path, &options, &ledger, generations);
     let (frame, space) = (FrameBuffer::new(), Space::default());
     let (names, retiring) = (Default::default(), Vec::new());
     let writer = Writer {
@@ -97,6 +96,26 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     Ok((shared, writer))
 }
 
+/// Opens what is whole of the log in a folder, which must be there, and changes nothing.
+pub(crate) fn open_read_only(
+    path: &Path,
+    options: &Options,
+) -> Result<(Arc<Shared>, File, Option<Damage>), OpenError> {
+    let lock = folder::lock_as_found(path)?.ok_or(OpenError::Locked)?;
+    let Whole { generations, ledger, damage } = audit::whole(path)?;
+    let shared = share(path, options, &ledger, generations);
+    shared.queue.close();
+    Ok((shared, lock, damage))
+}
+
+/// What writer, readers and handle share of a log that ends where the ledger does.
+fn share(path: &Path, options: &Options, ledger: &Ledger, generations: Vec<Arc<Generation>>) -> Arc<Shared> {
+    let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
+    let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };
+    let feed = Feed::new(ledger.last(), ring_max);
+    Arc::new(Shared::new(path.to_owned(), queue, Arc::clone(ledger.heads()), feed, generations))
+}
+
 /// A sealed generation must be whole to its last byte.
 fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::generation(path, place.generation);
@@ -104,12 +123,7 @@ fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Genera
         tracing::warn!(%error, generation = place.generation, "cannot delete sealed blocks");
     }
     let (generation, scanned) = verify(path, place, ledger, &mut None)?;
-    if scanned.end != scanned.file.metadata()?.len() {
-        let Place { generation, .. } = place;
-        let position = Position::new(scanned.last + 1);
-        let what = "a sealed generation does not end with a whole frame";
-        return Err(OpenError::Corrupt(Damage { generation, offset: scanned.end, position, what }));
-    }
+    place.ends_sealed(&scanned)?;
     Ok((generation, scanned))
 }
 
@@ -123,16 +137,7 @@ fn open_newest(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Genera
         return Ok((generation, scanned));
     };
     let (generation, scanned) = verify(path, Place { durable, ..place }, ledger, &mut None)?;
-    if scanned.end != durable {
-        let position = Position::new(scanned.last + 1);
-        let what = "the journal goes on after a clean close";
-        return Err(OpenError::Corrupt(Damage {
-            generation: place.generation,
-            offset: durable,
-            position,
-            what,
-        }));
-    }
+    place.ends_at(durable, &scanned)?;
     folder::remove_marker(&folder)?;
     match Blocks::open(&folder) {
         Ok(blocks) => drop(generation.set_blocks(Some(Arc::new(blocks)))),
@@ -151,7 +156,7 @@ fn verify(
 ) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::generation(path, place.generation);
     let mut index = Index::default();
-    let scanned = scan(&folder, place, &mut |frame| {
+    let scanned = scan(&folder, place, Access::Writing, &mut |frame| {
         ledger.learn(frame.records)?;
         index.add(frame.offset, frame.payload);
         if let Some(Err(error)) = blocks.as_ref().map(|blocks| blocks.put(frame.payload)) {
@@ -160,20 +165,7 @@ fn verify(
         }
         Ok(())
     })
-    .map_err(|error| missing_is_damage(error, place))?;
+    .map_err(|error| place.missing_is_damage(error))?;
     let (after, mark, file) = (Position::new(place.after), scanned.header.mark, Arc::clone(&scanned.file));
     Ok((Generation::new(place.generation, folder, after, mark, file, index), scanned))
-}
-
-/// A generation whose journal is gone is a hole in the log, not a fault of the disk.
-fn missing_is_damage(error: ScanError, place: Place) -> ScanError {
-    match error {
-        ScanError::Io(error) if error.kind() == io::ErrorKind::NotFound => ScanError::Damaged(Damage {
-            generation: place.generation,
-            offset: 0,
-            position: Position::new(place.after + 1),
-            what: "a generation's journal is missing",
-        }),
-        error => error,
-    }
 }

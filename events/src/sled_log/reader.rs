@@ -19,6 +19,10 @@ const STREAM_PAGE_BYTES: usize = 128 << 10;
 
 impl History for Shared {
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>> {
+        // Also for a log of which nothing is whole, which has no generation.
+        if after >= self.feed.end() {
+            return future::ready(Ok(Page::new())).boxed();
+        }
         match self.generation_after(after) {
             Ok(generation) => off_thread(move || generation.page(after, bytes)),
             Err(error) => future::ready(Err(error)).boxed(),

@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     pub(crate) heads: Arc<RwLock<Heads>>,
     pub(crate) feed: Arc<Feed<Recorded>>,
     pub(crate) status: watch::Sender<Status>,
-    /// Oldest first, never empty.
+    /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
     generations: RwLock<Vec<Arc<Generation>>>,
 }
 

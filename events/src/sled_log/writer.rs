@@ -22,9 +22,8 @@ use crate::sled_log::generation::{Generation, Index};
 use crate::sled_log::ledger::{Ledger, Verdict};
 use crate::sled_log::queue::{Answer, Command, Taken};
 use crate::sled_log::shared::Shared;
+use crate::sled_log::space::Space;
 
-/// How often the free space of the disk is asked for.
-const SPACE_CHECK_EVERY: Duration = Duration::from_millis(500);
 /// How long readers may hold the blocks of a generation that is closed.
 const READERS_WAIT: Duration = Duration::from_secs(5);
 
@@ -136,6 +135,7 @@ impl Writer {
         }
         let offset = self.journal.end() + FRAME_HEADER_LEN as u64;
         self.journal.append(&mut self.frame)?;
+        self.space.wrote(self.frame.payload().len() as u64);
         let generation = &self.generation;
         if let Some(blocks) = generation.blocks()
             && let Err(error) = blocks.put(self.frame.payload())
@@ -242,24 +242,4 @@ fn close_blocks(newest: &Generation) -> bool {
     let Some(blocks) = newest.set_blocks(None) else { return false };
     let Some(blocks) = block::last_handle(blocks, Instant::now() + READERS_WAIT) else { return false };
     blocks.close().inspect_err(|error| tracing::warn!(%error, "cannot close the blocks")).is_ok()
-}
-
-/// Whether the disk has the free space that is kept in reserve.
-#[derive(Default)]
-pub(crate) struct Space {
-    checked: Option<Instant>,
-    low: bool,
-}
-
-impl Space {
-    fn is_low(&mut self, folder: &Path, options: &Options) -> bool {
-        if self.checked.is_some_and(|checked| checked.elapsed() < SPACE_CHECK_EVERY) {
-            return self.low;
-        }
-        self.checked = Some(Instant::now());
-        // A disk that does not say is taken to have space; a full one will speak up when written to.
-        self.low = rustix::fs::statvfs(folder)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < options.disk_low_water_bytes);
-        self.low
-    }
 }

@@ -20,6 +20,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 const FAILED: &str = "The server cannot read its log; its own output says why.";
 
+const GAP: &str = "What came after this is damaged: the server shows only what is whole of its log.";
+
 /// Which to show.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TailArgs {
@@ -96,6 +98,10 @@ impl Told {
         while let Some(frame) = tail.next().await.map_err(Lost::Call)? {
             if frame.name == "bye" && frame.data.contains(r#""failed""#) {
                 return Ok(Ended::Failed);
+            }
+            if frame.name == "gap" {
+                say(GAP);
+                continue;
             }
             let event = !matches!(frame.name.as_str(), "bookmark" | "bye");
             if event && !show(&line(&frame, format)).map_err(Lost::Complaint)? {

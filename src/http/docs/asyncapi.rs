@@ -52,16 +52,16 @@ fn document() -> Value {
                 ),
                 "bindings": {"ws": {"method": "GET", "query": filter_schema(false)}},
                 "messages": references("messages", &[
-                    "event", "subscribed", "bookmark", "pong", "error", "bye", "subscribe", "ping",
+                    "event", "subscribed", "bookmark", "gap", "pong", "error", "bye", "subscribe", "ping",
                 ], "#/components/"),
             },
             "serverSentEvents": {
                 "address": "/api/v1/events/stream",
                 "title": "Server-sent events",
                 "description": "The same events, with the same query; `id` is the sequence, `event` the \
-                    type, and Last-Event-ID resumes. The data of frames named bookmark and bye are these \
-                    messages without their `type`.",
-                "messages": references("messages", &["event", "bookmark", "bye"], "#/components/"),
+                    type, and Last-Event-ID resumes. The data of frames named bookmark, gap and bye are \
+                    these messages without their `type`.",
+                "messages": references("messages", &["event", "bookmark", "gap", "bye"], "#/components/"),
             },
         },
         "operations": operations(),
@@ -79,7 +79,7 @@ fn operations() -> Value {
         let one = |name: &&str| json!({"$ref": format!("#/channels/{channel}/messages/{name}")});
         names.iter().map(one).collect()
     };
-    let told = ["event", "subscribed", "bookmark", "pong", "error", "bye"];
+    let told = ["event", "subscribed", "bookmark", "gap", "pong", "error", "bye"];
     json!({
         "tell": {
             "action": "send",
@@ -94,7 +94,7 @@ fn operations() -> Value {
         "stream": {
             "action": "send",
             "channel": {"$ref": "#/channels/serverSentEvents"},
-            "messages": messages("serverSentEvents", &["event", "bookmark", "bye"]),
+            "messages": messages("serverSentEvents", &["event", "bookmark", "gap", "bye"]),
         },
     })
 }
@@ -109,6 +109,10 @@ fn messages() -> Value {
     };
     let sequence = || json!({"sequence": {"type": "string", "pattern": "^[0-9]+$"}});
     let bye = json!({"sequence": {"type": "string"}, "reason": {"enum": ["restarting", "failed"]}});
+    let gap = json!({
+        "position": {"type": "string", "pattern": "^[0-9]+$"}, "generation": {"type": "integer"},
+        "offset": {"type": "integer"}, "what": {"type": "string"},
+    });
     let error = json!({"code": {"type": "string"}, "detail": {"type": "string"}});
     let subscribe =
         json!({"filter": filter_schema(true), "after": {"type": "string", "pattern": "^[0-9]+$"}});
@@ -119,6 +123,7 @@ fn messages() -> Value {
         },
         "subscribed": control("subscribed", "Events after this sequence follow.", sequence()),
         "bookmark": control("bookmark", "Everything up to this sequence was told.", sequence()),
+        "gap": control("gap", "Everything whole of a damaged log was told; here is the damage.", gap),
         "pong": control("pong", "The answer to a ping.", sequence()),
         "error": control("error", "A message was refused and changed nothing.", error),
         "bye": control("bye", "The last frame; resume after this sequence.", bye),

@@ -95,12 +95,14 @@ codes! {
         "The server is still reading its log; try again after the time in Retry-After.";
     Draining = 503 "draining", "Stopping",
         "The server is about to stop; try again after the time in Retry-After.";
+    ReadOnly = 503 "read_only", "Read-only",
+        "The log is damaged: what is whole can be read, and nothing can be changed; ask an operator to look.";
     Quarantined = 503 "quarantined", "Quarantined",
         "This one could not be rebuilt from the log and is set aside; ask an operator to look.";
     Timeout = 504 "timeout", "Took too long",
         "The server could not answer in time, and the outcome is unknown; read the state, then repeat.";
     StorageFull = 507 "storage_full", "The disk is full",
-        "The server's disk is full, so nothing can be stored; reading still works. Free some space.";
+        "The disk, or the server's share of it, is full: nothing can be stored, reading still works. Free space.";
 }
 
 impl Code {

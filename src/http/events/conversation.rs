@@ -13,7 +13,7 @@ use super::super::query::Parameters;
 use super::super::socket::{self, CloseCode, Conversation, Heard, Inbox, Say};
 use super::EventFeed;
 use super::filter::{Filter, Wanted};
-use super::telling::{Farewell, Telling, Told};
+use super::telling::{self, Farewell, Telling, Told};
 
 /// The subprotocol of this conversation.
 pub const PROTOCOL: &str = "photon.v1";
@@ -76,6 +76,11 @@ impl EventConversation {
                 let kind = if self.subscribed { "bookmark" } else { "subscribed" };
                 self.subscribed = true;
                 vec![said(&json!({"type": kind, "sequence": at.to_string()}))]
+            }
+            Told::Gap(damage) => {
+                let mut gap = telling::gap(&damage);
+                gap["type"] = "gap".into();
+                vec![said(&gap)]
             }
             Told::Beat => vec![Say::Ping],
             Told::Bye(why, at) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actors::projections::Projected;
 use domain::Timestamp;
 use events::live::{Feed, RingMax};
-use events::{EventLog, Position, ReadError, Recorded, StreamId};
+use events::{Damage, EventLog, Position, ReadError, Recorded, StreamId};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
@@ -34,6 +34,8 @@ const SEAT_RETRY: Duration = Duration::from_secs(5);
 pub struct EventFeed {
     pub(super) log: Arc<dyn EventLog>,
     pub(super) ring: Feed<Shown>,
+    /// Where the log is damaged; then its end is the last thing before that.
+    pub(super) damage: Option<Damage>,
     passing: broadcast::Sender<Arc<Shown>>,
     fetches: Semaphore,
     seats: Arc<AtomicUsize>,
@@ -47,7 +49,15 @@ impl EventFeed {
     pub fn new(log: Arc<dyn EventLog>, end: Position, seats_max: usize) -> Self {
         let passing = broadcast::Sender::new(PASSING_MAX);
         let (ring, fetches) = (Feed::new(end, RING_MAX), Semaphore::new(FETCHES_MAX));
-        Self { log, ring, passing, fetches, seats: Arc::default(), seats_max, told: AtomicU64::new(0) }
+        let (damage, seats, told) = (None, Arc::default(), AtomicU64::new(0));
+        Self { log, ring, damage, passing, fetches, seats, seats_max, told }
+    }
+
+    /// The same for a log that is damaged behind its end: streams say so when they have come there.
+    #[must_use]
+    pub fn with_damage(mut self, damage: Option<Damage>) -> Self {
+        self.damage = damage;
+        self
     }
 
     /// Follows the log until it is closed. Runs once, beside the server; no stream shows anything new after

@@ -14,7 +14,7 @@ use super::super::Api;
 use super::super::error::ApiError;
 use super::super::query::Parameters;
 use super::filter::Filter;
-use super::telling::{Telling, Told};
+use super::telling::{self, Telling, Told};
 
 /// Where a client that comes back left off; browsers send it by themselves.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -80,6 +80,8 @@ fn frame(told: &Told) -> Bytes {
             }
         },
         Told::Bookmark(at) => named("bookmark", *at, &format!(r#"{{"sequence":"{at}"}}"#)),
+        // Without an id: one resumes behind the last event.
+        Told::Gap(damage) => format!("event: gap\ndata: {}\n\n", telling::gap(damage)).into(),
         Told::Beat => Bytes::from_static(BEAT),
         Told::Bye(why, at) => {
             named("bye", *at, &format!(r#"{{"reason":"{}","sequence":"{at}"}}"#, why.name()))

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Position, ReadError};
+use events::{Damage, Position, ReadError};
+use serde_json::{Value, json};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::super::guard::ServiceState;
@@ -28,6 +29,8 @@ pub(super) enum Told {
     Events(Vec<Arc<Shown>>),
     /// Everything up to here was told.
     Bookmark(Position),
+    /// Everything that can be told was told: what came after is damaged.
+    Gap(Damage),
     /// Nothing but that the connection lives.
     Beat,
     /// The last word, and up to where everything was told.
@@ -61,6 +64,7 @@ pub(super) struct Telling {
     /// Everything up to here was told.
     told: Position,
     begun: bool,
+    gap_told: bool,
     beat: Interval,
     beats: u32,
     draining: Pin<Box<dyn Future<Output = ()>>>,
@@ -85,6 +89,7 @@ impl Telling {
             reader: Reader::new(feed, filter, after),
             told: after,
             begun: false,
+            gap_told: false,
             beat,
             beats: 0,
             draining: Box::pin(async move { state.draining().await }),
@@ -103,6 +108,7 @@ impl Telling {
         self.begun = true;
         self.reader = Reader::new(&self.feed, filter, after);
         self.told = after;
+        self.gap_told = false;
     }
 
     /// What to say next; a new stream says first where it begins. May be dropped while it waits.
@@ -112,6 +118,11 @@ impl Telling {
             return Told::Bookmark(self.told);
         }
         loop {
+            if let Some(damage) = self.feed.damage.filter(|_| !self.gap_told && self.told >= self.feed.end())
+            {
+                self.gap_told = true;
+                return Told::Gap(damage);
+            }
             tokio::select! {
                 biased;
                 () = &mut self.draining => return self.bye(Farewell::Restarting),
@@ -141,4 +152,10 @@ impl Telling {
     fn bye(&self, why: Farewell) -> Told {
         Told::Bye(why, self.told)
     }
+}
+
+/// What is said about a gap, beside its type.
+pub(super) fn gap(damage: &Damage) -> Value {
+    let Damage { generation, offset, position, what } = damage;
+    json!({"position": position.to_string(), "generation": generation, "offset": offset, "what": what})
 }
