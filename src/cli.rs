@@ -14,6 +14,7 @@ mod lane;
 mod op;
 mod output;
 mod pool;
+mod replay;
 mod review;
 mod routing;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     /// Weighs the choices of agents anew
     #[command(subcommand)]
     Routing(routing::RoutingCommand),
+    /// Folds the log of a server up to a place or a time, and says what it comes to
+    Replay(replay::ReplayArgs),
     /// Checks and explains the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -114,6 +117,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
         Command::Routing(command) => routing::run(command).await,
+        Command::Replay(arguments) => replay::run(arguments).await,
         Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),

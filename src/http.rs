@@ -24,6 +24,7 @@ pub mod operation_request;
 pub mod operation_view;
 pub mod operations;
 pub mod page;
+pub mod past;
 pub mod planning;
 pub mod platforms;
 pub mod pools;
@@ -107,6 +108,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/operations/{id}/pause").post(operations::pause))
         .service(resource("/api/v1/operations/{id}/resume").post(operations::resume))
         .service(resource("/api/v1/operations/{id}/events").get(events::of_operation))
+        .service(resource("/api/v1/operations/{id}/transitions").get(past::transitions))
         .service(resource("/api/v1/operations/{id}/steps").get(steps::list))
         .service(resource("/api/v1/operations/{id}/steps/{step}").get(steps::get))
         .service(resource("/api/v1/operations/{id}/steps/{step}/approve").post(interventions::approve))
@@ -126,6 +128,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/platforms/{name}").get(platforms::get))
         .service(resource("/api/v1/events").get(events::list))
         .service(resource("/api/v1/events/stream").get(events::sse::stream))
+        .service(resource("/api/v1/replay").get(past::replay))
         .service(resource("/openapi.json").get(docs::openapi))
         .service(resource("/asyncapi.json").get(docs::asyncapi::asyncapi))
         .service(docs::pages());

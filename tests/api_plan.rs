@@ -30,6 +30,20 @@ fn diamond() -> Value {
 }
 
 #[tokio::test]
+async fn nobody_is_chosen_for_a_step_that_asks_a_person() {
+    let photon = Photon::start().await;
+    photon.agent("ada", &[]).await;
+    let mut ask = step(2, "approve", &[1], json!({}));
+    ask["platform"] = json!("human");
+    let body = json!({"name": "n", "workflow": [step(1, "work", &[], json!({})), ask]});
+    let plan = photon.post("/api/v1/operations?dryRun=true", body).await.expect(200);
+    assert_eq!(plan.data()["steps"][0]["selection"], json!(0));
+    assert!(plan.data()["steps"][1]["selection"].is_null(), "{}", plan.data());
+    let human = json!({"platform": "human", "action": "approve"});
+    photon.post("/api/v1/agents/select", human).await.refused(422, "invalid_field");
+}
+
+#[tokio::test]
 async fn a_dry_run_answers_the_plan_and_appends_nothing() {
     let photon = Photon::start().await;
     photon.agent("a", &["rust"]).await;

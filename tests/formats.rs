@@ -365,6 +365,18 @@ fn an_offer_that_was_not_taken_reads_as_it_was_written() {
 }
 
 #[test]
+fn every_reason_of_a_skip_reads_as_it_was_written() {
+    use operation_event::{SkipReason, StepsSkipped};
+    for reason in [SkipReason::Condition, SkipReason::UpstreamFailed, SkipReason::Requested] {
+        let sample = OperationEvent::StepsSkipped(StepsSkipped { steps: vec![4, 5], reason });
+        let encoded = Operation::encode(&sample).unwrap();
+        let name = format!("steps.skipped.1.{}.hex", reason.name());
+        let bytes = unhex(&stored(&name, &hex(&encoded.body)));
+        assert_eq!(Operation::decode("steps.skipped", 1, &bytes).unwrap(), sample);
+    }
+}
+
+#[test]
 fn an_operation_and_a_completion_of_the_first_form_are_still_read() {
     let former = |name: &str| {
         let bytes = unhex(&stored(&format!("{name}.1.hex"), ""));

@@ -193,7 +193,7 @@ impl<A: Durable> AggregateActor<A> {
             if barrier {
                 around.log.head().await?;
             }
-            recover::<A>(&*around.log, &stream, Recovered::default(), None).await
+            recover::<A>(&*around.log, &stream, Recovered::default(), &|_| true).await
         };
         ctx.spawn(reading.into_actor(self).map(|outcome, actor, ctx| actor.loaded(outcome, ctx)));
     }

@@ -19,6 +19,7 @@ use crate::dispatcher::{Dispatcher, Drain};
 use crate::effects::Periods;
 use crate::gateway::Gateway;
 use crate::granting::Desk;
+use crate::past::Pasts;
 use crate::presence::Presence;
 use crate::projections::{Fault, Projected, Projections};
 use crate::reader::Reader;
@@ -72,6 +73,8 @@ pub struct Core {
     pub periods: Periods,
     /// How many claims wait for work.
     pub waiting: Arc<AtomicUsize>,
+    /// The last look at the past.
+    pub(crate) pasts: Arc<Pasts>,
     pub(crate) weights: Weights,
     house: ArbiterHandle,
     /// In the order of their ends: who commands goes before who carries out.
@@ -106,6 +109,7 @@ impl Core {
             system,
             periods,
             waiting: Arc::default(),
+            pasts: Arc::default(),
             weights,
             house: house.handle(),
             arbiters: Mutex::new(vec![house, aggregates, views]),

@@ -7,11 +7,13 @@
 //!   made room in its operation (`look_at`, for every fact); its grant was refused (`look_at_lease`); its
 //!   back-off or its hold is over (a moment that `Ready::next_change` tells `sleep`);
 //! * when an agent is able to take more: it claims; a fact changed its slots, status or profile
-//!   (`look_at`); its account's lane opens, by a fact or at its moment (`Wake::Lane`); a grant to it was refused and its slot is free again (`look_at_lease`), or its claim
-//!   waits again (`reopen`).
+//!   (`look_at`); its account's lane opens, by a fact or at its moment (`Wake::Lane`); a grant to it was
+//!   refused and its slot is free again (`look_at_lease`), or its claim waits again (`reopen`).
 //!
 //! Whatever else is to hold work back belongs where room (a pause does) or free slots (a parked lane
 //! does) are counted, and its end, if no fact tells it, is one more moment.
+
+mod silence;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -146,7 +148,10 @@ impl Dispatcher {
         }
         drop(views);
         owed.into_iter().for_each(|owed| self.send(owed, ctx));
-        let mut able = self.members(|lane| changes.lanes.contains(lane));
+        let mut able = match changes.lanes.is_empty() {
+            true => BTreeSet::new(),
+            false => self.members(|lane| changes.lanes.contains(lane)),
+        };
         able.extend(changes.agents.iter().cloned());
         self.match_waiting(&able, ctx);
         self.sleep(ctx);
@@ -362,27 +367,6 @@ impl Dispatcher {
         self.desk.waiting.store(self.claims.len(), Ordering::Relaxed);
     }
 
-    /// After a standstill of the server everybody gets one full period again.
-    fn forgive(&mut self, wake: &Wake, now: Timestamp) -> bool {
-        let periods = &self.desk.periods;
-        let ms = match wake {
-            Wake::Offer(_) => periods.offer_ms,
-            Wake::Lease(_) => periods.lease_ms,
-            Wake::Silence(agent) => match self.silence_limit(agent) {
-                Some(limit) => limit,
-                None => return false,
-            },
-            _ => return false,
-        };
-        self.timers.set(wake.clone(), now.plus_ms(ms));
-        true
-    }
-
-    fn silence_limit(&self, agent: &AgentId) -> Option<u64> {
-        let views = self.desk.projected.views.read();
-        views.agents.get(agent).and_then(|row| effects::silence_limit(&row.agent))
-    }
-
     fn carry_out(&mut self, wake: &Wake, now: Timestamp, ctx: &mut Context<Self>) {
         match wake {
             Wake::Lane(_) => {}
@@ -434,31 +418,6 @@ impl Dispatcher {
                 dispatcher.sleep(ctx);
             }
         }));
-    }
-
-    fn notice_silence(&mut self, wake: &Wake, id: &AgentId, now: Timestamp, ctx: &mut Context<Self>) {
-        let Some(limit) = self.silence_limit(id) else { return };
-        let heard = self.desk.presence.seen(id).map(|seen| seen.at);
-        let until = heard.map_or(now, |at| at.plus_ms(limit));
-        // An agent that waits for an answer of ours is not silent.
-        if self.claims.waits(id) || self.in_flight.serves(id) {
-            self.timers.set(wake.clone(), now.plus_ms(limit));
-        } else if until > now {
-            self.timers.set(wake.clone(), until);
-        } else {
-            let silent_ms = heard.map_or(limit, |at| now.ms_since(at));
-            let (gateway, id, wake) = (Arc::clone(&self.desk.gateway), id.clone(), wake.clone());
-            let command = agent::Command::TimeOut { silent_ms };
-            let sending = async move {
-                settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await)
-            };
-            ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
-                if !settled {
-                    dispatcher.timers.set_if_absent(wake, dispatcher.now().plus_ms(AGAIN_MS));
-                    dispatcher.sleep(ctx);
-                }
-            }));
-        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod in_flight;
 pub mod keys;
 pub mod limiting;
 pub mod matching;
+pub mod past;
 pub mod presence;
 pub mod projections;
 pub mod protocol;

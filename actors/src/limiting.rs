@@ -3,6 +3,7 @@
 
 use domain::agent::Agent;
 use domain::lane::{self, Lane};
+use domain::operation::event::StepError;
 use domain::operation::{Operation, StepWish};
 use domain::{AgentId, LaneId, LeaseId, Timestamp};
 
@@ -11,8 +12,7 @@ use crate::codec::Metadata;
 use crate::core::Core;
 use crate::gateway::Order;
 
-/// Reason of a step that its agent could not perform because its provider takes no calls, and the code
-/// by which an agent says so.
+/// The code by which an agent says that its provider takes no calls; also the reason of the step's release.
 pub const RATE_LIMITED: &str = "rate_limited";
 
 /// Shortest time a lane is parked: a reset that has passed already must not make the same call spin.
@@ -37,6 +37,8 @@ impl Core {
         &self,
         lease: &LeaseId,
         until: Timestamp,
+        error: StepError,
+        retryable: bool,
         metadata: Metadata,
     ) -> Result<Receipt<Operation>, LimitError> {
         let until = until.max(self.around.clock.now().plus_ms(WINDOW_MIN_MS));
@@ -48,7 +50,7 @@ impl Core {
                 .await
                 .map_err(LimitError::Lane)?;
         }
-        let wish = StepWish::Release { reason: RATE_LIMITED.into(), until: Some(until) };
+        let wish = StepWish::Limit { until, error, retryable };
         self.report(lease, wish, metadata).await.map_err(LimitError::Step)
     }
 

@@ -155,15 +155,10 @@ impl Projected {
         recorded: &Recorded,
         touched: &mut Changes,
     ) -> Result<(), CodecError> {
-        let at = Timestamp::from_micros(recorded.time_us);
-        let (name, schema, body) = (&recorded.name, recorded.schema, &recorded.body);
-        let revision = recorded.version.get();
+        let Some(applied) = apply(views, recorded)? else { return Ok(()) };
         let mut lease = None;
-        match recorded.stream.category() {
-            Operation::CATEGORY => {
-                let Ok(id) = recorded.stream.id().parse::<OperationId>() else { return Ok(()) };
-                let event = Operation::decode(name, schema, body)?;
-                views.apply_operation(&id, &event, revision, at);
+        match applied {
+            Applied::Operation(id, event) => {
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
@@ -172,24 +167,17 @@ impl Projected {
                     return Ok(());
                 }
             }
-            Agent::CATEGORY => {
-                let Ok(id) = recorded.stream.id().parse::<AgentId>() else { return Ok(()) };
-                let event = Agent::decode(name, schema, body)?;
-                views.apply_agent(&id, &event, revision, at);
-                if let AgentEvent::Assigned(assigned) = &event {
-                    lease = Some(assigned.lease_id.clone());
+            Applied::Agent(id, event) => {
+                if let AgentEvent::Assigned(assigned) = event {
+                    lease = Some(assigned.lease_id);
                 }
                 touched.agents.insert(id);
             }
-            Lane::CATEGORY => {
-                let Ok(id) = recorded.stream.id().parse::<LaneId>() else { return Ok(()) };
-                views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
-                touched.lanes.insert(id);
-            }
-            _ => return Ok(()),
+            Applied::Lane(id) => _ = touched.lanes.insert(id),
         }
         if let Some(key) = Metadata::decode(&recorded.metadata).key {
-            self.keys.lock().add(key, &recorded.stream, revision, lease, at);
+            let at = Timestamp::from_micros(recorded.time_us);
+            self.keys.lock().add(key, &recorded.stream, recorded.version.get(), lease, at);
         }
         Ok(())
     }
@@ -211,6 +199,40 @@ impl Projected {
         drop(changes);
         self.changed.notify_one();
     }
+}
+
+/// What an event was about.
+pub(crate) enum Applied {
+    Operation(OperationId, OperationEvent),
+    Agent(AgentId, AgentEvent),
+    Lane(LaneId),
+}
+
+/// Folds one event into views; none when they do not show its kind.
+pub(crate) fn apply(views: &mut Views, recorded: &Recorded) -> Result<Option<Applied>, CodecError> {
+    let at = Timestamp::from_micros(recorded.time_us);
+    let (name, schema, body) = (&recorded.name, recorded.schema, &recorded.body);
+    let (id, revision) = (recorded.stream.id(), recorded.version.get());
+    Ok(match recorded.stream.category() {
+        Operation::CATEGORY => {
+            let Ok(id) = id.parse::<OperationId>() else { return Ok(None) };
+            let event = Operation::decode(name, schema, body)?;
+            views.apply_operation(&id, &event, revision, at);
+            Some(Applied::Operation(id, event))
+        }
+        Agent::CATEGORY => {
+            let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
+            let event = Agent::decode(name, schema, body)?;
+            views.apply_agent(&id, &event, revision, at);
+            Some(Applied::Agent(id, event))
+        }
+        Lane::CATEGORY => {
+            let Ok(id) = id.parse::<LaneId>() else { return Ok(None) };
+            views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
+            Some(Applied::Lane(id))
+        }
+        _ => None,
+    })
 }
 
 impl AgentRoll for Projected {

@@ -47,7 +47,9 @@ impl Reader {
             },
             None => Recovered::default(),
         };
-        let recovered = recover::<Operation>(&*self.log, &stream, from, Some(revision)).await?;
+        let recovered =
+            recover::<Operation>(&*self.log, &stream, from, &|recorded| recorded.version.get() <= revision)
+                .await?;
         let Some(operation) = recovered.state.map(Arc::new) else { return Ok(None) };
         if recovered.version.get() != revision {
             return Ok(None);

@@ -36,7 +36,6 @@ pub struct Ready {
     /// Asks that somebody who waited before may take now.
     fresh: BTreeSet<Ask>,
     /// Steps that stand elsewhere from a moment on: the end of a back-off, of being kept from an agent.
-    /// Those of an operation that ends meanwhile go when their moment comes.
     later: Timers<(OperationId, usize)>,
     /// Lines that rise to the next class.
     rising: BTreeSet<(Timestamp, OperationId, Ask)>,
@@ -55,6 +54,8 @@ struct Entered {
     /// How many more of its steps may be under way at once.
     room: usize,
     filed: HashMap<usize, Filed>,
+    /// Steps that have a moment in `later`.
+    later: BTreeSet<usize>,
     lines: HashMap<Ask, Line>,
     /// Lines that were taken out of their queues since there was no room.
     parked: BTreeSet<Ask>,
@@ -115,6 +116,10 @@ impl Ready {
             return entered.into_iter().for_each(|entered| self.dissolve(id, entered));
         };
         let mut entered = entered.unwrap_or_else(|| self.enter(row));
+        if entered.filed.is_empty() {
+            self.last_turn += 1;
+            entered.turn = self.last_turn;
+        }
         let mut moved: BTreeSet<usize> = moved.into_iter().collect();
         if (entered.priority, &entered.agents) != (row.priority, &row.agents) {
             moved.extend(entered.filed.keys().copied());
@@ -130,7 +135,7 @@ impl Ready {
         for ask in touched {
             self.place(id, &mut entered, ask, scene.now);
         }
-        if !entered.filed.is_empty() {
+        if !(entered.filed.is_empty() && entered.later.is_empty()) {
             self.operations.insert(id.clone(), entered);
         }
     }
@@ -232,6 +237,7 @@ impl Ready {
             turn: self.last_turn,
             room: 0,
             filed: HashMap::new(),
+            later: BTreeSet::new(),
             lines: HashMap::new(),
             parked: BTreeSet::new(),
         }
@@ -248,8 +254,14 @@ impl Ready {
         let mut touched = BTreeSet::new();
         for position in moved {
             match scene.moves_at(run, position) {
-                Some(at) => self.later.set((id.clone(), position), at),
-                None => self.later.clear(&(id.clone(), position)),
+                Some(at) => {
+                    entered.later.insert(position);
+                    self.later.set((id.clone(), position), at);
+                }
+                None => {
+                    entered.later.remove(&position);
+                    self.later.clear(&(id.clone(), position));
+                }
             }
             touched.extend(entered.remove(position));
             let Some(filed) = scene.filed((id, row, run), position, &self.asking) else { continue };
@@ -332,6 +344,9 @@ impl Ready {
 
     /// Takes an operation out that offers nothing any more.
     fn dissolve(&mut self, id: &OperationId, mut entered: Entered) {
+        for position in entered.later {
+            self.later.clear(&(id.clone(), position));
+        }
         for (ask, mut line) in entered.lines.drain() {
             self.displace(id, &mut line, ask);
             self.leave(ask);

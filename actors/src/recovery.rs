@@ -2,7 +2,7 @@
 //! reads a stream in order to decide on it.
 
 use domain::{Aggregate, Timestamp};
-use events::{EventLog, Position, ReadError, Since, StreamId, Version};
+use events::{EventLog, Position, ReadError, Recorded, Since, StreamId, Version};
 use futures_util::StreamExt;
 use thiserror::Error;
 
@@ -46,7 +46,7 @@ impl<A> Default for Recovered<A> {
     }
 }
 
-/// Folds the events after `from`, up to and including version `to` if one is given.
+/// Folds the events after `from`, as long as `admits` says that they count.
 ///
 /// # Errors
 /// When the stream cannot be read whole.
@@ -54,14 +54,15 @@ pub async fn recover<A: Durable>(
     log: &dyn EventLog,
     stream: &StreamId,
     from: Recovered<A>,
-    to: Option<u64>,
+    admits: &(dyn Fn(&Recorded) -> bool + Sync),
 ) -> Result<Recovered<A>, RecoveryError> {
     let Recovered { mut state, mut version, mut position } = from;
     let mut history = log.read(stream, Since::Version(version));
-    while to.is_none_or(|to| version.get() < to)
-        && let Some(recorded) = history.next().await
-    {
+    while let Some(recorded) = history.next().await {
         let recorded = recorded?;
+        if !admits(&recorded) {
+            break;
+        }
         if recorded.version != version.next() {
             let (after, found) = (version.get(), recorded.version.get());
             return Err(RecoveryError::Hole { stream: stream.clone(), after, found });

@@ -166,7 +166,7 @@ async fn again_after(wish: StepWish) {
 
 #[actix::test]
 async fn who_gave_a_step_back_gets_it_when_the_hold_is_over_although_nothing_happens() {
-    again_after(StepWish::Release { reason: "busy".into(), until: None }).await;
+    again_after(StepWish::Release { reason: "busy".into() }).await;
 }
 
 #[actix::test]

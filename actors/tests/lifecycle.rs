@@ -98,7 +98,7 @@ async fn what_readers_see_is_what_the_log_folds_to() {
         let (revision, shown) = core.operation(&id(1)).await.unwrap().unwrap();
         assert_eq!(revision, version);
         let stream = stream_of::<Operation>(&id(1));
-        let folded = recover::<Operation>(&*log, &stream, Recovered::default(), None).await.unwrap();
+        let folded = recover::<Operation>(&*log, &stream, Recovered::default(), &|_| true).await.unwrap();
         assert_eq!(folded.state.unwrap().definition, shown.definition);
     }
     core.stop();

@@ -125,7 +125,7 @@ fn who_gave_a_step_back_is_kept_from_it_for_a_while_and_from_no_other() {
     stage.claim(&agent("a"), Appetite::of(1, None));
     let (a, pick) = stage.pass().remove(0);
     stage.answer(&a, &pick, true);
-    stage.say(&pick.lease, StepWish::Release { reason: "busy".into(), until: None });
+    stage.say(&pick.lease, StepWish::Release { reason: "busy".into() });
     assert_eq!(steps(&mut stage, &a, 2), [2, 3]);
     stage.claim(&a, Appetite::of(1, None));
     assert!(stage.pass().is_empty());
@@ -140,7 +140,7 @@ fn a_step_that_is_being_granted_is_offered_to_nobody_else_when_its_hold_ends() {
     stage.claim(&agent("a"), Appetite::of(1, None));
     let (a, pick) = stage.pass().remove(0);
     stage.answer(&a, &pick, true);
-    stage.say(&pick.lease, StepWish::Release { reason: "busy".into(), until: None });
+    stage.say(&pick.lease, StepWish::Release { reason: "busy".into() });
     stage.claim(&agent("b"), Appetite::of(1, None));
     assert_eq!(stage.pass().len(), 1);
     stage.claim(&a, Appetite::of(1, None));

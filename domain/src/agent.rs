@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 pub use event::{Event, Profile};
 
+use serde::Serialize;
+
 use crate::agent::event::{
     Assigned, Outcome, Patch, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged, TimedOut,
 };
@@ -100,7 +102,7 @@ pub enum Rejection {
 }
 
 /// A slot that is taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Assignment {
     /// The operation.
     pub operation: OperationId,
@@ -113,7 +115,7 @@ pub struct Assignment {
 }
 
 /// An agent's state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Agent {
     /// What it says of itself.
     pub profile: Profile,

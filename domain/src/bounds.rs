@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::Json;
+use crate::lane::ACCOUNT_LABEL;
+use crate::{Json, LaneId};
 
 /// Characters of a name for people.
 pub const NAME_MAX: usize = 256;
@@ -128,6 +129,10 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> Vec<Breach> {
         // A prefix such as `example.com/` is common in labels.
         if !is_slug(&key.replace('/', "."), SLUG_MAX / 2) {
             let detail = format!("a label's key must match [A-Za-z0-9._:/-]{{1,{}}}", SLUG_MAX / 2);
+            breaches.push(Breach::new("malformed", detail).at(&pointer));
+        }
+        if key == ACCOUNT_LABEL && LaneId::of_account(value).is_none() {
+            let detail = "an account must match [A-Za-z0-9._-]{1,128}: it names a lane".into();
             breaches.push(Breach::new("malformed", detail).at(&pointer));
         }
         breaches.extend(line("a label's value", value, SLUG_MAX).map(|breach| breach.at(&pointer)));

@@ -17,8 +17,13 @@ impl LaneId {
     #[must_use]
     pub fn of_agent(agent: &AgentId, config: &Config) -> Self {
         let account = config.labels.get(ACCOUNT_LABEL);
-        let shared = account.and_then(|account| format!("account.{account}").parse().ok());
-        shared.unwrap_or_else(|| Self::of_worker(agent))
+        account.and_then(|account| Self::of_account(account)).unwrap_or_else(|| Self::of_worker(agent))
+    }
+
+    /// The lane of all who name this account; none when it can name no lane.
+    #[must_use]
+    pub fn of_account(account: &str) -> Option<Self> {
+        format!("account.{account}").parse().ok()
     }
 }
 
@@ -76,7 +81,7 @@ pub struct Opened {
 }
 
 /// A lane's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lane {
     /// Calls are taken from then on.
     pub until: Timestamp,

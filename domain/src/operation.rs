@@ -130,7 +130,7 @@ impl Operation {
     fn created(definition: &Definition, at: Timestamp) -> Self {
         let definition = Arc::new(definition.clone());
         Self {
-            run: Run::of(&definition.workflow),
+            run: Run::of(&definition.workflow, definition.max_parallel),
             asked: Arc::clone(&definition),
             definition,
             results: BTreeMap::new(),
@@ -266,6 +266,7 @@ impl Operation {
             Event::StepOfferExpired(_)
             | Event::StepReleased(_)
             | Event::StepRetryScheduled(_)
+            | Event::StepNeedsAttention(_)
             | Event::StepLeaseLost(_) => _ = event.step().and_then(|step| self.inputs.remove(&step)),
             _ => {}
         }

@@ -8,8 +8,6 @@
 use std::collections::VecDeque;
 
 use crate::Timestamp;
-use crate::agent::event::Profile;
-use crate::operation::definition::Requirements;
 use crate::system::ScalingReason;
 
 /// The first wait after a worker ended by itself, doubled with each further one.
@@ -230,15 +228,6 @@ impl Backoff {
             _ => missing.min(1),
         }
     }
-}
-
-/// Whether an agent of this profile has what a step requires; the place is a preference, no requirement.
-#[must_use]
-pub fn meets(profile: &Profile, requires: &Requirements) -> bool {
-    let labels = &profile.config.labels;
-    requires.capabilities.iter().all(|needed| profile.capabilities.contains(needed))
-        && requires.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && requires.model.as_ref().is_none_or(|model| *model == profile.model)
 }
 
 /// The reason as a sentence with the figures that it rests on.

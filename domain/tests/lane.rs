@@ -61,8 +61,7 @@ fn agents_with_the_same_account_share_a_lane() {
     config.labels.insert("account".into(), "team".into());
     assert_eq!(lane("ada", &config), lane("bob", &config));
     assert_eq!(lane("ada", &config).as_str(), "account.team");
-    config.labels.insert("account".into(), "no name".into());
-    assert_eq!(lane("ada", &config).as_str(), "worker.ada");
+    assert_eq!(LaneId::of_account("no name"), None);
 }
 
 #[test]

@@ -121,7 +121,11 @@ fn check_state(flow: &Flow) {
         let most = run.skeleton.steps[position].retry.max_attempts.max(1) as usize + asked_again.count();
         assert!(step.attempts as usize <= most);
         if let Some(cause) = &cause {
-            assert!(run.waits_for(cause.cause()), "{cause:?} is not among {:?}", run.causes());
+            assert!(
+                run.waits_for(cause.cause(), Timestamp::default()),
+                "{cause:?} is not among {:?}",
+                run.causes()
+            );
         }
         let asks_a_person = run.skeleton.steps[position].asks_a_person();
         assert!(!(asks_a_person && step.status == StepStatus::Ready && !run.paused), "nobody was asked");

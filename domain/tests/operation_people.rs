@@ -65,6 +65,22 @@ fn an_operation_can_be_paused_before_it_starts_and_asks_nobody_until_it_is_resum
 }
 
 #[test]
+fn a_question_that_only_a_resume_makes_due_is_put_with_it() {
+    let broken = with(approval(2, &[1]), |step| {
+        step.inputs = support::json(json!({"text": "{{ steps[1].result.missing.more }}"}));
+        step.continue_on_error = true;
+    });
+    let mut flow = Flow::of(definition(vec![step(1, &[]), broken, approval(3, &[2])]));
+    flow.begin(1);
+    pause(&mut flow);
+    flow.wish(1, complete(json!({}))).unwrap();
+    assert_eq!(flow.statuses(), ["completed", "ready", "pending"]);
+    let events = resume(&mut flow);
+    assert_eq!(names(&events), ["Resumed", "StepFailed", "StepApprovalRequested", "Progressed"]);
+    assert_eq!(flow.statuses(), ["completed", "failed", "awaiting_approval"]);
+}
+
+#[test]
 fn a_person_is_asked_as_soon_as_it_is_due_and_shown_the_resolved_inputs() {
     let ask = with(approval(2, &[1]), |step| {
         step.inputs = support::json(json!({"text": "ship {{ steps[1].result }}?"}));
@@ -146,7 +162,7 @@ fn a_write_whose_outcome_nobody_knows_waits_for_a_person() {
     let mut flow = unknown();
     assert_eq!((flow.status(1), cause(&flow, 1)), ("needs_attention", Some(BlockedOn::Attention)));
     assert_eq!(flow.operation().run.pending(), []);
-    assert!(flow.operation().run.waits_for(Cause::Attention));
+    assert!(flow.operation().run.waits_for(Cause::Attention, flow.scenario.now));
     // The agent may still be heard of.
     assert_eq!(flow.wish(1, StepWish::Acknowledge), Err(Rejection::LeaseLost));
     let events = flow.wish(1, complete(json!(7))).unwrap();
@@ -281,7 +297,8 @@ fn an_agent_that_is_limited_gets_the_step_back_at_its_reset_and_no_attempt_is_sp
     let mut flow = Flow::of(definition(vec![fixed]));
     flow.begin(1);
     let until = flow.scenario.now.plus_ms(3_600_000);
-    flow.wish(1, StepWish::Release { reason: "rate_limited".into(), until: Some(until) }).unwrap();
+    let error = support::error("rate_limited");
+    flow.wish(1, StepWish::Limit { until, error, retryable: true }).unwrap();
     assert_eq!(cause(&flow, 1), Some(BlockedOn::Window(until)));
     assert!(flow.offer(1, "ada").is_err());
     let mut patient = Flow { scenario: flow.scenario.clone(), board: flow.board.clone() };
@@ -293,4 +310,24 @@ fn an_agent_that_is_limited_gets_the_step_back_at_its_reset_and_no_attempt_is_sp
     assert_eq!(flow.say(1, Intervention::Retry), Ok(vec![]));
     flow.done(1, json!(1));
     assert_eq!(flow.operation().run.steps[0].attempts, 1);
+}
+
+#[test]
+fn a_limit_that_is_final_by_the_agent_or_the_policy_fails_the_step() {
+    let until = Timestamp::from_micros(i64::MAX);
+    let limit = |retryable| StepWish::Limit { until, error: support::error("rate_limited"), retryable };
+    let strict = with(step(1, &[]), |step| {
+        step.retry.non_retryable_errors = vec!["rate_limited".into()];
+    });
+    for (asked, retryable, status) in [(step(1, &[]), false, "failed"), (strict, true, "failed")] {
+        let mut flow = Flow::of(definition(vec![asked]));
+        flow.begin(1);
+        flow.wish(1, limit(retryable)).unwrap();
+        assert_eq!(flow.status(1), status);
+    }
+    let mut flow = Flow::of(definition(vec![step(1, &[])]));
+    flow.begin(1);
+    flow.wish(1, limit(true)).unwrap();
+    let kept = flow.operation().run.steps[0].held_from[0].1;
+    assert_eq!(kept, flow.scenario.now.plus_ms(domain::lane::WINDOW_MAX_MS));
 }

@@ -132,7 +132,7 @@ fn the_last_lost_lease_fails_the_step() {
 #[test]
 fn a_released_step_costs_no_attempt_and_is_kept_from_that_agent_for_thirty_seconds() {
     let mut flow = Flow::of(definition(vec![once(1, &[])]));
-    let release = StepWish::Release { reason: "not mine".into(), until: None };
+    let release = StepWish::Release { reason: "not mine".into() };
     flow.begin(1);
     assert_eq!(names(&flow.wish(1, release.clone()).unwrap()), ["StepReleased"]);
     assert_eq!((flow.status(1), attempts(&flow)), ("ready", 0));
@@ -243,7 +243,7 @@ fn a_late_completion_of_an_offer_is_of_the_attempt_that_it_was_offered_as() {
 #[test]
 fn an_older_grant_is_lost_whatever_it_reports() {
     let mut flow = running();
-    flow.wish(1, StepWish::Release { reason: String::new(), until: None }).unwrap();
+    flow.wish(1, StepWish::Release { reason: String::new() }).unwrap();
     flow.offer(1, "bob").unwrap();
     for wish in [
         StepWish::Acknowledge,
@@ -251,7 +251,7 @@ fn an_older_grant_is_lost_whatever_it_reports() {
         StepWish::Checkpoint(Json::object()),
         complete(json!(1)),
         fail("x"),
-        StepWish::Release { reason: String::new(), until: None },
+        StepWish::Release { reason: String::new() },
         lose("x"),
         StepWish::TimeOut,
         StepWish::ExpireOffer { reason: String::new() },
@@ -281,7 +281,7 @@ fn after_a_cancellation_every_report_hears_that_it_is_over() {
         StepWish::Checkpoint(Json::object()),
         complete(json!(1)),
         fail("x"),
-        StepWish::Release { reason: String::new(), until: None },
+        StepWish::Release { reason: String::new() },
         lose("x"),
     ] {
         assert_eq!(flow.wish(1, wish.clone()), Err(gone("cancelled")), "{wish:?}");
@@ -292,12 +292,9 @@ fn after_a_cancellation_every_report_hears_that_it_is_over() {
 fn reports_between_attempts_hear_that_the_lease_is_lost() {
     let mut flow = running();
     flow.wish(1, fail("flaky")).unwrap();
-    for wish in [
-        StepWish::Acknowledge,
-        progress(1),
-        StepWish::Release { reason: String::new(), until: None },
-        fail("other"),
-    ] {
+    for wish in
+        [StepWish::Acknowledge, progress(1), StepWish::Release { reason: String::new() }, fail("other")]
+    {
         assert_eq!(flow.wish(1, wish.clone()), Err(Rejection::LeaseLost), "{wish:?}");
     }
 }

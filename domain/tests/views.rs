@@ -48,8 +48,7 @@ fn the_end_of_a_lease_says_how_it_ended() {
         flow.wish(1, lose(reason)).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Lost), "{reason}");
     }
-    let release =
-        |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new(), until: None }));
+    let release = |flow: &mut Flow| drop(flow.wish(1, StepWish::Release { reason: String::new() }));
     assert_eq!(ended(release), over(Outcome::Returned));
 }
 
@@ -66,7 +65,7 @@ fn an_offer_without_a_sign_of_life_was_not_taken_and_one_taken_back_is_returned(
         // Also when the next agent has the step already.
         flow.offer(1, "bob").unwrap();
         assert_eq!(flow.board.lease(&lease), over(outcome), "{reason}");
-        flow.wish(1, StepWish::Release { reason: String::new(), until: None }).unwrap();
+        flow.wish(1, StepWish::Release { reason: String::new() }).unwrap();
         assert_eq!(flow.board.lease(&flow.lease(1)), over(Outcome::Returned));
     }
 }

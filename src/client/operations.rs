@@ -8,8 +8,11 @@ use serde::Serialize;
 use super::{Call, Client, ClientError, written};
 use crate::http::event_view::EventView;
 use crate::http::operation_view::{OperationSummary, OperationView, StepView};
+use crate::http::past::ReplayView;
 use crate::http::planning::PlanView;
 
+/// Longest wait for a replay: the server needs seconds for a million events.
+const REPLAY_MAX: Duration = Duration::from_secs(60);
 const OPERATIONS: [&str; 3] = ["api", "v1", "operations"];
 
 /// The longest wait that the server grants a long poll.
@@ -55,6 +58,34 @@ impl Client {
     pub async fn operation(&self, id: &str) -> Result<OperationView, ClientError> {
         let [api, version, operations] = OPERATIONS;
         self.data(Call::get(&[api, version, operations, id])).await
+    }
+
+    /// One operation as it stood at a position or a time; as it stands when none is given.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn operation_at(&self, id: &str, at: Option<&str>) -> Result<OperationView, ClientError> {
+        let [api, version, operations] = OPERATIONS;
+        let mut call = Call::get(&[api, version, operations, id]);
+        if let Some(at) = at {
+            call = call.query("at", at);
+        }
+        self.data(call).await
+    }
+
+    /// What the log comes to when it is folded from its beginning.
+    ///
+    /// # Errors
+    /// When it is refused or not answered.
+    pub async fn replay(&self, to: Option<&str>, check: bool) -> Result<ReplayView, ClientError> {
+        let mut call = Call::get(&["api", "v1", "replay"]).within(REPLAY_MAX);
+        if let Some(to) = to {
+            call = call.query("to", to);
+        }
+        if check {
+            call = call.query("check", "true");
+        }
+        self.data(call).await
     }
 
     /// One operation once it has ended or reached a revision, or as it stands after the wait.

@@ -22,6 +22,7 @@ use super::intent::{Intent, metadata};
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::page::Page;
+use super::past::{self, Look};
 use super::query::Parameters;
 use super::reading;
 
@@ -40,11 +41,11 @@ const CLAIM_MAX: u32 = 100;
         ("location" = Option<String>, Query), ("model" = Option<String>, Query),
         ("label.KEY" = Option<String>, Query), ("limit" = Option<u64>, Query),
         ("cursor" = Option<String>, Query), ("count" = Option<bool>, Query),
-        ("minPosition" = Option<u64>, Query)),
+        ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<AgentView>>)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<AgentView>> {
     const NAMES: &[&str] =
-        &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition"];
+        &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition", "at"];
     let parameters = Parameters::of(&request, NAMES, &["label."])?;
     let status = parameters.get_choice("status", &["active", "busy", "inactive", "error"])?;
     let places =
@@ -52,7 +53,6 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
     let location = parameters.get_choice("location", &places)?;
     let labels: Vec<(&str, &str)> = parameters.family("label.").collect();
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
-    reading::wait_for_position(&api, &parameters).await?;
     let admits = |row: &Row| {
         let profile = &row.agent.profile;
         status.is_none_or(|status| row.agent.shown_status() == status)
@@ -65,7 +65,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
                 .iter()
                 .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
     };
-    let views = api.core.projected.views.read();
+    let views = past::look(&api, &parameters).await?;
     let after = match paging.after.as_deref().map(|after| after.strip_prefix("agent/")) {
         None => "",
         Some(Some(after)) => after,
@@ -83,7 +83,13 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Agent
     if paging.count {
         page = page.total(views.agents.iter().filter(|(_, row)| admits(row)).count() as u64);
     }
-    Ok(Reply::ok(found.into_iter().map(|(id, row)| view(&api, id, row)).collect()).page(page))
+    let found = found.into_iter().map(|(id, row)| seen(&api, &views, id, row)).collect();
+    Ok(views.mark(Reply::ok(found).page(page)))
+}
+
+/// Presence is of this moment: the past knows only what was recorded.
+fn seen(api: &Api, views: &Look<'_>, id: &AgentId, row: &Row) -> AgentView {
+    if views.is_past() { AgentView::of(id, row, None) } else { view(api, id, row) }
 }
 
 fn view(api: &Api, id: &AgentId, row: &Row) -> AgentView {
@@ -151,18 +157,26 @@ async fn recorded(api: &Api, id: &AgentId, revision: u64) -> Result<Agent, ApiEr
     let stream = actors::gateway::stream_of::<Agent>(id);
     let log = &*api.core.around.log;
     let nothing = actors::recovery::Recovered::default();
-    let recovered = actors::recovery::recover::<Agent>(log, &stream, nothing, Some(revision)).await?;
+    let recovered = actors::recovery::recover::<Agent>(log, &stream, nothing, &|recorded| {
+        recorded.version.get() <= revision
+    })
+    .await?;
     recovered.state.ok_or_else(|| unknown(id))
 }
 
 /// Shows an agent.
 #[utoipa::path(get, path = "/api/v1/agents/{id}", tag = "agents",
-    params(("id" = String, Path), ("minPosition" = Option<u64>, Query)),
+    params(("id" = String, Path), ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
 pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
-    let parameters = Parameters::of(&request, &["minPosition"], &[])?;
+    let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let id: AgentId = id.parse()?;
     reading::wait_for_position(&api, &parameters).await?;
+    if let Some(cut) = past::cut(&api, &parameters, "at")? {
+        let then = api.core.aggregate_at::<Agent>(&id, cut).await?;
+        let (revision, agent) = then.filter(|(_, agent)| agent.registered).ok_or_else(|| unknown(&id))?;
+        return Ok(Reply::ok(AgentView::of(&id, &Row { agent, revision }, None)).etag(revision));
+    }
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     Ok(Reply::ok(view(&api, &id, row)).etag(row.revision))

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::past::Look;
 
 /// Alerts that are listed.
 const ALERTS_MAX: usize = 50;
@@ -38,8 +39,8 @@ pub struct DashboardView {
     pub platforms: BTreeMap<String, String>,
     /// What is wrong with Photon or its agents.
     pub alerts: Vec<AlertView>,
-    /// Work that will not go on well by itself, at most 100 of it; of the 10,000 operations that are open the
-    /// longest.
+    /// Work that will not go on well by itself, at most 100 of it and what waits for people first; at most
+    /// 10,000 open operations are looked at.
     pub attention: Vec<ConcernView>,
 }
 
@@ -111,17 +112,17 @@ pub struct AlertView {
 }
 
 impl DashboardView {
-    /// Looks at the views of this moment.
+    /// Looks at the views of a moment.
     #[must_use]
-    pub fn of(api: &Api) -> Self {
-        let views = api.core.projected.views.read();
-        let now = api.core.around.clock.now();
-        let mut alerts = alerts(&views);
-        for stream in api.core.supervisor.quarantined() {
+    pub fn of(api: &Api, views: &Look<'_>) -> Self {
+        let now = views.time(api);
+        let mut alerts = alerts(views);
+        let present = !views.is_past();
+        for stream in api.core.supervisor.quarantined().into_iter().filter(|_| present) {
             let detail = "It failed too often and is out of service until the next start.".into();
             alerts.push(AlertView { kind: "quarantined".into(), subject: stream.to_string(), detail });
         }
-        for alert in api.watched.alerts() {
+        for alert in api.watched.alerts().into_iter().filter(|_| present) {
             let (subject, value, threshold) = (alert.metric.name(), alert.value, alert.threshold);
             let detail = format!("It was {value} at the last sample; more than {threshold} is too much.");
             // Before the others: it concerns them all.
@@ -147,12 +148,12 @@ impl DashboardView {
             agents,
             operations_by_status: by_status.into(),
             active_by_priority: by_priority.into(),
-            throughput: throughput(&views, now),
+            throughput: throughput(views, now),
             operation_duration_ms: percentiles(&views.dashboard.operations),
             step_duration_ms: percentiles(&views.dashboard.steps),
             platforms: api.platforms.iter().map(|(name, _)| (name.to_string(), "available".into())).collect(),
             alerts,
-            attention: concerns(&views, now, CONCERNS_MAX).into_iter().map(ConcernView::from).collect(),
+            attention: concerns(views, now, CONCERNS_MAX).into_iter().map(ConcernView::from).collect(),
         }
     }
 }

@@ -10,8 +10,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub mod asyncapi;
 
 use super::{
-    agents, events, health, interventions, lanes, leases, metrics, operations, platforms, pools, selection,
-    steps,
+    agents, events, health, interventions, lanes, leases, metrics, operations, past, platforms, pools,
+    selection, steps,
 };
 
 /// The document.
@@ -69,6 +69,8 @@ use super::{
         platforms::get,
         events::list,
         events::sse::stream,
+        past::transitions,
+        past::replay,
     )
 )]
 pub struct Document;

@@ -312,7 +312,8 @@ pub async fn fail(
     let FailLease { code, message, retryable, retry_after_ms, resets_at } = body.value;
     let receipt = if code == RATE_LIMITED {
         let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
-        api.core.report_limit(&lease, resets_at.unwrap_or_else(usual), intent.metadata.clone()).await?
+        let (until, error) = (resets_at.unwrap_or_else(usual), StepError { code, message });
+        api.core.report_limit(&lease, until, error, retryable, intent.metadata.clone()).await?
     } else {
         let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
         report(&api, &lease, wish, intent.metadata.clone()).await?
@@ -338,7 +339,7 @@ fn scheduled(run: &Run, lease: &LeaseId) -> Option<Timestamp> {
     let step = &run.steps[run.skeleton.position(lease.step)?];
     match &step.status {
         StepStatus::BackingOff { at, .. } => Some(*at),
-        StepStatus::Ready => step.held_from.last().map(|(_, until)| *until),
+        StepStatus::Ready => step.held_from.last().map(|(_, until)| *until).or(step.ready_at),
         _ => None,
     }
 }
@@ -383,8 +384,7 @@ pub async fn release(
     if intent.used(&api.core.projected)?.is_some() {
         return Ok(Reply::ok(view).replayed());
     }
-    let receipt =
-        report(&api, &lease, StepWish::Release { reason, until: None }, intent.metadata.clone()).await?;
+    let receipt = report(&api, &lease, StepWish::Release { reason }, intent.metadata.clone()).await?;
     Ok(positioned(Reply::ok(view), &receipt))
 }
 

@@ -26,6 +26,7 @@ use super::error::ApiError;
 use super::guard::offences::OFFENCES_TOTAL;
 use super::latencies::Latencies;
 use super::operations::Answer;
+use super::past;
 use super::pools::PoolGauges;
 use super::query::Parameters;
 use crate::monitor::{ALERT_RAISED, HEALTH_STATE};
@@ -297,8 +298,10 @@ fn as_json(families: &[prometheus::proto::MetricFamily]) -> Value {
 
 /// The figures of a dashboard.
 #[utoipa::path(get, path = "/metrics/dashboard", tag = "health",
+    params(("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<DashboardView>)))]
 pub async fn dashboard(api: web::Data<Api>, request: HttpRequest) -> Answer<DashboardView> {
-    Parameters::of(&request, &[], &[])?;
-    Ok(Reply::ok(DashboardView::of(&api)))
+    let parameters = Parameters::of(&request, &["at"], &[])?;
+    let views = past::look(&api, &parameters).await?;
+    Ok(views.mark(Reply::ok(DashboardView::of(&api, &views))))
 }

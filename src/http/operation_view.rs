@@ -150,8 +150,8 @@ pub struct StepView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockedOnView {
-    /// `start`, `resume`, `dependencies`, `agent`, `window`, `acknowledgement`, `report`, `retry`, `approval`
-    /// or `attention`.
+    /// `start`, `resume`, `dependencies`, `agent`, `room` (see `maxParallel`), `window`, `acknowledgement`,
+    /// `report`, `retry`, `approval` or `attention`.
     pub kind: String,
     /// The steps, when it waits for steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -159,7 +159,7 @@ pub struct BlockedOnView {
     /// The agent, when it waits for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The moment, when it waits for one.
+    /// The moment, when it waits for one; when it has passed, an agent is what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
@@ -297,7 +297,11 @@ impl From<BlockedOn> for BlockedOnView {
                 view.agent = Some(agent.to_string());
             }
             BlockedOn::Retry(at) | BlockedOn::Window(at) | BlockedOn::Approval(at) => view.until = Some(at),
-            BlockedOn::Start | BlockedOn::Resume | BlockedOn::Agent | BlockedOn::Attention => {}
+            BlockedOn::Start
+            | BlockedOn::Resume
+            | BlockedOn::Agent
+            | BlockedOn::Room
+            | BlockedOn::Attention => {}
         }
         view
     }

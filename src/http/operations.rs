@@ -23,6 +23,7 @@ use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation};
 use super::operation_view::{OperationSummary, OperationView};
 use super::page::Page;
+use super::past;
 use super::planning::{self, PlanView};
 use super::query::Parameters;
 use super::reading::{self, Nothing};
@@ -45,7 +46,8 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("metadata.KEY" = Option<String>, Query, description = "value of a metadata entry"),
         ("sort" = Option<String>, Query, description = "-createdAt (default) or createdAt"),
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
-        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
+        ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
     const NAMES: &[&str] = &[
@@ -63,13 +65,14 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
         "cursor",
         "count",
         "minPosition",
+        "at",
     ];
     let parameters = Parameters::of(&request, NAMES, &["metadata."])?;
     let filter = Filter::of(&parameters)?;
     let newest_first = parameters.get_choice("sort", &["-createdAt", "createdAt"])? != Some("createdAt");
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
-    reading::wait_for_position(&api, &parameters).await?;
-    let views = api.core.projected.views.read();
+    let views = past::look(&api, &parameters).await?;
+    let now = views.time(&api);
     let after = paging.after.as_deref().map(place).transpose()?;
     let board = &views.operations;
     let rows: Box<dyn Iterator<Item = (&OperationId, &Row)>> = if newest_first {
@@ -79,16 +82,17 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Opera
     };
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     let mut found: Vec<(&OperationId, &Row)> =
-        rows.filter(|(_, row)| filter.admits(row)).take(limit.saturating_add(1)).collect();
+        rows.filter(|(_, row)| filter.admits(row, now)).take(limit.saturating_add(1)).collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| more);
     let cursor = last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
     if paging.count {
-        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row)).count() as u64);
+        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row, now)).count() as u64);
     }
-    Ok(Reply::ok(found.into_iter().map(|(id, row)| OperationSummary::of(id, row)).collect()).page(page))
+    let found = found.into_iter().map(|(id, row)| OperationSummary::of(id, row)).collect();
+    Ok(views.mark(Reply::ok(found).page(page)))
 }
 
 /// The place in the list that a cursor names.
@@ -140,7 +144,7 @@ impl Filter {
         })
     }
 
-    fn admits(&self, row: &Row) -> bool {
+    fn admits(&self, row: &Row, now: Timestamp) -> bool {
         let has = |entry: &(String, String)| row.metadata.contains(entry);
         self.status.is_none_or(|status| row.status == status)
             && self.priority.is_none_or(|priority| row.priority == priority)
@@ -158,7 +162,7 @@ impl Filter {
             && self
                 .deadline_before
                 .is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
-            && self.blocked_on.is_none_or(|cause| row.waits_for(cause))
+            && self.blocked_on.is_none_or(|cause| row.waits_for(cause, now))
             && self.metadata.iter().all(has)
     }
 }
@@ -249,22 +253,27 @@ pub(super) fn unknown(id: &OperationId) -> ApiError {
 /// Shows an operation; with `wait` not before it has ended or reached a revision.
 #[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
     params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
-        ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query)),
+        ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query),
+        ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404)))]
 pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
-    let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition"], &[])?;
+    let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition", "at"], &[])?;
     let wait = parameters.get_duration("wait", WAIT_MAX)?;
     let min_revision = parameters.get_u64("minRevision", 1..=u64::MAX)?;
     let id: OperationId = id.parse()?;
     reading::wait_for_position(&api, &parameters).await?;
     if let Some(wait) = wait {
+        if parameters.get("at").is_some() {
+            let detail = "The parameters 'at' and 'wait' exclude each other: the past does not change.";
+            return Err(ApiError::invalid_parameter("wait", detail));
+        }
         let deadline = Instant::now() + wait;
         tokio::select! {
             () = wait_until(&api, &id, min_revision, deadline) => {}
             () = api.state.draining() => {}
         }
     }
-    let (revision, operation) = api.core.operation(&id).await?.ok_or_else(|| unknown(&id))?;
+    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
     Ok(Reply::ok(OperationView::of(&id, &operation, revision)).etag(revision))
 }
 

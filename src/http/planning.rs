@@ -88,6 +88,11 @@ fn view(api: &Api, definition: &Definition) -> PlanView {
     let mut selections = Vec::new();
     let steps = definition.workflow.iter().map(|step| {
         let wish = (step.agent.as_ref(), &step.requires);
+        // A person is not chosen.
+        if step.asks_a_person() {
+            let level = level_of.get(&step.step).copied().unwrap_or(0);
+            return PlannedStep { step: step.step, level, selection: None };
+        }
         if selections.len() < most && !asked.contains_key(&wish) {
             asked.insert(wish, selections.len());
             selections.push(selection(api, &definition.agents, step));

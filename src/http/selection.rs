@@ -119,6 +119,10 @@ pub async fn select(
     if !faults.is_empty() {
         return Err(of_the_body(refusal::invalid(&faults)));
     }
+    if definition.workflow[0].asks_a_person() {
+        let detail = "a step of this platform is for people, and no agent is chosen for it";
+        return Err(ApiError::invalid_field("/platform", detail));
+    }
     Ok(Reply::ok(selection(&api, &definition.agents, &definition.workflow[0])))
 }
 

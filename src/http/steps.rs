@@ -17,10 +17,11 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::ApiError;
 use super::operation_view::StepView;
-use super::operations::{Answer, unknown};
+use super::operations::Answer;
 use super::page::Page;
+use super::past;
 use super::query::Parameters;
-use super::reading::{self, Paging};
+use super::reading::Paging;
 
 /// Attempts that are shown; the newest ones when there were more.
 const ATTEMPTS_MAX: usize = 100;
@@ -57,8 +58,8 @@ pub struct AttemptView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// `completed`, `failed`, `lease_lost`, `offer_expired`, `released` or `cancelled`; absent while it is
-    /// under way.
+    /// `completed`, `failed`, `lease_lost`, `needs_attention`, `offer_expired`, `released` or `cancelled`;
+    /// absent while it is under way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it failed.
@@ -73,14 +74,14 @@ pub struct AttemptView {
 /// Lists the steps of an operation.
 #[utoipa::path(get, path = "/api/v1/operations/{id}/steps", tag = "operations",
     params(("id" = String, Path), ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
-        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
+        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
+        ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404)))]
 pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
-    let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
+    let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
-    reading::wait_for_position(&api, &parameters).await?;
-    let (revision, operation) = api.core.operation(&id).await?.ok_or_else(|| unknown(&id))?;
+    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
     let first = paging.after_number("steps")?;
     let total = operation.run.steps.len();
     let end = total.min(first.saturating_add(usize::try_from(paging.limit).unwrap_or(usize::MAX)));
@@ -93,18 +94,18 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<Strin
 
 /// Shows a step with every attempt.
 #[utoipa::path(get, path = "/api/v1/operations/{id}/steps/{step}", tag = "operations",
-    params(("id" = String, Path), ("step" = u32, Path), ("minPosition" = Option<u64>, Query)),
+    params(("id" = String, Path), ("step" = u32, Path), ("minPosition" = Option<u64>, Query),
+        ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<StepDetail>), (status = 404)))]
 pub async fn get(
     api: web::Data<Api>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
 ) -> Answer<StepDetail> {
-    let parameters = Parameters::of(&request, &["minPosition"], &[])?;
+    let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let (id, number) = path.into_inner();
     let id: OperationId = id.parse()?;
-    reading::wait_for_position(&api, &parameters).await?;
-    let (revision, operation) = api.core.operation(&id).await?.ok_or_else(|| unknown(&id))?;
+    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
     let position = number.parse().ok().and_then(|number| operation.run.skeleton.position(number));
     let position = position
         .ok_or_else(|| ApiError::not_found(format!("Operation {id} has no such step; see its /steps.")))?;
@@ -168,6 +169,10 @@ fn fold(attempts: &mut Vec<AttemptView>, event: &Event, at: Timestamp) {
             "failed"
         }
         Event::StepLeaseLost(_) => "lease_lost",
+        Event::StepNeedsAttention(unknown) => {
+            last.error = Some(unknown.error.clone());
+            "needs_attention"
+        }
         Event::StepOfferExpired(_) => "offer_expired",
         Event::StepReleased(_) => "released",
         Event::StepsCancelled(_) => "cancelled",

@@ -11,10 +11,11 @@ use actors::codec::Metadata;
 use actors::gateway::Order;
 use domain::agent::event::Status;
 use domain::agent::{Agent, Command};
+use domain::lane::ACCOUNT_LABEL;
 use domain::pool::{Backoff, Policy, Scaler, Seen, sentence};
 use domain::system::{Event, PoolScaled, ScalingReason};
 use domain::views::Views;
-use domain::{AgentId, Timestamp};
+use domain::{AgentId, LaneId, Timestamp};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
@@ -83,7 +84,10 @@ impl Crew {
                 self.tell(core, (workers, self.told.1), reason, detail, now);
             }
         }
-        Asking { profile: self.pool.profile(), crew }
+        let profile = self.pool.profile();
+        let lane = profile.config.labels.get(ACCOUNT_LABEL).and_then(|account| LaneId::of_account(account));
+        let lanes = |lane: LaneId| core.projected.views.read().lanes.parked_until(&lane, now);
+        Asking { parked: lane.and_then(lanes).is_some(), profile, crew }
     }
 
     /// Decides with what the queue is, and starts or dismisses workers.
@@ -165,7 +169,10 @@ impl Crew {
 
     fn look_at_workers(&mut self, views: &Views, now: Timestamp) {
         for worker in self.workers.values_mut() {
-            worker.look(views.agents.get(&worker.agent).map(|row| &row.agent));
+            let agent = views.agents.get(&worker.agent).map(|row| &row.agent);
+            // Somebody else asked it to: that is no failure.
+            worker.asked |= agent.is_some_and(Agent::is_drained);
+            worker.look(agent);
             worker.hurry();
             if worker.stage == Stage::Working {
                 self.backoff.lives(worker.started_at, now);
@@ -204,7 +211,7 @@ impl Crew {
         let room = self.pool.max.saturating_sub(there + self.at(Stage::Leaving));
         let missing = self.scaler.wanted().saturating_sub(there).min(room).min(STARTS_MAX);
         for _ in 0..self.backoff.allows(missing, self.at(Stage::Starting), now) {
-            let Some(number) = (1..=self.pool.max).find(|number| !self.workers.contains_key(number)) else {
+            let Some(number) = (1..=self.pool.max).find(|number| self.is_vacant(core, *number)) else {
                 return;
             };
             let Some(agent) = self.agent(number) else { return };
@@ -218,6 +225,15 @@ impl Crew {
                 }
             }
         }
+    }
+
+    /// Whether a worker may be started with this number: who was drained stays away until that is ended.
+    fn is_vacant(&self, core: &Core, number: u32) -> bool {
+        let drained = |agent: AgentId| {
+            let views = core.projected.views.read();
+            views.agents.ever(&agent).is_some_and(|row| row.agent.is_drained())
+        };
+        !self.workers.contains_key(&number) && !self.agent(number).is_some_and(drained)
     }
 
     /// Who has nothing to do leaves first, then who has not begun; who is at work stays.

@@ -7,9 +7,10 @@ use std::ops::Bound;
 use actors::ready::WORKER;
 use domain::agent::Agent;
 use domain::agent::event::{Profile, Status};
+use domain::agent::selection::meets;
 use domain::operation::definition::{Requirements, StepDefinition};
 use domain::operation::step::{Run, Status as RunStatus, StepStatus};
-use domain::pool::{Seen, meets};
+use domain::pool::Seen;
 use domain::views::Views;
 use domain::views::operation_board::Row;
 use domain::{AgentId, OperationId, Timestamp};
@@ -35,6 +36,8 @@ impl Queue {
 /// Who asks: what its workers say of themselves, and which there are now.
 pub(super) struct Asking {
     pub(super) profile: Profile,
+    /// Whether the account that they all work with takes no calls now.
+    pub(super) parked: bool,
     pub(super) crew: Vec<AgentId>,
 }
 
@@ -86,7 +89,7 @@ fn count(row: &Row, asking: &[Asking], now: Timestamp, queues: &mut [Queue]) {
         let wait_ms = ready_since(run, *position).map_or(0, |since| now.ms_since(since));
         let asked = asking.iter().zip(meeting).zip(queues.iter_mut());
         for ((asking, meets), queue) in asked {
-            if *meets && may_be_asked(&asking.crew, row, step) {
+            if *meets && !asking.parked && may_be_asked(&asking.crew, row, step) {
                 queue.add(wait_ms);
             }
         }

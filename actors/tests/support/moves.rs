@@ -96,7 +96,7 @@ fn wishes() -> impl Strategy<Value = StepWish> {
         2 => any::<bool>().prop_map(move |retryable| {
             StepWish::Fail { error: error(), retryable, retry_after_ms: None }
         }),
-        2 => Just(StepWish::Release { reason: "busy".into(), until: None }),
+        2 => Just(StepWish::Release { reason: "busy".into() }),
         1 => Just(StepWish::LoseLease { reason: "lease_expired".into() }),
         1 => Just(StepWish::ExpireOffer { reason: "no_sign_of_life".into() }),
     ]

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use serde::Serialize;
+
 use crate::Timestamp;
 use crate::agent::event::{Outcome, Released};
 
@@ -14,7 +16,7 @@ const NEWEST: f64 = 0.2;
 const NEUTRAL_SUCCESS: f64 = 0.5;
 
 /// An average in which newer samples weigh more, and which has seen nothing at first.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 struct Running {
     sum: f64,
     /// Of all samples together, 0 before the first and never quite 1.
@@ -38,7 +40,7 @@ impl Running {
 }
 
 /// One result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Ended {
     outcome: Outcome,
     duration_ms: u64,
@@ -46,7 +48,7 @@ struct Ended {
 }
 
 /// How an agent did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Record {
     /// Steps completed.
     pub completed: u64,

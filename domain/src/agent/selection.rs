@@ -200,7 +200,13 @@ pub fn fits(
     id: &AgentId,
     profile: &Profile,
 ) -> bool {
-    is_asked(agent, among, id) && is_capable(requires, profile) && is_as_required(requires, profile)
+    is_asked(agent, among, id) && meets(profile, requires)
+}
+
+/// Whether an agent of this profile has what a step requires; the place is a preference, no requirement.
+#[must_use]
+pub fn meets(profile: &Profile, requires: &Requirements) -> bool {
+    is_capable(requires, profile) && is_as_required(requires, profile)
 }
 
 fn is_asked(agent: Option<&AgentId>, among: &[AgentId], id: &AgentId) -> bool {

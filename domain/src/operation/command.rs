@@ -140,8 +140,15 @@ pub enum StepWish {
     Release {
         /// Why.
         reason: String,
-        /// Until then it is kept from that agent; none means for as long as the limits say.
-        until: Option<Timestamp>,
+    },
+    /// The provider of the agent's account takes no calls before then.
+    Limit {
+        /// When it does again; further than a month counts as a month.
+        until: Timestamp,
+        /// What it said.
+        error: StepError,
+        /// Whether the agent thinks that another attempt may help.
+        retryable: bool,
     },
     /// The lease is over without a report.
     LoseLease {

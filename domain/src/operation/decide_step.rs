@@ -1,6 +1,7 @@
 //! What may happen to one step under one grant: offers, reports, losses. Decides, never folds.
 
 use crate::agent::selection::Candidates;
+use crate::lane::WINDOW_MAX_MS;
 use crate::operation::Operation;
 use crate::operation::command::{Rejection, StepWish};
 use crate::operation::definition::{EffectClass, StepDefinition};
@@ -24,8 +25,9 @@ const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
 /// Bytes that are kept of an agent's words about progress, or about why it gives a step back.
 const NOTE_MAX: usize = 1_024;
 
-/// Code of a failure after which nobody knows whether the attempt took effect.
-const UNKNOWN_OUTCOME: &str = "unknown_outcome";
+/// Codes of failures after which nobody knows whether the attempt took effect; a worker reports the latter
+/// two of a command that it ended or lost.
+const UNKNOWN_OUTCOME: [&str; 3] = ["unknown_outcome", "timeout", "lost"];
 /// Codes of failures that another attempt would only repeat.
 const NEVER_RETRIED: [&str; 3] = ["invalid", "auth", "cancelled"];
 
@@ -65,7 +67,10 @@ impl Operation {
             StepWish::Fail { error, retryable, retry_after_ms } => {
                 about.fail(error, *retryable, retry_after_ms.unwrap_or(0))
             }
-            StepWish::Release { reason, until } => about.release(reason, *until),
+            StepWish::Release { reason } => {
+                about.release(reason, given.now.plus_ms(given.world.limits.release_hold_ms))
+            }
+            StepWish::Limit { until, error, retryable } => about.limit(*until, error, *retryable),
             StepWish::LoseLease { reason } => about.lose_lease(reason),
             StepWish::TimeOut => about.time_out(),
         }
@@ -233,7 +238,7 @@ impl About<'_> {
         }
         self.require_held()?;
         let mut events = self.start();
-        if error.code == UNKNOWN_OUTCOME && self.definition().effect == EffectClass::Write {
+        if UNKNOWN_OUTCOME.contains(&error.code.as_str()) && self.definition().effect == EffectClass::Write {
             events.push(self.needs_attention(error.clone()));
             return Ok(events);
         }
@@ -242,13 +247,20 @@ impl About<'_> {
         Ok(self.settled_if_final(events, error))
     }
 
-    fn release(&self, reason: &str, until: Option<Timestamp>) -> Result<Vec<Event>, Rejection> {
+    /// A limit spends no attempt, unless the agent or the policy says that it is final.
+    fn limit(&self, until: Timestamp, error: &StepError, retryable: bool) -> Result<Vec<Event>, Rejection> {
+        if retryable && self.retry_policy().allows(0, &error.code) {
+            let latest = self.given.now.plus_ms(WINDOW_MAX_MS);
+            return self.release(&error.code, until.min(latest));
+        }
+        self.fail(error, false, 0)
+    }
+
+    fn release(&self, reason: &str, held_until: Timestamp) -> Result<Vec<Event>, Rejection> {
         if self.run.status == StepStatus::Ready {
             return Ok(Vec::new());
         }
         let holder = self.require_held()?;
-        let usual = || self.given.now.plus_ms(self.given.world.limits.release_hold_ms);
-        let held_until = until.unwrap_or_else(usual);
         Ok(vec![Event::StepReleased(StepReleased {
             step: self.step,
             grant: self.grant,

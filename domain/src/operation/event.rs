@@ -63,6 +63,30 @@ pub enum Event {
     StepResolved(StepResolved),
 }
 
+impl Event {
+    /// The one step that the event is about, if it is about one.
+    #[must_use]
+    pub fn step(&self) -> Option<u32> {
+        Some(match self {
+            Self::StepReserved(event) => event.step,
+            Self::StepOfferExpired(event) => event.step,
+            Self::StepReleased(event) => event.step,
+            Self::StepStarted(event) => event.step,
+            Self::StepProgressed(event) => event.step,
+            Self::StepCheckpointed(event) => event.step,
+            Self::StepCompleted(event) => event.step,
+            Self::StepFailed(event) => event.step,
+            Self::StepRetryScheduled(event) => event.step,
+            Self::StepLeaseLost(event) => event.step,
+            Self::StepApprovalRequested(event) => event.step,
+            Self::StepApproved(event) | Self::StepRejected(event) => event.step,
+            Self::StepNeedsAttention(event) => event.step,
+            Self::StepResolved(event) => event.step,
+            _ => return None,
+        })
+    }
+}
+
 /// What an update changes; a field that is none stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -64,6 +64,8 @@ pub enum BlockedOn {
     Dependencies(Vec<u32>),
     /// An agent with a free slot that fits.
     Agent,
+    /// Another step of the operation to end: as many are under way as may be.
+    Room,
     /// A sign of life of the agent it was offered to.
     Acknowledgement(AgentId),
     /// The agent's report, or the end of its lease or timeout.
@@ -88,6 +90,7 @@ pub enum Cause {
     Resume,
     Dependencies,
     Agent,
+    Room,
     Window,
     Acknowledgement,
     Report,
@@ -98,11 +101,12 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Resume,
         Self::Dependencies,
         Self::Agent,
+        Self::Room,
         Self::Window,
         Self::Acknowledgement,
         Self::Report,
@@ -119,6 +123,7 @@ impl Cause {
             Self::Resume => "resume",
             Self::Dependencies => "dependencies",
             Self::Agent => "agent",
+            Self::Room => "room",
             Self::Window => "window",
             Self::Acknowledgement => "acknowledgement",
             Self::Report => "report",
@@ -138,6 +143,7 @@ impl BlockedOn {
             Self::Resume => Cause::Resume,
             Self::Dependencies(_) => Cause::Dependencies,
             Self::Agent => Cause::Agent,
+            Self::Room => Cause::Room,
             Self::Window(_) => Cause::Window,
             Self::Acknowledgement(_) => Cause::Acknowledgement,
             Self::Report(_) => Cause::Report,
@@ -192,7 +198,8 @@ impl Run {
         }
     }
 
-    /// What the step at `position` waits for; none when it is settled.
+    /// What the step at `position` waits for by the last fact; none when it is settled. A moment that it
+    /// names may have passed since: then it waits for an agent.
     #[must_use]
     pub fn blocked_on(&self, position: usize) -> Option<BlockedOn> {
         let run = &self.steps[position];
@@ -200,6 +207,7 @@ impl Run {
             StepStatus::Pending if self.status == Status::Pending && run.unsatisfied == 0 => BlockedOn::Start,
             StepStatus::Pending => BlockedOn::Dependencies(self.open_dependencies(position)),
             StepStatus::Ready if self.paused => BlockedOn::Resume,
+            StepStatus::Ready if self.is_full() => BlockedOn::Room,
             StepStatus::Ready => self.window(position).map_or(BlockedOn::Agent, BlockedOn::Window),
             StepStatus::Reserved(holder) => BlockedOn::Acknowledgement(holder.agent.clone()),
             StepStatus::Running(holder) => BlockedOn::Report(holder.agent.clone()),
@@ -210,22 +218,19 @@ impl Run {
         })
     }
 
-    /// What its steps wait for, each kind once.
+    /// The kinds of what its steps wait for by the last fact, each once.
     #[must_use]
     pub fn causes(&self) -> BTreeSet<Cause> {
-        Cause::ALL.into_iter().filter(|cause| self.waits_for(*cause)).collect()
+        // Whatever moment a step waits for lies after the beginning of time.
+        Cause::ALL.into_iter().filter(|cause| self.waits_for(*cause, Timestamp::default())).collect()
     }
 
-    /// Whether a step waits for this.
+    /// Whether a step waits for this now.
     #[must_use]
-    pub fn waits_for(&self, cause: Cause) -> bool {
-        let of = |positions: &BTreeSet<usize>| {
-            let mut causes = positions.iter().filter_map(|at| self.blocked_on(*at));
-            causes.any(|blocked| blocked.cause() == cause)
-        };
+    pub fn waits_for(&self, cause: Cause, now: Timestamp) -> bool {
+        let of = |positions: &BTreeSet<usize>| positions.iter().any(|at| self.cause(*at, now) == Some(cause));
         match cause {
             Cause::Start => self.status == Status::Pending,
-            Cause::Resume => self.paused && !self.ready.is_empty(),
             Cause::Dependencies => {
                 let elsewhere = self.ready.len() + self.held.len() + self.backing_off.len();
                 let open = self.steps.len() - self.settled - elsewhere - self.with_people.len();
@@ -234,11 +239,32 @@ impl Run {
                     _ => open > 0,
                 }
             }
-            Cause::Agent | Cause::Window => of(&self.ready),
+            Cause::Resume | Cause::Agent | Cause::Room => of(&self.ready) || of(&self.backing_off),
+            Cause::Window => of(&self.ready),
+            Cause::Retry => of(&self.backing_off),
             Cause::Acknowledgement | Cause::Report => of(&self.held),
-            Cause::Retry => !self.backing_off.is_empty(),
             Cause::Approval | Cause::Attention => of(&self.with_people),
         }
+    }
+
+    /// The kind of what a step waits for now: a moment that has passed is no cause any more.
+    fn cause(&self, position: usize, now: Timestamp) -> Option<Cause> {
+        let blocked = self.blocked_on(position)?;
+        let over = match blocked {
+            BlockedOn::Retry(at) | BlockedOn::Window(at) => at <= now,
+            _ => false,
+        };
+        Some(match over {
+            true if self.paused => Cause::Resume,
+            true if self.is_full() => Cause::Room,
+            true => Cause::Agent,
+            false => blocked.cause(),
+        })
+    }
+
+    /// Whether as many steps are under way as may be.
+    fn is_full(&self) -> bool {
+        self.max_parallel.is_some_and(|most| self.held.len() >= most as usize)
     }
 
     /// Until when the step is kept from the one agent that it asks for.

@@ -33,6 +33,8 @@ pub(crate) struct Settlement<'o> {
     /// Sentences of steps that fail for good in this decision.
     errors: Vec<String>,
     abort: bool,
+    /// Whether no step may start; people are asked later then.
+    paused: bool,
 }
 
 impl<'o> Settlement<'o> {
@@ -52,6 +54,7 @@ impl<'o> Settlement<'o> {
             skipped: Vec::new(),
             errors: Vec::new(),
             abort: false,
+            paused: operation.run.paused,
         }
     }
 
@@ -79,6 +82,7 @@ impl<'o> Settlement<'o> {
 
     /// The operation is resumed: people are asked what they could not be asked before.
     pub(crate) fn resumed(mut self) -> Vec<Event> {
+        self.paused = false;
         for position in &self.operation.run.ready {
             if self.run().skeleton.steps[*position].asks_a_person() && !self.abort {
                 self.ask(*position);
@@ -111,7 +115,7 @@ impl<'o> Settlement<'o> {
             return;
         }
         match definition.when.as_deref().map_or(Ok(true), |condition| self.holds(condition)) {
-            Ok(true) if definition.asks_a_person() && !self.run().paused => self.ask(position),
+            Ok(true) if definition.asks_a_person() && !self.paused => self.ask(position),
             Ok(true) => {}
             Ok(false) => {
                 self.skipped.push(definition.step);

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, Resolution, SkipReason, StepError};
 use crate::{AgentId, Timestamp};
 
 /// Whether an operation runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Status {
     /// Not started.
     Pending,
@@ -49,7 +51,7 @@ impl Status {
 }
 
 /// Who has a step, and since when.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// The agent.
     pub agent: AgentId,
@@ -60,7 +62,7 @@ pub struct Holder {
 }
 
 /// Where a step stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum StepStatus {
     /// Waits for other steps, or for the operation to start.
     Pending,
@@ -132,7 +134,7 @@ impl StepStatus {
 }
 
 /// One step's run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StepRun {
     /// Where it stands.
     pub status: StepStatus,
@@ -215,11 +217,12 @@ fn position(index: &[(u32, usize)], number: u32) -> Option<usize> {
 }
 
 /// All steps' runs, and the sets that scheduling asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Run {
     /// Whether the operation runs.
     pub status: Status,
     /// What does not change.
+    #[serde(skip)]
     pub skeleton: Arc<Skeleton>,
     /// By position.
     pub steps: Vec<StepRun>,
@@ -233,18 +236,21 @@ pub struct Run {
     pub with_people: BTreeSet<usize>,
     /// While it is set no step starts; what runs goes on.
     pub paused: bool,
+    /// Most steps that may be under way at once; none means no bound.
+    pub max_parallel: Option<u32>,
     /// How many are settled.
     pub settled: usize,
     /// Positions that failed for good and were not excused.
     pub failed: BTreeSet<usize>,
     progress_points: u64,
+    #[serde(skip)]
     moved: Vec<usize>,
 }
 
 impl Run {
     /// Before the first step.
     #[must_use]
-    pub fn of(steps: &Arc<[StepDefinition]>) -> Self {
+    pub fn of(steps: &Arc<[StepDefinition]>, max_parallel: Option<u32>) -> Self {
         let skeleton = Skeleton::of(Arc::clone(steps));
         let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
             status: StepStatus::Pending,
@@ -272,6 +278,7 @@ impl Run {
             held: BTreeSet::new(),
             with_people: BTreeSet::new(),
             paused: false,
+            max_parallel,
             settled: 0,
             failed: BTreeSet::new(),
             progress_points: 0,
@@ -482,29 +489,5 @@ impl Run {
                 self.stand(*dependent, StepStatus::Ready, at);
             }
         }
-    }
-}
-
-impl Event {
-    /// The one step that the event is about, if it is about one.
-    #[must_use]
-    pub fn step(&self) -> Option<u32> {
-        Some(match self {
-            Self::StepReserved(event) => event.step,
-            Self::StepOfferExpired(event) => event.step,
-            Self::StepReleased(event) => event.step,
-            Self::StepStarted(event) => event.step,
-            Self::StepProgressed(event) => event.step,
-            Self::StepCheckpointed(event) => event.step,
-            Self::StepCompleted(event) => event.step,
-            Self::StepFailed(event) => event.step,
-            Self::StepRetryScheduled(event) => event.step,
-            Self::StepLeaseLost(event) => event.step,
-            Self::StepApprovalRequested(event) => event.step,
-            Self::StepApproved(event) | Self::StepRejected(event) => event.step,
-            Self::StepNeedsAttention(event) => event.step,
-            Self::StepResolved(event) => event.step,
-            _ => return None,
-        })
     }
 }

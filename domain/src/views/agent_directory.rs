@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::Serialize;
+
 use crate::agent::{Agent, Event};
 use crate::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
 
 /// One agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Its state.
     pub agent: Agent,

@@ -1,7 +1,7 @@
 //! What people should look at: work that will not go on well by itself. Derived from the views at a
 //! moment; nothing is stored, nothing is decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::agent::selection::fits;
 use crate::operation::definition::{Requirements, StepDefinition};
@@ -10,7 +10,7 @@ use crate::views::Views;
 use crate::views::operation_board::Row;
 use crate::{AgentId, OperationId, Timestamp};
 
-/// Operations that one look examines, those that were created first before others.
+/// Operations that one look examines, in the order of their ids.
 pub const EXAMINED_MAX: usize = 10_000;
 /// Ready steps of one operation that one look examines.
 const READY_MAX: usize = 100;
@@ -26,18 +26,18 @@ const STORM_MINUTES: i64 = 5;
 /// Why something should be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// More attempts fail than steps complete.
+    RetryStorm,
     /// Nobody knows what became of a step; a person must say.
     NeedsAttention,
     /// A step waits for a person's answer, and less than a fifth of the time is left.
     ApprovalExpiring,
     /// No registered agent could ever take a ready step.
     NoCapableAgent,
-    /// Several agents lost the same step.
+    /// A step was lost more than once.
     LeaseLostTwice,
     /// At this pace the operation does not make its deadline.
     DeadlineAtRisk,
-    /// More attempts fail than steps complete.
-    RetryStorm,
 }
 
 impl Kind {
@@ -68,23 +68,26 @@ pub struct Concern {
     pub detail: String,
 }
 
-/// At most `max` concerns of this moment; each kind at most once per operation.
+/// At most `max` concerns of this moment, what waits for a person first; each kind at most once per
+/// operation.
 #[must_use]
 pub fn concerns(views: &Views, now: Timestamp, max: usize) -> Vec<Concern> {
     let mut look = Look { views, now, capable: HashMap::new() };
-    let mut found: Vec<Concern> = retry_storm(views, now).into_iter().collect();
+    let mut found: BTreeMap<Kind, Vec<Concern>> = BTreeMap::new();
     for id in views.operations.open().iter().take(EXAMINED_MAX) {
-        if found.len() >= max {
-            break;
-        }
         if let Some(row) = views.operations.get(id)
             && let Some(run) = row.open_run()
         {
-            found.extend(look.at(id, row, run));
+            for concern in look.at(id, row, run) {
+                let of_kind = found.entry(concern.kind).or_default();
+                if of_kind.len() < max {
+                    of_kind.push(concern);
+                }
+            }
         }
     }
-    found.truncate(max);
-    found
+    found.entry(Kind::RetryStorm).or_default().extend(retry_storm(views, now));
+    found.into_values().flatten().take(max).collect()
 }
 
 fn retry_storm(views: &Views, now: Timestamp) -> Option<Concern> {
@@ -141,7 +144,11 @@ impl<'v> Look<'v> {
     }
 
     fn no_capable_agent(&mut self, row: &'v Row, run: &'v Run) -> Option<(Kind, Option<u32>, String)> {
-        let mut ready = run.ready.iter().take(READY_MAX).map(|at| &run.skeleton.steps[*at]);
+        let now = self.now;
+        let due =
+            |at: &&usize| matches!(run.steps[**at].status, StepStatus::BackingOff { at, .. } if at <= now);
+        let waiting = run.ready.iter().chain(run.backing_off.iter().filter(due)).take(READY_MAX);
+        let mut ready = waiting.map(|at| &run.skeleton.steps[*at]);
         let step = ready.find(|step| !step.asks_a_person() && !self.anybody_could(row, step))?.step;
         let detail = format!("No registered agent can take step {step}: register one that can.");
         Some((Kind::NoCapableAgent, Some(step), detail))
@@ -169,6 +176,6 @@ fn lost_twice(run: &Run) -> Option<(Kind, Option<u32>, String)> {
     let open = run.ready.iter().chain(&run.held).chain(&run.backing_off);
     let position = *open.into_iter().find(|at| run.steps[**at].losses >= LOSSES)?;
     let (step, losses) = (run.skeleton.steps[position].step, run.steps[position].losses);
-    let detail = format!("{losses} agents lost step {step}: see its attempts.");
+    let detail = format!("Step {step} was lost {losses} times: see its attempts.");
     Some((Kind::LeaseLostTwice, Some(step), detail))
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
+use serde::Serialize;
+
 use crate::operation::definition::{Definition, Priority, StepDefinition};
 use crate::operation::event::{Patch, StepLeaseLost};
 use crate::operation::pending::Cause;
@@ -17,7 +19,7 @@ const METADATA_KEYS_MAX: usize = 16;
 const METADATA_VALUE_MAX: usize = 256;
 
 /// One operation, as lists show it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// For people.
     pub name: String,
@@ -219,10 +221,10 @@ impl Row {
         }
     }
 
-    /// Whether a step of it waits for this; nothing does once it has ended.
+    /// Whether a step of it waits for this now; nothing does once it has ended.
     #[must_use]
-    pub fn waits_for(&self, cause: Cause) -> bool {
-        self.open_run().is_some_and(|run| run.waits_for(cause))
+    pub fn waits_for(&self, cause: Cause, now: Timestamp) -> bool {
+        self.open_run().is_some_and(|run| run.waits_for(cause, now))
     }
 
     /// What its steps wait for, each kind once.
@@ -267,7 +269,7 @@ impl Run {
     fn lean(definition: &Definition) -> Self {
         let inputs = Json::object();
         let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
-        Self::of(&definition.workflow.iter().map(lean).collect())
+        Self::of(&definition.workflow.iter().map(lean).collect(), definition.max_parallel)
     }
 }
 

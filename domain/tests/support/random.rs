@@ -111,7 +111,7 @@ fn wishes() -> impl Strategy<Value = StepWish> {
         (any::<bool>(), proptest::option::of(0..90_000_u64)).prop_map(|(retryable, retry_after_ms)| {
             StepWish::Fail { error: super::error("flaky"), retryable, retry_after_ms }
         }),
-        Just(StepWish::Release { reason: "busy".into(), until: None }),
+        Just(StepWish::Release { reason: "busy".into() }),
         words().prop_map(super::lose),
         words().prop_map(|reason| StepWish::ExpireOffer { reason: reason.into() }),
         Just(StepWish::TimeOut),

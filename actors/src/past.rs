@@ -1,0 +1,259 @@
+//! The past: aggregates and views as they stood at a position or a time, folded from the log alone. It asks
+//! no actor, changes nothing, and does one look at the whole log at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::views::Views;
+use domain::views::operation_board::Row;
+use domain::{AgentId, OperationId, Timestamp};
+use events::{EventLog, Position, ReadError, Recorded};
+use parking_lot::Mutex;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
+
+use crate::codec::Durable;
+use crate::core::Core;
+use crate::gateway::stream_of;
+use crate::projections::apply;
+use crate::recovery::{Recovered, RecoveryError, recover};
+
+/// Bytes of events that are read at once.
+const PAGE_BYTES: u64 = 1 << 20;
+/// Differences that a comparison names.
+const DIFFERENCES_MAX: usize = 100;
+/// Rows that are compared under one lock, so that nobody waits long for the views.
+const CHUNK: usize = 256;
+
+/// How long the last look is kept.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Form of the state that hashes are of: rises when a field of it comes, goes or means something else.
+pub const STATE_FORM: u32 = 1;
+
+/// Where a look at the past ends; what lies there still counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// A place in the whole log.
+    Position(Position),
+    /// A moment. Times never fall along the log, so it cuts the log in two.
+    Time(Timestamp),
+}
+
+impl Cut {
+    /// Whether an event had happened by then.
+    #[must_use]
+    pub fn admits(self, recorded: &Recorded) -> bool {
+        match self {
+            Self::Position(position) => recorded.position <= position,
+            Self::Time(time) => Timestamp::from_micros(recorded.time_us) <= time,
+        }
+    }
+}
+
+/// The views as they stood.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// What lists and dashboards look at.
+    pub views: Views,
+    /// Position of the last event that counts.
+    pub position: Position,
+    /// Its time.
+    pub time: Timestamp,
+    /// How many events count.
+    pub events: u64,
+}
+
+/// Why there is no look at the past.
+#[derive(Debug, Error)]
+pub enum PastError {
+    /// Somebody else looks; it takes seconds.
+    #[error("another look at the past is under way")]
+    Busy,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An event is not understood.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The look itself failed, which is a bug.
+    #[error("the look ended early: {0}")]
+    Ended(#[from] JoinError),
+}
+
+/// What a comparison of the past with the present found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Aggregates that stand at the same revision in both, and were compared.
+    pub compared: u64,
+    /// Aggregates that have moved on since.
+    pub moved_on: u64,
+    /// Streams that differ at the same revision, at most [`DIFFERENCES_MAX`] of them.
+    pub differing: Vec<String>,
+}
+
+/// Keeps the last look, since a list is read page by page.
+pub(crate) struct Pasts {
+    permit: Semaphore,
+    last: Mutex<Option<(Cut, Arc<Past>)>>,
+}
+
+impl Default for Pasts {
+    fn default() -> Self {
+        Self { permit: Semaphore::new(1), last: Mutex::new(None) }
+    }
+}
+
+impl Core {
+    /// One aggregate as it stood, and its revision. None when it did not exist yet.
+    ///
+    /// # Errors
+    /// When its stream cannot be read.
+    pub async fn aggregate_at<A: Durable>(
+        &self,
+        id: &A::Id,
+        cut: Cut,
+    ) -> Result<Option<(u64, A)>, RecoveryError> {
+        let (log, stream) = (&*self.around.log, stream_of::<A>(id));
+        let recovered =
+            recover::<A>(log, &stream, Recovered::default(), &|recorded| cut.admits(recorded)).await?;
+        Ok(recovered.state.map(|state| (recovered.version.get(), state)))
+    }
+
+    /// The views as they stood, folded from the beginning of the log.
+    ///
+    /// # Errors
+    /// When somebody else looks, or the log cannot be read.
+    pub async fn past(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
+        if let Some(kept) = self.kept(cut) {
+            return Ok(kept);
+        }
+        let _permit = self.pasts.permit.try_acquire().map_err(|_| PastError::Busy)?;
+        let (log, runtime) = (Arc::clone(&self.around.log), tokio::runtime::Handle::current());
+        // Folding is work: it must not keep the thread of the requests.
+        let folding = tokio::task::spawn_blocking(move || runtime.block_on(fold(&*log, cut)));
+        let past = Arc::new(folding.await??);
+        *self.pasts.last.lock() = Some((cut, Arc::clone(&past)));
+        let (pasts, shown) = (Arc::clone(&self.pasts), Arc::downgrade(&past));
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT).await;
+            let mut last = pasts.last.lock();
+            if last.as_ref().is_some_and(|(_, kept)| std::ptr::eq(Arc::as_ptr(kept), shown.as_ptr())) {
+                *last = None;
+            }
+        });
+        Ok(past)
+    }
+
+    /// The last look, if it is the same. The same position shows the same for ever; the same moment does
+    /// once an event after it is known.
+    fn kept(&self, cut: Cut) -> Option<Arc<Past>> {
+        let last = self.pasts.last.lock();
+        let (kept, past) = last.as_ref()?;
+        let settled = past.position < self.projected.position();
+        (*kept == cut && settled).then(|| Arc::clone(past))
+    }
+
+    /// Compares the past with the present, aggregate by aggregate; those that moved on are only counted.
+    #[must_use]
+    pub fn compare(&self, past: &Past) -> Comparison {
+        let mut found = Comparison::default();
+        let operations: Vec<&OperationId> =
+            past.views.operations.oldest_first(None).map(|(id, _)| id).collect();
+        for ids in operations.chunks(CHUNK) {
+            let views = self.projected.views.read();
+            for id in ids {
+                let (then, now) = (past.views.operations.get(id), views.operations.get(id));
+                let moved = then.map(|row| row.revision) != now.map(|row| row.revision);
+                found.note(
+                    moved,
+                    || then.map(hash_of_row) == now.map(hash_of_row),
+                    || format!("operation/{id}"),
+                );
+            }
+        }
+        let agents: Vec<&AgentId> = past.views.agents.all().map(|(id, _)| id).collect();
+        for ids in agents.chunks(CHUNK) {
+            let views = self.projected.views.read();
+            for id in ids {
+                let (then, now) = (past.views.agents.ever(id), views.agents.ever(id));
+                let moved = then.map(|row| row.revision) != now.map(|row| row.revision);
+                found.note(moved, || hash(&then) == hash(&now), || format!("agent/{id}"));
+            }
+        }
+        found
+    }
+}
+
+impl Comparison {
+    fn note(&mut self, moved: bool, equal: impl FnOnce() -> bool, name: impl FnOnce() -> String) {
+        if moved {
+            self.moved_on += 1;
+            return;
+        }
+        self.compared += 1;
+        if !equal() && self.differing.len() < DIFFERENCES_MAX {
+            self.differing.push(name());
+        }
+    }
+}
+
+/// The hash of what stands: of its canonical JSON, whose fields stand in the order of their declaration and
+/// whose maps and sets in the order of their keys.
+fn hash(state: &impl Serialize) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    // A hasher takes every byte, and no state has what JSON cannot say.
+    let _ = serde_json::to_writer(&mut hasher, state);
+    hasher.finalize()
+}
+
+/// The run of an ended operation is forgotten when its last agent is free, which other streams tell: it does
+/// not count.
+fn hash_of_row(row: &Row) -> blake3::Hash {
+    match row.open_run() {
+        Some(_) => hash(row),
+        None => hash(&Row { run: None, cut: Vec::new(), ..row.clone() }),
+    }
+}
+
+impl Past {
+    /// One hash for all operations, agents and parked lanes: equal for equal histories, on any machine.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut all = blake3::Hasher::new();
+        let mut take = |name: String, hash: blake3::Hash| {
+            all.update(name.as_bytes()).update(hash.as_bytes());
+        };
+        for (id, row) in self.views.operations.oldest_first(None) {
+            take(format!("operation/{id}"), hash_of_row(row));
+        }
+        for (id, row) in self.views.agents.all() {
+            take(format!("agent/{id}"), hash(row));
+        }
+        for (id, lane) in self.views.lanes.parked(self.time) {
+            take(format!("lane/{id}"), hash(lane));
+        }
+        all.finalize().to_hex().to_string()
+    }
+}
+
+async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Past, PastError> {
+    let mut past = Past::default();
+    loop {
+        let page = log.page(past.position, PAGE_BYTES).await?;
+        if page.is_empty() {
+            return Ok(past);
+        }
+        for recorded in page {
+            if !cut.admits(&recorded) {
+                return Ok(past);
+            }
+            // What is not understood is not shown, then as now; it is told where it is followed live.
+            let _ = apply(&mut past.views, &recorded);
+            (past.position, past.time) = (recorded.position, Timestamp::from_micros(recorded.time_us));
+            past.events += 1;
+        }
+    }
+}
