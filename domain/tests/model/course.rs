@@ -61,6 +61,7 @@ impl Course {
             State::Pending if self.status == "pending" && step.before.is_empty() => "start",
             State::Pending => "dependencies",
             State::Ready if self.paused => "resume",
+            State::Ready if self.is_full() => "room",
             State::Ready if step.is_kept_from_the_wanted() => "window",
             State::Ready => "agent",
             State::Offered { .. } => "acknowledgement",

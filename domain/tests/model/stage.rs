@@ -340,9 +340,10 @@ pub(crate) fn said(wish: &Wish, now: Timestamp) -> StepWish {
             let (error, retryable) = (support::error(failure.code()), failure.code() != "broken");
             StepWish::Fail { error, retryable, retry_after_ms: None }
         }
-        Wish::Release { reset_ms } => {
-            let reason = if reset_ms.is_some() { "rate_limited" } else { "not now" };
-            StepWish::Release { reason: reason.into(), until: reset_ms.map(|ms| now.plus_ms(ms)) }
+        Wish::Release { reset_ms: None } => StepWish::Release { reason: "not now".into() },
+        Wish::Release { reset_ms: Some(ms) } => {
+            let (until, error) = (now.plus_ms(*ms), support::error("rate_limited"));
+            StepWish::Limit { until, error, retryable: true }
         }
         Wish::Lose { silent } => support::lose(if *silent { "agent_timeout" } else { "new_incarnation" }),
         Wish::ExpireOffer => StepWish::ExpireOffer { reason: "no_sign_of_life".into() },
