@@ -75,7 +75,7 @@ pub(crate) async fn check_recovery(
     faults: &mut Faults,
 ) {
     let from = Recovered::<Operation>::default();
-    match recover::<Operation>(log, &stream_of::<Operation>(id), from, None).await {
+    match recover::<Operation>(log, &stream_of::<Operation>(id), from, &|_| true).await {
         Ok(Recovered { state: Some(state), .. }) => {
             same_operation(&state, fold, &format!("recovered {id}"), faults);
         }

@@ -223,7 +223,7 @@ fn said(dice: &mut Dice) -> StepWish {
         14 | 15 => StepWish::Fail { error: error("flaky"), retryable: true, retry_after_ms: None },
         16 => StepWish::Fail { error: error("invalid"), retryable: true, retry_after_ms: None },
         17 => StepWish::Fail { error: error("unknown_outcome"), retryable: true, retry_after_ms: None },
-        _ => StepWish::Release { reason: "busy".into(), until: None },
+        _ => StepWish::Release { reason: "busy".into(), hold_ms: None },
     }
 }
 
@@ -303,7 +303,8 @@ async fn limited(
     metadata: Metadata,
 ) {
     let key = metadata.key;
-    let outcome = core.report_limit(lease, until, metadata).await;
+    let error = StepError { code: "rate_limited".into(), message: "later".into() };
+    let outcome = core.report_limit(lease, until, error, true, metadata).await;
     let mut world = world.borrow_mut();
     match outcome {
         Ok(receipt) => {

@@ -94,7 +94,7 @@ impl Operation {
         };
         match wish {
             Intervention::Approve => step.asks_a_person() && run.status == StepStatus::Completed,
-            Intervention::Reject => failed_with(REJECTED),
+            Intervention::Reject => step.asks_a_person() && failed_with(REJECTED),
             Intervention::Retry => {
                 run.status == StepStatus::Ready && run.held_from.is_empty() && run.limited_until.is_none()
             }

@@ -340,7 +340,7 @@ pub(crate) fn said(wish: &Wish, now: Timestamp) -> StepWish {
             let (error, retryable) = (support::error(failure.code()), failure.code() != "broken");
             StepWish::Fail { error, retryable, retry_after_ms: None }
         }
-        Wish::Release { reset_ms: None } => StepWish::Release { reason: "not now".into() },
+        Wish::Release { reset_ms: None } => StepWish::Release { reason: "not now".into(), hold_ms: None },
         Wish::Release { reset_ms: Some(ms) } => {
             let (until, error) = (now.plus_ms(*ms), support::error("rate_limited"));
             StepWish::Limit { until, error, retryable: true }
