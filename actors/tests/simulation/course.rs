@@ -294,6 +294,10 @@ impl Course {
                 step.kept_from.push((released.agent.clone(), released.held_until));
                 step.held = None;
             }
+            Event::StepLimited(limited) => {
+                require(faults, held && limited.grant == step.grant, said);
+                step.held = None;
+            }
             Event::StepStarted(started) => {
                 require(faults, held && !running && started.grant == step.grant, said);
                 let right = started.attempt == step.spent + 1 && started.attempt <= most;

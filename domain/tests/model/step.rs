@@ -145,7 +145,11 @@ pub(crate) struct Step {
     progressed_at: Option<Timestamp>,
     /// The code of the last failure.
     error: Option<&'static str>,
+    /// The grant that it was of.
+    error_grant: u64,
     kept_from: Vec<(usize, Timestamp)>,
+    /// Its agent's provider took no calls when it was last given back.
+    limited: bool,
 }
 
 impl Step {
@@ -165,7 +169,9 @@ impl Step {
             grants: BTreeMap::new(),
             progressed_at: None,
             error: None,
+            error_grant: 0,
             kept_from: Vec::new(),
+            limited: false,
         }
     }
 
@@ -181,9 +187,10 @@ impl Step {
         }
     }
 
-    /// Whether the agent that it asks for gave it back, and nobody has undone that.
+    /// Whether the agent that it asks for gave it back or is limited, and nobody has undone that.
     pub(crate) fn is_kept_from_the_wanted(&self) -> bool {
-        self.kept_from.iter().any(|(agent, _)| Some(*agent) == self.wanted)
+        let kept = self.kept_from.iter().any(|(agent, _)| Some(*agent) == self.wanted);
+        kept || (self.limited && self.wanted.is_some())
     }
 
     /// The newest grant is over, in this way.
@@ -206,7 +213,8 @@ impl Step {
             Wish::Progress(percent) => self.report(*percent, now),
             Wish::Complete(result) => self.complete(*result),
             Wish::Fail(failure) => self.fail(*failure, now),
-            Wish::Release { reset_ms } => self.release(now.plus_ms(reset_ms.unwrap_or(hold_ms))),
+            Wish::Release { reset_ms: None } => self.release(now.plus_ms(hold_ms), now),
+            Wish::Release { reset_ms: Some(_) } => self.limit(),
             Wish::Lose { silent } => self.lose(*silent, now),
             Wish::ExpireOffer => self.expire_offer(Outcome::Untaken),
             Wish::TimeOut => self.time_out(timeout_ms, now),
@@ -281,7 +289,9 @@ impl Step {
 
     fn fail(&mut self, failure: Failure, now: Timestamp) -> Answer {
         if self.state.holder().is_none() {
-            return if self.error == Some(failure.code()) { Answer::Nothing } else { Answer::Refused };
+            // Only the same words about the same attempt are a repetition.
+            let told = self.error == Some(failure.code()) && self.error_grant == self.grant;
+            return if told && self.state != State::Cancelled { Answer::Nothing } else { Answer::Refused };
         }
         self.acknowledge(now);
         self.ends(Outcome::Failed);
@@ -289,7 +299,7 @@ impl Step {
     }
 
     fn end_attempt(&mut self, code: &'static str, again: bool, unknown: bool, now: Timestamp) -> Answer {
-        self.error = Some(code);
+        (self.error, self.error_grant) = (Some(code), self.grant);
         let delay_ms = (1_000 << (self.spent - 1).min(6)).min(60_000);
         self.state = if unknown && self.kind == Kind::Write {
             State::Attention
@@ -301,16 +311,29 @@ impl Step {
         Answer::Changes
     }
 
-    fn release(&mut self, until: Timestamp) -> Answer {
+    fn release(&mut self, until: Timestamp, now: Timestamp) -> Answer {
+        if self.kind == Kind::Write && matches!(self.state, State::Running { .. }) {
+            self.ends(Outcome::Failed);
+            return self.end_attempt("released", true, true, now);
+        }
+        let (agent, limited) = (self.state.holder(), self.limited);
+        let answer = self.limit();
+        if answer == Answer::Changes {
+            self.limited = limited;
+            self.kept_from.extend(agent.map(|agent| (agent, until)));
+        }
+        answer
+    }
+
+    /// Given back because of its agent's provider: it is kept from nobody by that.
+    fn limit(&mut self) -> Answer {
         match self.state {
             State::Ready => return Answer::Nothing,
-            State::Offered { agent } => self.kept_from.push((agent, until)),
-            State::Running { agent, .. } => {
-                self.spent -= 1;
-                self.kept_from.push((agent, until));
-            }
+            State::Offered { .. } => {}
+            State::Running { .. } => self.spent -= 1,
             _ => return Answer::Refused,
         }
+        self.limited = true;
         self.ends(Outcome::Returned);
         self.state = State::Ready;
         Answer::Changes
@@ -357,11 +380,11 @@ impl Step {
         let failed_with = |code| self.state == State::Failed && self.error == Some(code);
         let stands = match word {
             Word::Approve => self.is_human() && matches!(self.state, State::Completed { .. }),
-            Word::Reject => failed_with("rejected"),
+            Word::Reject => self.is_human() && failed_with("rejected"),
             Word::Fail => failed_with("declared_failed"),
             Word::Skip => self.state == State::SkippedByWord,
             Word::Complete(result) => self.state == State::Completed { result },
-            Word::Retry => self.state == State::Ready && self.kept_from.is_empty(),
+            Word::Retry => self.state == State::Ready && self.kept_from.is_empty() && !self.limited,
         };
         if stands {
             return Answer::Nothing;
@@ -374,6 +397,7 @@ impl Step {
             (Word::Retry, State::Attention | State::Waiting { .. } | State::Ready) => {
                 self.retried += 1;
                 self.kept_from.clear();
+                self.limited = false;
                 self.state = State::Ready;
             }
             (Word::Skip, state) if open && !state.is_settled() && state.holder().is_none() => {
@@ -386,7 +410,7 @@ impl Step {
 
     fn fail_by_word(&mut self, code: &'static str) {
         self.ends(Outcome::Failed);
-        (self.error, self.state) = (Some(code), State::Failed);
+        (self.error, self.error_grant, self.state) = (Some(code), self.grant, State::Failed);
     }
 
     /// Nobody answered.

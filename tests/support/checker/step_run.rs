@@ -101,7 +101,7 @@ impl StepRun {
                 self.work(told, Some(false), faults);
                 (self.held, self.unspent) = (None, true);
             }
-            "step.released" => {
+            "step.released" | "step.limited" => {
                 self.work(told, None, faults);
                 (self.held, self.unspent) = (None, true);
             }
