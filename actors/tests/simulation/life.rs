@@ -27,7 +27,7 @@ use crate::{clients, quiet, workers};
 /// Steps between two looks for what is late.
 const LATE_STEPS: usize = 32;
 /// Looks at everything that is ready within one moment; most moments need a few dozen.
-const POLLS_MAX: u32 = 50_000;
+const POLLS_MAX: u32 = 2_000;
 
 /// Lets a server live until it crashes, or until so many steps are done.
 pub(crate) fn live_once(world: &Shared, steps: usize) {
