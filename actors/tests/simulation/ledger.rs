@@ -20,9 +20,6 @@ use crate::member::Member;
 use crate::signs::{LATE_MS, Signs};
 use crate::storage::Durable;
 
-/// A lane that was parked this shortly before may have crossed with a grant.
-const CROSSING_MS: u64 = 2_500;
-
 /// One aggregate's fold and its version.
 pub(crate) struct Fold<A> {
     pub(crate) state: A,
@@ -52,7 +49,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(durable: Durable, periods: Periods) -> Self {
+    pub(crate) fn new(durable: Durable, periods: Periods, crossing_ms: u64) -> Self {
         Self {
             durable,
             position: Position::START,
@@ -61,7 +58,7 @@ impl Ledger {
             crew: BTreeMap::new(),
             operations: BTreeMap::new(),
             agents: BTreeMap::new(),
-            signs: Signs::new(periods),
+            signs: Signs::new(periods, crossing_ms),
             touched: BTreeSet::new(),
             touched_agents: BTreeSet::new(),
             counts: BTreeMap::new(),
@@ -181,7 +178,7 @@ impl Ledger {
         }
         if let AgentEvent::Assigned(_) = &decoded
             && let Some((since, until)) = self.lanes.get(&LaneId::of_agent(&id, member.config()))
-            && since.plus_ms(CROSSING_MS) < at
+            && since.plus_ms(self.signs.crossing_ms) < at
             && at < *until
         {
             faults.push(format!("P15: {id} is given work though its lane is parked until {until}"));

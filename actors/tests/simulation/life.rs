@@ -2,8 +2,10 @@
 //! crash, which drops every actor and every task wherever it stands. All of it on one thread, in tokio's
 //! paused time.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use actix::System;
@@ -13,7 +15,7 @@ use domain::agent::selection::Weights;
 use domain::{Limits, PlatformRule, Timestamp};
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
-use tokio::time::{advance, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use crate::clock::SimulatedClock;
 use crate::folds::{check_agent, check_reader, check_recovery, check_row};
@@ -24,6 +26,8 @@ use crate::{clients, quiet, workers};
 
 /// Steps between two looks for what is late.
 const LATE_STEPS: usize = 32;
+/// Looks at everything that is ready within one moment; most moments need a few dozen.
+const POLLS_MAX: u32 = 2_000;
 
 /// Lets a server live until it crashes, or until so many steps are done.
 pub(crate) fn live_once(world: &Shared, steps: usize) {
@@ -47,7 +51,7 @@ fn in_a_life<F: Future<Output = ()>>(world: &Shared, living: impl FnOnce(Shared,
         Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
     });
     let shared = Rc::clone(world);
-    runner.block_on(async move {
+    let living = async move {
         let core = be_born(&shared).await;
         living(Rc::clone(&shared), Arc::clone(&core)).await;
         let mut world = shared.borrow_mut();
@@ -55,9 +59,23 @@ fn in_a_life<F: Future<Output = ()>>(world: &Shared, living: impl FnOnce(Shared,
         world.say(|| format!("the server ends at {}", now(&core)));
         // A crash is no series of deaths.
         core.supervisor.stop();
-    });
+    };
+    if !runner.block_on(ends(living)) {
+        world.borrow_mut().faults.push("liveness: the server works without end and no time passes".into());
+    }
     drop(runner);
     world.borrow_mut().read();
+}
+
+/// Says whether it ends: false once so much was done that no time can pass any more.
+async fn ends(living: impl Future<Output = ()>) -> bool {
+    let (mut living, mut moment, mut polls) = (std::pin::pin!(living), Instant::now(), 0);
+    poll_fn(|context| {
+        polls = if Instant::now() == moment { polls + 1 } else { 0 };
+        moment = Instant::now();
+        if polls > POLLS_MAX { Poll::Ready(false) } else { living.as_mut().poll(context).map(|()| true) }
+    })
+    .await
 }
 
 async fn be_born(world: &Shared) -> Arc<Core> {

@@ -46,7 +46,7 @@ impl Member {
                 }
             }
             Event::Updated(patch) => {
-                self.config = patch.config.clone().unwrap_or_else(|| self.config.clone())
+                self.config = patch.config.clone().unwrap_or_else(|| self.config.clone());
             }
             Event::Unregistered => self.registered = false,
             Event::Assigned(assigned) => {

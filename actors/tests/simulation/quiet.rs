@@ -11,6 +11,7 @@ use actors::matching::Appetite;
 use domain::agent::event::{Patch, Status};
 use domain::agent::{Agent, Command as AgentCommand};
 use domain::operation::{Command, Intervention, Operation, StepWish};
+use domain::views::operation_board::Row;
 use domain::{Json, OperationId, Timestamp};
 use tokio::time::sleep;
 
@@ -68,7 +69,7 @@ fn is_over(world: &World) -> bool {
 
 fn left(world: &World, core: &Core) -> String {
     let views = core.projected.views.read();
-    let causes = |id: &OperationId| views.operations.get(id).map(|row| row.causes());
+    let causes = |id: &OperationId| views.operations.get(id).map(Row::causes);
     let open: Vec<_> = world.open().into_iter().map(|id| format!("{id} {:?}", causes(&id))).collect();
     let taken: Vec<_> = world.ledger.crew.iter().map(|(id, member)| (id, member.leases.keys())).collect();
     format!("operations {open:?}, slots {taken:?}, readers at {:?}", world.seen)

@@ -7,8 +7,6 @@ use domain::{AgentId, LeaseId, Timestamp};
 
 use crate::course::Faults;
 
-/// A sign that came so shortly before may have crossed with the command that it comes too late for.
-const CROSSING_MS: u64 = 2_500;
 /// After so long a standstill everybody gets a full period again.
 const STALL_MS: u64 = 1_000;
 /// A timer that was put off while the log, or an actor, could not be asked: nothing is later than this.
@@ -25,6 +23,8 @@ pub(crate) enum Period<'p> {
 
 pub(crate) struct Signs {
     periods: Periods,
+    /// A sign, or a lane that is parked, may cross with a command that has been under way for so long.
+    pub(crate) crossing_ms: u64,
     leases: HashMap<LeaseId, Vec<Timestamp>>,
     agents: HashMap<AgentId, Vec<Timestamp>>,
     stalls: Vec<(Timestamp, Timestamp)>,
@@ -33,9 +33,9 @@ pub(crate) struct Signs {
 }
 
 impl Signs {
-    pub(crate) fn new(periods: Periods) -> Self {
+    pub(crate) fn new(periods: Periods, crossing_ms: u64) -> Self {
         let (leases, agents, stalls) = (HashMap::new(), HashMap::new(), Vec::new());
-        Self { periods, leases, agents, stalls, born: Timestamp::default() }
+        Self { periods, crossing_ms, leases, agents, stalls, born: Timestamp::default() }
     }
 
     /// The server knows that this lease is worked on.
@@ -75,7 +75,7 @@ impl Signs {
             Period::Lease(lease) => (lease.to_string(), self.periods.lease_ms, self.leases.get(lease)),
             Period::Silence(agent, limit) => (agent.to_string(), limit, self.agents.get(agent)),
         };
-        let heard = signs.into_iter().flatten().filter(|sign| sign.plus_ms(CROSSING_MS) <= at).max();
+        let heard = signs.into_iter().flatten().filter(|sign| sign.plus_ms(self.crossing_ms) <= at).max();
         let mut from = heard.copied().unwrap_or_default().max(since).max(self.born);
         for (stalled, to) in &self.stalls {
             let due = from.plus_ms(ms);

@@ -190,12 +190,8 @@ pub(crate) fn take(world: &Shared, at: usize, process: u64, granted: &[Granted])
     for granted in granted {
         let lease = &granted.reserved.lease_id;
         world.say(|| format!("{} gets {lease}", granted.reserved.agent));
-        if !world
-            .ledger
-            .courses
-            .get(&lease.operation)
-            .is_some_and(|course| course.steps[&lease.step].grant >= lease.grant)
-        {
+        let course = world.ledger.courses.get(&lease.operation);
+        if course.is_none_or(|course| course.steps[&lease.step].grant < lease.grant) {
             world.faults.push(format!("P1: {lease} was granted and is not in the log"));
         }
         if granted.reserved.agent != world.workers[at].id {

@@ -76,7 +76,7 @@ impl World {
         let rough = Roughness::of(&mut dice);
         let durable = Durable::default();
         Self {
-            ledger: Ledger::new(durable.clone(), PERIODS),
+            ledger: Ledger::new(durable.clone(), PERIODS, rough.crossing_ms()),
             workers: Worker::all(&mut dice),
             dice,
             rough,
@@ -186,6 +186,11 @@ impl Roughness {
             conflict: some(20),
         };
         Self { weather, crash: some(8), panic: some(10), stall: some(6) }
+    }
+
+    /// How long a command may be under way: what its answer rests on may have changed since.
+    fn crossing_ms(&self) -> u64 {
+        if self.weather.hang > 0 { 2 * self.weather.hang_ms } else { 2_500 }
     }
 
     /// Nothing disturbs any more.
