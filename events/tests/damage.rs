@@ -223,7 +223,7 @@ async fn a_newer_format_is_refused_with_both_numbers() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..72]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     fs::write(&journal, bytes).unwrap();
-    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat { found: 9, supported: 1 })));
+    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat { found: 9, supported: 2 })));
 }
 
 #[tokio::test]

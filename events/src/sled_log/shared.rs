@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) heads: Arc<RwLock<Heads>>,
     pub(crate) feed: Arc<Feed<Recorded>>,
     pub(crate) status: watch::Sender<Status>,
+    /// Up to here events may be missing.
+    pub(crate) floor: Position,
     /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
     generations: RwLock<Vec<Arc<Generation>>>,
 }
@@ -41,9 +43,10 @@ impl Shared {
         heads: Arc<RwLock<Heads>>,
         feed: Feed<Recorded>,
         generations: Vec<Arc<Generation>>,
+        floor: Position,
     ) -> Self {
         let (feed, status) = (Arc::new(feed), watch::Sender::default());
-        Self { folder, queue, heads, feed, status, generations: RwLock::new(generations) }
+        Self { folder, queue, heads, feed, status, floor, generations: RwLock::new(generations) }
     }
 
     /// Shows a new generation to readers.
@@ -57,6 +60,14 @@ impl Shared {
         let next = generations.partition_point(|generation| generation.after <= position);
         let found = next.checked_sub(1).and_then(|index| generations.get(index));
         found.cloned().ok_or_else(|| io::Error::other("no generation holds that position").into())
+    }
+
+    /// The generations in which the first event after a position can be, in order: where positions skip, it
+    /// may be in the one behind.
+    pub(crate) fn generations_after(&self, position: Position) -> Vec<Arc<Generation>> {
+        let generations = self.generations.read();
+        let next = generations.partition_point(|generation| generation.after <= position);
+        generations.iter().skip(next.saturating_sub(1)).take(2).cloned().collect()
     }
 
     /// From now on appends are refused.

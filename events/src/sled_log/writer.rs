@@ -160,8 +160,8 @@ impl Writer {
             _ => WriteError::Failed(error),
         })?;
         let path = folder::generation(&self.shared.folder, number);
-        let (mark, file) = (self.journal.mark(), Arc::clone(self.journal.file()));
-        let generation = Generation::new(number, path, after, mark, file, Index::default());
+        let (header, file) = (self.journal.header(), Arc::clone(self.journal.file()));
+        let generation = Generation::new(path, header, file, Index::default());
         generation.set_blocks(create_blocks(&generation.folder).map(Arc::new));
         let sealed = std::mem::replace(&mut self.generation, Arc::new(generation));
         self.shared.push(Arc::clone(&self.generation));
