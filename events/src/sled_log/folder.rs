@@ -14,10 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::faults::Faults;
-use crate::journal::Journal;
 use crate::journal::bytes::{array_at, u32_at, u64_at};
 use crate::journal::frame::Hash;
 use crate::journal::scan::Place;
+use crate::journal::{FILE_NAME, Journal};
 
 const LOCK: &str = "lock";
 const MARKER: &str = "clean";
@@ -115,7 +115,10 @@ pub(crate) fn commit_base(folder: &Path, number: u64) -> io::Result<()> {
     sync(&unfinished)?;
     let replaced = base(folder, number);
     if replaced.exists() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        // No generation was sealed since: the file takes the place of the file.
+        fs::rename(unfinished.join(FILE_NAME), replaced.join(FILE_NAME))?;
+        sync(&replaced)?;
+        return fs::remove_dir(unfinished);
     }
     fs::rename(unfinished, replaced)?;
     sync(folder)

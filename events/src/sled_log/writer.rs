@@ -129,8 +129,7 @@ impl Writer {
 
     /// Makes the frame durable, then visible.
     fn write(&mut self, events: Page) -> Result<(), WriteError> {
-        if !self.journal.is_empty() && self.journal.end_with(&self.frame) > self.options.generation_bytes_max
-        {
+        if !self.journal.is_empty() && self.is_full(events.len()) {
             self.roll()?;
         }
         let offset = self.journal.end() + FRAME_HEADER_LEN as u64;
@@ -147,6 +146,13 @@ impl Writer {
         self.ledger.commit();
         self.shared.feed.publish(events);
         Ok(())
+    }
+
+    /// Whether the generation has no room for the frame, which holds so many events.
+    fn is_full(&self, events: usize) -> bool {
+        let held = self.ledger.last().get() - self.generation.after.get();
+        self.journal.end_with(&self.frame) > self.options.generation_bytes_max
+            || held + events as u64 > self.options.generation_events_max
     }
 
     /// Seals the generation and begins the next.
