@@ -166,6 +166,7 @@ impl Server {
         let crate::settings::Limits {
             disk_low_water_bytes: low_water_bytes, max_disk_bytes: max_bytes, ..
         } = settings.limits;
+        let examined = Arc::clone(&log);
         let api = web::Data::new(Api {
             core: Arc::clone(&core),
             feed: Arc::clone(&feed),
@@ -178,7 +179,7 @@ impl Server {
             pools: Arc::new(Board::of(&settings.pools)),
             started: Instant::now(),
             max_agents: settings.limits.max_agents,
-            damage: log.damage(),
+            damage: Box::new(move || examined.damage()),
             disk: Some(health::Disk { folder, low_water_bytes, max_bytes }),
         });
         let (handle, address) = match listen(settings, &api) {

@@ -17,6 +17,7 @@ use crate::faults::Faults;
 use crate::journal::frame::{
     BaseEnd, FRAME_HEADER_LEN, FrameHeader, Hash, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
 };
+use crate::journal::scan::Place;
 
 /// The name of a journal within its generation's folder.
 pub(crate) const FILE_NAME: &str = "journal";
@@ -178,6 +179,12 @@ impl Journal {
 
     pub(crate) fn header(&self) -> &JournalHeader {
         &self.header
+    }
+
+    /// What must hold for it when it is scanned.
+    pub(crate) fn place(&self) -> Place {
+        let JournalHeader { generation, after, previous, base, .. } = self.header;
+        Place { generation, after, previous, durable: self.end, base }
     }
 
     /// The durable length, in bytes.

@@ -132,10 +132,12 @@ impl SledLog {
         space::occupied(path.as_ref())
     }
 
-    /// Where the log is damaged, when it was opened to be read only: nothing after that can be read.
+    /// Where the log is damaged: of one that was opened to be read only, nothing after that can be read; of
+    /// another it was found when a generation was sealed, and the next start will be refused.
     #[must_use]
     pub fn damage(&self) -> Option<Damage> {
-        self.read_only.as_ref().and_then(|read_only| read_only.damage)
+        let found = self.read_only.as_ref().and_then(|read_only| read_only.damage);
+        found.or_else(|| self.shared.sealed_damage())
     }
 
     /// Refuses new appends, writes those that wait, and closes the folder so that the next start is quick.

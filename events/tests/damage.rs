@@ -250,6 +250,24 @@ async fn a_tail_names_damage_that_came_after_opening_and_ends() {
 }
 
 #[tokio::test]
+async fn a_generation_is_read_once_more_when_it_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).unwrap();
+    log.append(append(&stream("a"), Expected::Any, 0, 1)).await.unwrap();
+    assert!(flip_stored_byte(folder.path(), b"body of event 0"));
+    let started = Instant::now();
+    let mut n = 1;
+    while log.damage().is_none() {
+        log.append(append(&stream("a"), Expected::Any, n, 1)).await.unwrap();
+        n += 1;
+        assert!(started.elapsed() < Duration::from_secs(10), "the damage is not seen");
+    }
+    assert_eq!(log.damage().map(|damage| (damage.generation, damage.position)), Some((1, Position::new(1))));
+    log.close().await.unwrap();
+    assert_eq!(damage(folder.path()).position, Position::new(1));
+}
+
+#[tokio::test]
 async fn blocks_are_disposable_whatever_happens_to_them() {
     let folder = log_of_sixty(true).await;
     let newest = last_journal(folder.path()).with_file_name("sled");

@@ -158,7 +158,7 @@ impl Writer {
     /// Seals the generation and begins the next.
     fn roll(&mut self) -> Result<(), WriteError> {
         let (number, after) = (self.generation.number + 1, self.ledger.last());
-        let chain = self.journal.chain();
+        let (chain, place) = (self.journal.chain(), self.journal.place());
         let created =
             folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults);
         self.journal = created.map_err(|error| match error.kind() {
@@ -172,7 +172,11 @@ impl Writer {
         let sealed = std::mem::replace(&mut self.generation, Arc::new(generation));
         self.shared.push(Arc::clone(&self.generation));
         self.retiring.retain(|thread| !thread.is_finished());
-        self.retiring.push(thread::spawn(move || retire(&sealed)));
+        let shared = Arc::clone(&self.shared);
+        self.retiring.push(thread::spawn(move || {
+            shared.look_at_sealed(&sealed, place);
+            retire(&sealed);
+        }));
         tracing::info!(generation = number, "began a generation");
         Ok(())
     }
