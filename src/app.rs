@@ -17,7 +17,7 @@ use actors::projections::{Fault, Projected};
 use actors::{CatchUpError, Core, CoreOptions, system};
 use domain::Limits;
 use domain::agent::selection::Weights;
-use events::{EventLog, OpenError, Options, ReadError, SledLog};
+use events::{Compaction, EventLog, OpenError, Options, ReadError, SledLog};
 use futures_util::FutureExt;
 use platforms::Registry;
 use rustix::net::sockopt;
@@ -30,6 +30,7 @@ use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::monitor::{Monitor, Watched};
 use crate::pools::{Board, Pools};
+use crate::retention;
 use crate::settings::Settings;
 
 /// What may wait in a connection for its reader, beyond one turn of a stream.
@@ -113,7 +114,12 @@ impl Server {
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
         let folder = settings.storage.data_dir.clone();
         let (path, options) = (folder.clone(), log_options(settings));
-        let log = opened(&folder, move || SledLog::open(path, options)).await?;
+        let kept_ms = settings.retention.keep_ended_ms;
+        let open = move || {
+            retain(&path, kept_ms, options.generation_bytes_max / 4);
+            SledLog::open(path, options)
+        };
+        let log = opened(&folder, open).await?;
         let server = Self::around(settings, log).await?;
         if let Err(fault) = server.work(settings).await {
             server.stop().await;
@@ -160,6 +166,7 @@ impl Server {
         let crate::settings::Limits {
             disk_low_water_bytes: low_water_bytes, max_disk_bytes: max_bytes, ..
         } = settings.limits;
+        let examined = Arc::clone(&log);
         let api = web::Data::new(Api {
             core: Arc::clone(&core),
             feed: Arc::clone(&feed),
@@ -173,7 +180,7 @@ impl Server {
             pools: Arc::new(Board::of(&settings.pools)),
             started: Instant::now(),
             max_agents: settings.limits.max_agents,
-            damage: log.damage(),
+            damage: Box::new(move || examined.damage()),
             disk: Some(health::Disk { folder, low_water_bytes, max_bytes }),
         });
         let (handle, address) = match listen(settings, &api) {
@@ -283,6 +290,22 @@ async fn follow(feed: Arc<EventFeed>, projected: Arc<Projected>, state: Arc<Serv
     }
 }
 
+/// Lets go what ended long ago, before anything is read. What keeps that from being done, opening finds too.
+fn retain(folder: &Path, kept_ms: u64, worth: u64) {
+    let Some(kept_us) = i64::try_from(kept_ms.saturating_mul(1_000)).ok().filter(|kept| *kept > 0) else {
+        return;
+    };
+    let before_us = chrono::Utc::now().timestamp_micros().saturating_sub(kept_us);
+    match retention::apply(folder, before_us, worth) {
+        Ok(done) if done.streams == 0 => {}
+        Ok(Compaction { streams, events, bytes, floor }) => {
+            tracing::info!(operations = streams, events, bytes, %floor, "removed what ended long ago");
+        }
+        Err(OpenError::Io(fault)) if fault.kind() == std::io::ErrorKind::NotFound => {}
+        Err(fault) => tracing::warn!(%fault, "nothing was removed from the log"),
+    }
+}
+
 /// Opening reads and may rebuild: not on a thread that serves.
 async fn opened(
     folder: &Path,
@@ -358,6 +381,8 @@ fn log_options(settings: &Settings) -> Options {
     let mut options = Options::default();
     options.queue_appends_max = settings.storage.queue_max;
     options.queue_bytes_max = settings.storage.queue_max_bytes;
+    options.generation_bytes_max = settings.storage.generation_max_bytes;
+    options.generation_events_max = settings.storage.generation_max_events;
     options.disk_low_water_bytes = settings.limits.disk_low_water_bytes;
     options.disk_max_bytes = settings.limits.max_disk_bytes;
     options

@@ -80,8 +80,8 @@ pub struct Api {
     pub started: Instant,
     /// Agents at most.
     pub max_agents: usize,
-    /// Where the log is damaged; then only what is before is shown.
-    pub damage: Option<Damage>,
+    /// Where the log is damaged, if it is.
+    pub damage: Box<dyn Fn() -> Option<Damage> + Send + Sync>,
     /// Where the log lies, for the disk's free space; none for a log in memory.
     pub disk: Option<health::Disk>,
 }

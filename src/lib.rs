@@ -1,11 +1,13 @@
 //! Photon: coordinates AI agents over a durable event log. The outer ring: HTTP, command line, settings.
 
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod http;
 pub mod monitor;
 pub mod pools;
+pub mod retention;
 pub mod review;
 pub mod settings;
 pub mod telemetry;

@@ -29,6 +29,7 @@ pub struct Settings {
     pub server: Server,
     pub log: Log,
     pub storage: Storage,
+    pub retention: Retention,
     pub agents: Agents,
     pub limits: Limits,
     pub monitoring: Monitoring,
@@ -83,6 +84,16 @@ pub struct Storage {
     pub data_dir: PathBuf,
     pub queue_max: usize,
     pub queue_max_bytes: usize,
+    pub generation_max_bytes: u64,
+    pub generation_max_events: u64,
+}
+
+/// What leaves the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.toml says what each option is")]
+pub struct Retention {
+    pub keep_ended_ms: u64,
 }
 
 /// How long agents may be silent.

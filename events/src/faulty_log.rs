@@ -147,6 +147,10 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
         self.inner.page(after, bytes)
     }
 
+    fn floor(&self) -> Position {
+        self.inner.floor()
+    }
+
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
         self.inner.head()
     }

@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use crate::faults::Faults;
 use crate::journal::frame::{
-    FRAME_HEADER_LEN, FrameHeader, Hash, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
+    BaseEnd, FRAME_HEADER_LEN, FrameHeader, Hash, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
 };
+use crate::journal::scan::Place;
 
 /// The name of a journal within its generation's folder.
 pub(crate) const FILE_NAME: &str = "journal";
@@ -88,16 +89,25 @@ impl Journal {
         previous: Hash,
         faults: Faults,
     ) -> io::Result<Self> {
-        let mut mark: Mark = [0; 8];
-        mark.copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
-        // The first bits of those bytes are the uuid's variant, always the same; the rest is random.
-        let header = JournalHeader { generation, after, mark, previous };
+        let header = JournalHeader { generation, after, mark: new_mark(), previous, base: false };
+        Self::begin(folder, header, faults)
+    }
+
+    /// The same for a base.
+    pub(crate) fn create_base(folder: &Path, generation: u64) -> io::Result<Self> {
+        let previous = Hash::default();
+        let header = JournalHeader { generation, after: 0, mark: new_mark(), previous, base: true };
+        Self::begin(folder, header, Faults::default())
+    }
+
+    fn begin(folder: &Path, header: JournalHeader, faults: Faults) -> io::Result<Self> {
         let bytes = header.encode();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME))?;
         faults.write(&file, &bytes, 0)?;
         file.sync_all()?;
         let chain = blake3::hash(&bytes).into();
-        Ok(Self { file: Arc::new(file), faults, header, end: bytes.len() as u64, last: after, chain })
+        let (end, last) = (bytes.len() as u64, header.after);
+        Ok(Self { file: Arc::new(file), faults, header, end, last, chain })
     }
 
     /// Goes on with a journal that was scanned; what lies after its end is cut off.
@@ -113,6 +123,22 @@ impl Journal {
     /// Writes the frame and syncs it.
     pub(crate) fn append(&mut self, frame: &mut FrameBuffer) -> Result<(), WriteError> {
         let kind = if frame.is_empty() { Kind::Watermark } else { Kind::Events };
+        self.put(frame, kind, self.last + u64::from(frame.count))
+    }
+
+    /// Writes a frame of a base, whose last record has that position.
+    pub(crate) fn append_kept(&mut self, frame: &mut FrameBuffer, last: u64) -> Result<(), WriteError> {
+        self.put(frame, Kind::Events, last)
+    }
+
+    /// Ends a base.
+    pub(crate) fn end_base(&mut self, end: &BaseEnd) -> Result<(), WriteError> {
+        let mut frame = FrameBuffer::new();
+        frame.bytes.extend_from_slice(&end.encode());
+        self.put(&mut frame, Kind::End, end.last)
+    }
+
+    fn put(&mut self, frame: &mut FrameBuffer, kind: Kind, last: u64) -> Result<(), WriteError> {
         let header = FrameHeader {
             offset: self.end,
             after: self.last,
@@ -125,7 +151,7 @@ impl Journal {
         self.faults.write(&self.file, &frame.bytes, self.end).map_err(|error| self.undo(error))?;
         self.faults.sync(&self.file).map_err(WriteError::Failed)?;
         self.end = header.end();
-        self.last += u64::from(frame.count);
+        self.last = last;
         self.chain = blake3::hash(&frame.bytes).into();
         Ok(())
     }
@@ -151,8 +177,14 @@ impl Journal {
         &self.file
     }
 
-    pub(crate) fn mark(&self) -> Mark {
-        self.header.mark
+    pub(crate) fn header(&self) -> &JournalHeader {
+        &self.header
+    }
+
+    /// What must hold for it when it is scanned.
+    pub(crate) fn place(&self) -> Place {
+        let JournalHeader { generation, after, previous, base, .. } = self.header;
+        Place { generation, after, previous, durable: self.end, base }
     }
 
     /// The durable length, in bytes.
@@ -174,4 +206,11 @@ impl Journal {
     pub(crate) fn end_with(&self, frame: &FrameBuffer) -> u64 {
         self.end + frame.bytes.len() as u64
     }
+}
+
+/// The first bits of those bytes are the uuid's variant, always the same; the rest is random.
+fn new_mark() -> Mark {
+    let mut mark: Mark = [0; 8];
+    mark.copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
+    mark
 }

@@ -28,5 +28,5 @@ pub use log::{
 pub use memory_log::MemoryLog;
 pub use options::Options;
 pub use record::{EventId, NewEvent, Recorded};
-pub use sled_log::{Audit, EachEvent, OpenError, SledLog};
+pub use sled_log::{Audit, Compaction, EachEvent, OpenError, Retention, SledLog};
 pub use stream::{CATEGORY_MAX_LEN, ID_MAX_LEN, InvalidStreamId, Position, StreamId, Version};

@@ -62,6 +62,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// any. For who must hold nothing while it waits for its own reader.
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>>;
 
+    /// Up to this position events may be missing, of streams that were removed as a whole; behind it all are
+    /// there. [`Position::START`] for a log of which nothing was removed.
+    fn floor(&self) -> Position {
+        Position::START
+    }
+
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
 }
@@ -164,7 +170,7 @@ impl Append {
     }
 }
 
-fn name_is_valid(name: &str) -> bool {
+pub(crate) fn name_is_valid(name: &str) -> bool {
     (1..=NAME_MAX_LEN).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }

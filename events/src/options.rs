@@ -13,6 +13,8 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// A generation is closed before its journal would grow beyond this; default 64 MiB.
     pub generation_bytes_max: u64,
+    /// And before it would hold more events than this, unless one append has more; default 1,000,000.
+    pub generation_events_max: u64,
     /// Appends are refused while the disk has less free space than this, in bytes; default 64 MiB.
     pub disk_low_water_bytes: u64,
     /// Appends are refused while the log's folder, with all that lies there, occupies this much or more, in
@@ -41,6 +43,7 @@ impl Default for Options {
             queue_appends_max: 4096,
             queue_bytes_max: 64 << 20,
             generation_bytes_max: 64 << 20,
+            generation_events_max: 1_000_000,
             disk_low_water_bytes: 64 << 20,
             disk_max_bytes: 1 << 30,
             // What a hash map with 2^19 slots holds before it doubles.

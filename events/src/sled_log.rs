@@ -2,6 +2,7 @@
 //! Must never wait for the disk on a caller's thread, except while opening.
 
 mod audit;
+mod base;
 mod block;
 mod folder;
 mod generation;
@@ -36,6 +37,7 @@ use crate::sled_log::shared::{Shared, Status};
 use crate::stream::{Position, StreamId};
 
 pub use audit::{Audit, EachEvent};
+pub use base::{Compaction, Retention};
 pub use open::OpenError;
 
 /// A log in a folder: a journal that is synced before every answer, and sled for reading.
@@ -95,6 +97,33 @@ impl SledLog {
         audit::audit(path.as_ref(), each)
     }
 
+    /// Removes streams as a whole from the log in a folder that nobody has open; what stays keeps its places.
+    /// Only streams without an event in the newest generation go, and nothing happens when fewer than `worth`
+    /// bytes would be freed. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: then nothing was removed.
+    pub fn compact(
+        path: impl AsRef<Path>,
+        worth: u64,
+        retention: &mut dyn Retention,
+    ) -> Result<Compaction, OpenError> {
+        base::compact(path.as_ref(), worth, retention)
+    }
+
+    /// Writes events with the places that they have to a folder that holds no log, and says how many. All
+    /// are written or none, and only if they hold together: positions rise, streams are whole. Blocks
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`io::ErrorKind::AlreadyExists`] when there is a log already.
+    pub fn restore(
+        path: impl AsRef<Path>,
+        events: &mut dyn Iterator<Item = io::Result<Recorded>>,
+    ) -> Result<u64, OpenError> {
+        base::restore(path.as_ref(), events)
+    }
+
     /// How many bytes the log in a folder occupies, with all that lies there beside it.
     ///
     /// # Errors
@@ -103,10 +132,12 @@ impl SledLog {
         space::occupied(path.as_ref())
     }
 
-    /// Where the log is damaged, when it was opened to be read only: nothing after that can be read.
+    /// Where the log is damaged: of one that was opened to be read only, nothing after that can be read; of
+    /// another it was found when a generation was sealed, and the next start will be refused.
     #[must_use]
     pub fn damage(&self) -> Option<Damage> {
-        self.read_only.as_ref().and_then(|read_only| read_only.damage)
+        let found = self.read_only.as_ref().and_then(|read_only| read_only.damage);
+        found.or_else(|| self.shared.sealed_damage())
     }
 
     /// Refuses new appends, writes those that wait, and closes the folder so that the next start is quick.
@@ -173,6 +204,10 @@ impl EventLog for SledLog {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         History::page(&*self.shared, after, bytes)
+    }
+
+    fn floor(&self) -> Position {
+        self.shared.floor
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

@@ -223,7 +223,7 @@ async fn a_newer_format_is_refused_with_both_numbers() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..72]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     fs::write(&journal, bytes).unwrap();
-    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat { found: 9, supported: 1 })));
+    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat { found: 9, supported: 2 })));
 }
 
 #[tokio::test]
@@ -247,6 +247,24 @@ async fn a_tail_names_damage_that_came_after_opening_and_ends() {
         matches!(last, Err(ReadError::Corrupt(damage)) if damage.position == Position::new(41)),
         "{last:?}"
     );
+}
+
+#[tokio::test]
+async fn a_generation_is_read_once_more_when_it_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path()).unwrap();
+    log.append(append(&stream("a"), Expected::Any, 0, 1)).await.unwrap();
+    assert!(flip_stored_byte(folder.path(), b"body of event 0"));
+    let started = Instant::now();
+    let mut n = 1;
+    while log.damage().is_none() {
+        log.append(append(&stream("a"), Expected::Any, n, 1)).await.unwrap();
+        n += 1;
+        assert!(started.elapsed() < Duration::from_secs(10), "the damage is not seen");
+    }
+    assert_eq!(log.damage().map(|damage| (damage.generation, damage.position)), Some((1, Position::new(1))));
+    log.close().await.unwrap();
+    assert_eq!(damage(folder.path()).position, Position::new(1));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 mod folder;
 mod tail;
+mod transfer;
 mod verify;
 
 use super::connection::{Connection, given};
@@ -22,6 +23,12 @@ pub(super) enum EventCommand {
     Tail(tail::TailArgs),
     /// Verifies the log of a stopped server; ends with 65 and names the first bad record if it is damaged
     Verify(verify::VerifyArgs),
+    /// Writes the log of a stopped server as JSON, one event a line
+    Export(transfer::ExportArgs),
+    /// Makes a log of what was exported, in an empty folder: same sequences, same ids
+    Import(transfer::ImportArgs),
+    /// Takes operations that ended long ago out of the log of a stopped server, into its archive
+    Compact(transfer::CompactArgs),
 }
 
 /// Which end of the history comes first.
@@ -78,6 +85,9 @@ pub(super) async fn run(command: EventCommand) -> Result<Exit, Complaint> {
         EventCommand::List(arguments) => list(arguments).await,
         EventCommand::Tail(arguments) => tail::run(arguments).await,
         EventCommand::Verify(arguments) => verify::run(&arguments),
+        EventCommand::Export(arguments) => transfer::export(&arguments),
+        EventCommand::Import(arguments) => transfer::import(&arguments),
+        EventCommand::Compact(arguments) => transfer::compact(&arguments),
     }
 }
 

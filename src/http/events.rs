@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::HeaderName;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actors::recovery::RecoveryError;
 use domain::OperationId;
@@ -15,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::Api;
 use super::envelope::Reply;
-use super::error::ApiError;
+use super::error::{ApiError, Code, FieldError};
 use super::event_view::EventView;
 use super::operations::{Answer, unknown};
 use super::page::Page;
@@ -48,6 +49,9 @@ pub const SYSTEM_METRICS: &str = "system.metrics";
 /// An answer may name an event some moments before streams show it; a longer wait is for none that exists.
 const BEYOND_MAX: Duration = Duration::from_secs(2);
 
+/// With 410: the sequence behind which everything is kept.
+const OLDEST: HeaderName = HeaderName::from_static("photon-oldest-sequence");
+
 /// An event in a list: the very bytes that a stream shows.
 pub struct Listed(Arc<Shown>);
 
@@ -62,6 +66,7 @@ impl Serialize for Listed {
 /// Where a new stream begins: after a position, or with the next event.
 async fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiError> {
     let Some(after) = after.map(Position::new) else { return Ok(feed.end()) };
+    check_floor(feed, after)?;
     if feed.reached(after, BEYOND_MAX).await {
         return Ok(after);
     }
@@ -73,6 +78,19 @@ async fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiErro
     Err(ApiError::invalid_parameter("after", detail))
 }
 
+/// Whether everything after a position is kept.
+fn check_floor(feed: &EventFeed, after: Position) -> Result<(), ApiError> {
+    let floor = feed.log.floor();
+    if after >= floor {
+        return Ok(());
+    }
+    let detail = format!(
+        "Up to sequence {floor} what ended long ago is no longer kept; begin again with after={floor}."
+    );
+    let refusal = ApiError::new(Code::PositionCompacted, detail.clone());
+    Err(refusal.with(FieldError::parameter("after", detail)).header(OLDEST, floor))
+}
+
 /// Pages through the history of everything; with an upgrade to a WebSocket, streams it.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
@@ -82,6 +100,7 @@ async fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiErro
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<EventView>>),
+        (status = 410, description = "after is older than what is kept"),
         (status = 101, description = "a WebSocket; see /asyncapi.json")))]
 pub async fn list(
     api: web::Data<Api>,
@@ -100,7 +119,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
     let parameters = Parameters::of(request, NAMES, &[])?;
     let filter = Filter::of(&parameters)?;
     let descending = parameters.get_choice("order", &["asc", "desc"])? == Some("desc");
-    let after = parameters.get_u64("after", 0..=u64::MAX)?.unwrap_or(0);
+    let after = parameters.get_u64("after", 0..=u64::MAX)?;
+    after.map_or(Ok(()), |after| check_floor(&api.feed, Position::new(after)))?;
+    let after = after.unwrap_or(0);
     let paging = Paging::of(&parameters, &api.cursors)?;
     reading::wait_for_position(api, &parameters).await?;
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);

@@ -157,7 +157,7 @@ pub async fn examine(api: &Api) -> Examined {
     add("phase", begun, phase(api));
     let begun = Instant::now();
     let (log, head) = log(&api.core).await;
-    add("log", begun, api.damage.map_or(log, |damage| (State::Fail, damage.to_string())));
+    add("log", begun, (api.damage)().map_or(log, |damage| (State::Fail, damage.to_string())));
     let begun = Instant::now();
     add("views", begun, views(&api.core, head));
     let begun = Instant::now();

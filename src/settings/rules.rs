@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::layers::Stack;
 use super::{Fault, Settings, Source};
 
-const MAX_MS: i64 = 366 * 24 * 3_600_000;
+const DAY_MS: i64 = 24 * 3_600_000;
+const MAX_MS: i64 = 366 * DAY_MS;
 
 /// Least and most of each whole number.
 const BOUNDS: &[(&str, i64, i64)] = &[
@@ -18,6 +19,9 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("server.shutdown_timeout_ms", 0, 600_000),
     ("storage.queue_max", 1, 1_000_000),
     ("storage.queue_max_bytes", 1 << 20, 4 << 30),
+    ("storage.generation_max_bytes", 64 << 10, 1 << 30),
+    ("storage.generation_max_events", 1_000, 100_000_000),
+    ("retention.keep_ended_ms", 0, 100 * MAX_MS),
     ("agents.heartbeat_sample_interval_ms", 1_000, MAX_MS),
     ("agents.lease_ms", 1_000, MAX_MS),
     ("agents.offer_ms", 100, 3_600_000),
@@ -73,6 +77,12 @@ pub(super) fn check(stack: &Stack, faults: &mut Vec<Fault>) {
     }
     if stack.text("storage.data_dir").trim().is_empty() {
         refuse("storage.data_dir", "must name a folder.".to_owned());
+    }
+    // Idempotency keys and late reports are good for a day.
+    if let Some(kept) = stack.int("retention.keep_ended_ms")
+        && (1..DAY_MS).contains(&kept)
+    {
+        refuse("retention.keep_ended_ms", format!("must be 0 or at least {DAY_MS}, not {kept}."));
     }
     check_exposure(stack, &mut refuse);
 }

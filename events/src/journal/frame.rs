@@ -1,4 +1,4 @@
-//! Owns the bytes around the records: the header of a journal and the header of each frame (format 1).
+//! Owns the bytes around the records: the header of a journal and the header of each frame.
 //! Must never change them: what is written is read for ever.
 //!
 //! A journal begins with 72 bytes: magic `photonjl`, u32 format, u32 CRC32C of the other 68 bytes, u64
@@ -9,12 +9,19 @@
 //! u32 number of records, u32 length of the records, 32 bytes BLAKE3 of the frame before (or of the
 //! journal's header), u32 kind, u32 CRC32C of the 68 bytes before. A frame is only begun when everything
 //! before its offset is durable.
+//!
+//! Format 1 is the journal of a generation, in which positions are without a gap. Format 2 is the journal of
+//! a *base*: what was kept of the generations up to its own number. Its positions may skip, it begins after
+//! position 0, and its last frame, of kind 3, says where those generations ended: u64 last position, i64
+//! last time, 32 bytes hash of the last frame, u32 CRC32C of those 48 bytes.
 
-use crate::journal::bytes::{array_at, u32_at, u64_at};
+use crate::journal::bytes::{array_at, i64_at, u32_at, u64_at};
 use crate::log::APPEND_MAX_BYTES;
 
-/// The newest format this program reads, and the one it writes.
-pub(crate) const FORMAT: u32 = 1;
+/// The newest format this program reads.
+pub(crate) const FORMAT: u32 = 2;
+const GENERATION_FORMAT: u32 = 1;
+const BASE_FORMAT: u32 = 2;
 /// The length of a journal's header, in bytes.
 pub(crate) const JOURNAL_HEADER_LEN: usize = 72;
 /// The length of a frame's header, in bytes.
@@ -39,6 +46,8 @@ pub(crate) struct JournalHeader {
     pub(crate) after: u64,
     pub(crate) mark: Mark,
     pub(crate) previous: Hash,
+    /// Whether it is what was kept of the generations up to this number.
+    pub(crate) base: bool,
 }
 
 /// Why bytes are not a journal's header.
@@ -52,7 +61,8 @@ impl JournalHeader {
     pub(crate) fn encode(&self) -> [u8; JOURNAL_HEADER_LEN] {
         let mut bytes = [0; JOURNAL_HEADER_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        let format = if self.base { BASE_FORMAT } else { GENERATION_FORMAT };
+        bytes[8..12].copy_from_slice(&format.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.after.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.mark);
@@ -67,13 +77,16 @@ impl JournalHeader {
             return Err(HeaderError::Damaged);
         }
         match u32_at(bytes, 8) {
-            Some(FORMAT) => Self::fields(bytes).ok_or(HeaderError::Damaged),
+            Some(format @ (GENERATION_FORMAT | BASE_FORMAT)) => {
+                Self::fields(bytes, format == BASE_FORMAT).ok_or(HeaderError::Damaged)
+            }
             newer => Err(HeaderError::Newer(newer.unwrap_or(0))),
         }
     }
 
-    fn fields(bytes: &[u8]) -> Option<Self> {
+    fn fields(bytes: &[u8], base: bool) -> Option<Self> {
         Some(Self {
+            base,
             generation: u64_at(bytes, 16)?,
             after: u64_at(bytes, 24)?,
             mark: array_at(bytes, 32)?,
@@ -93,6 +106,36 @@ pub(crate) enum Kind {
     Events = 1,
     /// Nothing but the statement that everything before is durable.
     Watermark = 2,
+    /// The end of a base.
+    End = 3,
+}
+
+/// What the last frame of a base says: where the generations ended of which it was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BaseEnd {
+    pub(crate) last: u64,
+    pub(crate) last_time_us: i64,
+    pub(crate) chain: Hash,
+}
+
+impl BaseEnd {
+    const LEN: usize = 52;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes =
+            [&self.last.to_le_bytes()[..], &self.last_time_us.to_le_bytes(), &self.chain].concat();
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let whole = bytes.len() == Self::LEN && u32_at(bytes, 48)? == crc32c::crc32c(&bytes[..48]);
+        whole.then_some(Self {
+            last: u64_at(bytes, 0)?,
+            last_time_us: i64_at(bytes, 8)?,
+            chain: array_at(bytes, 16)?,
+        })
+    }
 }
 
 /// The header of a frame.
@@ -129,6 +172,7 @@ impl FrameHeader {
         let kind = match u32_at(&bytes, 64)? {
             1 => Kind::Events,
             2 => Kind::Watermark,
+            3 => Kind::End,
             _ => return None,
         };
         let header = Self {
@@ -142,7 +186,7 @@ impl FrameHeader {
         let holds = bytes[..8] == mark
             && u32_at(&bytes, 68)? == crc32c::crc32c(&bytes[..68])
             && header.offset == offset
-            && (header.kind == Kind::Watermark) == (header.count == 0)
+            && (header.kind == Kind::Events) == (header.count > 0)
             && header.payload_len as usize <= PAYLOAD_MAX_LEN;
         holds.then_some(header)
     }
@@ -161,7 +205,11 @@ mod tests {
 
     #[test]
     fn headers_come_back_as_they_went_and_notice_every_flipped_bit() {
-        let journal = JournalHeader { generation: 3, after: 99, mark: MARK, previous: [5; 32] };
+        let base = JournalHeader { generation: 3, after: 0, mark: MARK, previous: [0; 32], base: true };
+        assert_eq!(JournalHeader::decode(&base.encode()), Ok(base));
+        let end = BaseEnd { last: 7, last_time_us: -8, chain: [9; 32] };
+        assert_eq!(BaseEnd::decode(&end.encode()), Some(end));
+        let journal = JournalHeader { generation: 3, after: 99, mark: MARK, previous: [5; 32], base: false };
         let mut bytes = journal.encode();
         assert_eq!(JournalHeader::decode(&bytes), Ok(journal));
         for bit in 0..bytes.len() * 8 {
@@ -185,10 +233,11 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_named() {
-        let mut bytes = JournalHeader { generation: 1, after: 0, mark: MARK, previous: [0; 32] }.encode();
-        bytes[8] = 2;
+        let header = JournalHeader { generation: 1, after: 0, mark: MARK, previous: [0; 32], base: false };
+        let mut bytes = header.encode();
+        bytes[8] = 3;
         let crc = JournalHeader::crc(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(JournalHeader::decode(&bytes), Err(HeaderError::Newer(2)));
+        assert_eq!(JournalHeader::decode(&bytes), Err(HeaderError::Newer(3)));
     }
 }

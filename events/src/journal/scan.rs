@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use crate::journal::FILE_NAME;
 use crate::journal::frame::{
-    FORMAT, FRAME_HEADER_LEN, FrameHeader, Hash, HeaderError, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
+    BaseEnd, FORMAT, FRAME_HEADER_LEN, FrameHeader, Hash, HeaderError, JOURNAL_HEADER_LEN, JournalHeader,
+    Kind, Mark,
 };
 use crate::journal::record::{RawRecord, records};
 use crate::log::Damage;
@@ -33,6 +34,8 @@ pub(crate) struct Scanned {
     pub(crate) last: u64,
     /// The hash of the last frame, or of the header if there is none.
     pub(crate) chain: Hash,
+    /// The last time of the generations of which a base was kept.
+    pub(crate) last_time_us: Option<i64>,
     /// What does not hold at the end, if anything follows it.
     torn: Option<Bad>,
 }
@@ -59,16 +62,24 @@ pub(crate) struct Place {
     pub(crate) previous: Hash,
     /// A byte up to which it is known to be durable, or 0: the clean-close marker's word.
     pub(crate) durable: u64,
+    /// Whether it is what was kept of the generations up to this number.
+    pub(crate) base: bool,
 }
 
 impl Place {
     /// The place of the first generation.
-    pub(crate) const FIRST: Self = Self { generation: 1, after: 0, previous: [0; 32], durable: 0 };
+    pub(crate) const FIRST: Self =
+        Self { generation: 1, after: 0, previous: [0; 32], durable: 0, base: false };
+
+    /// The place of a base.
+    pub(crate) fn of_base(generation: u64) -> Self {
+        Self { generation, base: true, ..Self::FIRST }
+    }
 
     /// The place of the generation after this one.
     pub(crate) fn next(&self, scanned: &Scanned) -> Self {
         let Scanned { last, chain, .. } = scanned;
-        Self { generation: self.generation + 1, after: *last, previous: *chain, durable: 0 }
+        Self { generation: self.generation + 1, after: *last, previous: *chain, durable: 0, base: false }
     }
 
     /// Checks that a sealed generation is whole to its last byte.
@@ -77,7 +88,12 @@ impl Place {
             scanned,
             scanned.file.metadata()?.len(),
             "a sealed generation does not end with a whole frame",
-        )
+        )?;
+        if self.base && scanned.last_time_us.is_none() {
+            // Cut off between two frames.
+            return self.ends(scanned, u64::MAX, "a base has no end");
+        }
+        Ok(())
     }
 
     /// Checks that nothing follows the byte at which the generation was closed.
@@ -143,8 +159,8 @@ pub(crate) fn scan(
     let len = file.metadata()?.len().min(until);
     let mut reader = BufReader::with_capacity(READ_LEN, &file);
     let (header, chain) = read_header(&mut reader, len, place)?;
-    let mut scan =
-        Scan { place, mark: header.mark, len, end: JOURNAL_HEADER_LEN as u64, last: place.after, chain };
+    let (mark, end, last) = (header.mark, JOURNAL_HEADER_LEN as u64, place.after);
+    let mut scan = Scan { place, mark, len, end, last, chain, last_time_us: None };
     let (mut payload, mut torn) = (Vec::new(), None);
     while scan.end < len {
         match scan.frame(&mut reader, &mut payload, visit)? {
@@ -163,8 +179,8 @@ pub(crate) fn scan(
             what: "durable frames are missing",
         }));
     }
-    let Scan { end, last, chain, .. } = scan;
-    Ok(Scanned { file: Arc::new(file), header, end, last, chain, torn })
+    let Scan { end, last, chain, last_time_us, .. } = scan;
+    Ok(Scanned { file: Arc::new(file), header, end, last, chain, last_time_us, torn })
 }
 
 fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(JournalHeader, Hash), ScanError> {
@@ -181,8 +197,8 @@ fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(Journa
         Err(HeaderError::Newer(format)) if format > FORMAT => return Err(ScanError::NewerFormat(format)),
         Err(_) => return Err(damage),
     };
-    let Place { generation, after, previous, .. } = place;
-    if header != (JournalHeader { generation, after, previous, mark: header.mark }) {
+    let Place { generation, after, previous, base, .. } = place;
+    if header != (JournalHeader { generation, after, previous, base, mark: header.mark }) {
         return Err(damage);
     }
     Ok((header, blake3::hash(&bytes).into()))
@@ -195,6 +211,7 @@ struct Scan {
     end: u64,
     last: u64,
     chain: Hash,
+    last_time_us: Option<i64>,
 }
 
 enum Step {
@@ -232,8 +249,15 @@ impl Scan {
         let payload_len = u64::from(header.payload_len).min(self.len - offset);
         payload.resize(payload_len as usize, 0);
         reader.read_exact(payload)?;
-        let records = match check_records(payload, &header, offset) {
-            Ok(_) if header.end() > self.len => return bad("a frame is cut off"),
+        let whole = header.end() <= self.len;
+        if header.kind == Kind::End && whole && self.place.base && self.last_time_us.is_none() {
+            return Ok(self.end_base(&header, payload));
+        }
+        let records = match check_records(payload, &header, offset, self.place.base) {
+            Ok(_) if !whole => return bad("a frame is cut off"),
+            Ok(_) if self.last_time_us.is_some() || header.kind == Kind::End => {
+                return bad("a frame is out of place");
+            }
             Ok(records) => records,
             Err(bad) => return Ok(Step::Bad(bad)),
         };
@@ -249,8 +273,23 @@ impl Scan {
         }
         self.chain = blake3::Hasher::new().update(&header_bytes).update(payload).finalize().into();
         self.end = header.end();
-        self.last += u64::from(header.count);
+        self.last = records.last().map_or(self.last, |record| record.position().get());
         Ok(Step::Good)
+    }
+
+    /// Takes over where the generations ended of which a base was kept.
+    fn end_base(&mut self, header: &FrameHeader, payload: &[u8]) -> Step {
+        let follows = header.previous == self.chain && header.after == self.last;
+        match BaseEnd::decode(payload).filter(|end| follows && end.last >= self.last) {
+            Some(BaseEnd { last, last_time_us, chain }) => {
+                (self.last, self.chain, self.last_time_us) = (last, chain, Some(last_time_us));
+                self.end = header.end();
+                Step::Good
+            }
+            None => {
+                Step::Bad(Bad { offset: self.end, after: self.last, what: "the end of a base does not hold" })
+            }
+        }
     }
 
     /// A bad frame is damage if it was durable once: if a good frame follows, or the marker says so.
@@ -284,11 +323,16 @@ fn check_records<'a>(
     payload: &'a [u8],
     header: &FrameHeader,
     offset: u64,
+    may_skip: bool,
 ) -> Result<Vec<RawRecord<'a>>, Bad> {
-    let mut found = Vec::with_capacity((header.count as usize).min(payload.len() / 64));
+    let mut found: Vec<RawRecord<'a>> = Vec::with_capacity((header.count as usize).min(payload.len() / 64));
+    let mut last = header.after;
     for record in records(payload) {
         match record {
-            Ok(record) if record.position().get() == header.after + 1 + found.len() as u64 => {
+            Ok(record)
+                if record.position().get() == last + 1 || (may_skip && record.position().get() > last) =>
+            {
+                last = record.position().get();
                 found.push(record);
             }
             Ok(_) => {
@@ -311,5 +355,7 @@ fn check_records<'a>(
 
 fn bad_record(records: &[RawRecord<'_>], index: usize, offset: u64, after: u64, what: &'static str) -> Bad {
     let before: usize = records[..index].iter().map(RawRecord::len).sum();
-    Bad { offset: offset + before as u64, after: after + index as u64, what }
+    // Where positions skip, the next one is not known: it is after the last good one.
+    let after = index.checked_sub(1).map_or(after, |last| records[last].position().get());
+    Bad { offset: offset + before as u64, after, what }
 }

@@ -78,6 +78,8 @@ pub(crate) struct Whole {
     pub(crate) generations: Vec<Arc<Generation>>,
     pub(crate) ledger: Ledger,
     pub(crate) damage: Option<Damage>,
+    /// Up to here events may be missing that were removed.
+    pub(crate) floor: Position,
 }
 
 /// Reads what is whole of a log: everything before the commit that holds the first damage.
@@ -93,25 +95,28 @@ pub(crate) fn whole(path: &Path) -> Result<Whole, OpenError> {
         walk = Walk::of(path, Some(walk.good))?;
         walk.on(&mut |_| Ok(()))?;
     }
-    let Walk { generations, ledger, .. } = walk;
-    Ok(Whole { generations, ledger, damage: found })
+    let Walk { generations, ledger, floor, .. } = walk;
+    Ok(Whole { generations, ledger, damage: found, floor })
 }
 
 /// A byte of a journal.
 #[derive(Clone, Copy)]
-struct Byte {
+pub(crate) struct Byte {
     generation: u64,
     offset: u64,
 }
 
 /// A walk over a log, from its oldest generation on.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     path: &'a Path,
     newest: u64,
+    /// Whether the walk ends before the generation that is still written to.
+    sealed: bool,
     /// Where to stop instead of at the end.
     stop: Option<Byte>,
     place: Place,
-    ledger: Ledger,
+    floor: Position,
+    pub(crate) ledger: Ledger,
     generations: Vec<Arc<Generation>>,
     /// Everything before this byte holds together.
     good: Byte,
@@ -120,23 +125,46 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn of(path: &'a Path, stop: Option<Byte>) -> Result<Self, OpenError> {
-        let newest = folder::generations(path)?.last().copied().unwrap_or(0);
+    /// A walk over all that is sealed: nothing is, in a log of one generation.
+    pub(crate) fn of_sealed(path: &'a Path) -> Result<Self, OpenError> {
+        let walk = Self::of(path, None)?;
+        Ok(Self { newest: walk.newest.saturating_sub(1), sealed: true, ..walk })
+    }
+
+    /// The number of its last generation.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The last position that is sealed, after a walk over everything.
+    pub(crate) fn sealed_end(&self) -> Position {
+        self.generations.last().map_or(Position::START, |newest| newest.after)
+    }
+
+    /// The last position, and the hash of the last frame.
+    pub(crate) fn end(&self) -> (u64, Hash) {
+        (self.place.after, self.place.previous)
+    }
+
+    pub(crate) fn of(path: &'a Path, stop: Option<Byte>) -> Result<Self, OpenError> {
+        let (place, newest) = folder::extent(path)?;
         Ok(Self {
             path,
             newest: stop.map_or(newest, |stop| stop.generation),
+            sealed: false,
             stop,
-            place: Place::FIRST,
+            place,
+            floor: Position::START,
             // Nothing will be appended: no id has to be recognised.
             ledger: Ledger::new(1),
             generations: Vec::new(),
-            good: Byte { generation: 1, offset: 0 },
+            good: Byte { generation: place.generation, offset: 0 },
             bytes: 0,
             torn_bytes: 0,
         })
     }
 
-    fn on(&mut self, each: &mut Visitor<'_>) -> Result<(), OpenError> {
+    pub(crate) fn on(&mut self, each: &mut Visitor<'_>) -> Result<(), OpenError> {
         while self.place.generation <= self.newest {
             let place = self.place;
             self.good = Byte { generation: place.generation, offset: 0 };
@@ -150,8 +178,8 @@ impl<'a> Walk<'a> {
     }
 
     fn generation(&mut self, stop: Option<u64>, each: &mut Visitor<'_>) -> Result<(), OpenError> {
-        let folder = folder::generation(self.path, self.place.generation);
-        let is_newest = self.place.generation == self.newest;
+        let folder = folder::of(self.path, &self.place);
+        let is_newest = self.place.generation == self.newest && !self.place.base && !self.sealed;
         let closed = if is_newest && stop.is_none() { folder::read_marker(&folder) } else { None };
         let place = Place { durable: closed.unwrap_or(0), ..self.place };
         let mut index = Index::default();
@@ -172,11 +200,13 @@ impl<'a> Walk<'a> {
             None => place.ends_sealed(&scanned)?,
         }
         self.bytes += scanned.end;
+        self.ledger.reached(&scanned);
+        if place.base {
+            self.floor = Position::new(scanned.last);
+        }
         self.place = place.next(&scanned);
         let Scanned { file, header, .. } = scanned;
-        let after = Position::new(place.after);
-        let generation = Generation::new(place.generation, folder, after, header.mark, file, index);
-        self.generations.push(Arc::new(generation));
+        self.generations.push(Arc::new(Generation::new(folder, &header, file, index)));
         Ok(())
     }
 }

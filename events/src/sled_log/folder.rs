@@ -5,6 +5,7 @@
 //! lock                   held by the one process that has the log open
 //! gen-000001/journal     the promise
 //! gen-000001/sled/       the newest generation's blocks; disposable
+//! base-000001/journal    what was kept of the generations up to that number, which are gone; at most one
 //! gen-000001/clean       present only after a clean close: the blocks are complete, the journal ends here
 //! ```
 
@@ -13,13 +14,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::faults::Faults;
-use crate::journal::Journal;
 use crate::journal::bytes::{array_at, u32_at, u64_at};
 use crate::journal::frame::Hash;
+use crate::journal::scan::Place;
+use crate::journal::{FILE_NAME, Journal};
 
 const LOCK: &str = "lock";
 const MARKER: &str = "clean";
 const PREFIX: &str = "gen-";
+const BASE_PREFIX: &str = "base-";
 const UNFINISHED: &str = ".new";
 const MARKER_MAGIC: [u8; 8] = *b"photoncl";
 
@@ -58,23 +61,74 @@ fn take(file: File) -> io::Result<Option<File>> {
 pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(UNFINISHED))
-        {
+        if entry.file_name().to_str().is_some_and(|name| is_ours(name) && name.ends_with(UNFINISHED)) {
             fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// The numbers of the generations that are there, sorted.
-pub(crate) fn generations(folder: &Path) -> io::Result<Vec<u64>> {
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || name.starts_with(BASE_PREFIX)
+}
+
+/// Deletes what a base has replaced: the generations up to its number, and older bases.
+pub(crate) fn remove_replaced(folder: &Path) -> io::Result<()> {
+    let bases = numbers(folder, BASE_PREFIX)?;
+    let Some((newest, older)) = bases.split_last() else { return Ok(()) };
+    for number in numbers(folder, PREFIX)?.into_iter().filter(|number| number <= newest) {
+        fs::remove_dir_all(generation(folder, number))?;
+    }
+    older.iter().try_for_each(|number| fs::remove_dir_all(base(folder, *number)))
+}
+
+/// Where the log begins, and the number of its newest generation, or else of its base; 0 if there is
+/// nothing.
+pub(crate) fn extent(folder: &Path) -> io::Result<(Place, u64)> {
+    let base = numbers(folder, BASE_PREFIX)?.last().copied();
+    let newest = numbers(folder, PREFIX)?.last().copied().unwrap_or(0);
+    Ok((base.map_or(Place::FIRST, Place::of_base), newest.max(base.unwrap_or(0))))
+}
+
+/// The folder of what has its place there.
+pub(crate) fn of(folder: &Path, place: &Place) -> PathBuf {
+    if place.base { base(folder, place.generation) } else { generation(folder, place.generation) }
+}
+
+fn base(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{BASE_PREFIX}{number:06}"))
+}
+
+/// The folder in which a base is made.
+pub(crate) fn begin_base(folder: &Path, number: u64) -> io::Result<PathBuf> {
+    let unfinished = folder.join(format!("{BASE_PREFIX}{number:06}{UNFINISHED}"));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    fs::create_dir(&unfinished)?;
+    Ok(unfinished)
+}
+
+/// Lets a base that is complete take the place of the generations up to its number.
+pub(crate) fn commit_base(folder: &Path, number: u64) -> io::Result<()> {
+    let unfinished = folder.join(format!("{BASE_PREFIX}{number:06}{UNFINISHED}"));
+    sync(&unfinished)?;
+    let replaced = base(folder, number);
+    if replaced.exists() {
+        // No generation was sealed since: the file takes the place of the file.
+        fs::rename(unfinished.join(FILE_NAME), replaced.join(FILE_NAME))?;
+        sync(&replaced)?;
+        return fs::remove_dir(unfinished);
+    }
+    fs::rename(unfinished, replaced)?;
+    sync(folder)
+}
+
+fn numbers(folder: &Path, prefix: &str) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
         numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
     }
     numbers.sort_unstable();
@@ -168,7 +222,7 @@ mod tests {
         create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
         fs::create_dir(folder.path().join("gen-000002.new")).unwrap();
         remove_unfinished(folder.path()).unwrap();
-        assert_eq!(generations(folder.path()).unwrap(), [1]);
+        assert_eq!(numbers(folder.path(), PREFIX).unwrap(), [1]);
         assert!(!folder.path().join("gen-000002.new").exists());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use crate::journal::frame::{FRAME_HEADER_LEN, FrameHeader, Mark};
+use crate::journal::frame::{FRAME_HEADER_LEN, FrameHeader, JournalHeader, Mark};
 use crate::journal::record::{Names, RawRecord};
 use crate::live::Page;
 use crate::log::{Damage, ReadError};
@@ -31,6 +31,8 @@ pub(crate) struct Generation {
     /// The last position of the generations before.
     pub(crate) after: Position,
     mark: Mark,
+    /// Whether its positions may skip.
+    skips: bool,
     file: Arc<File>,
     index: RwLock<Index>,
     blocks: RwLock<Option<Arc<Blocks>>>,
@@ -69,18 +71,24 @@ impl Index {
     /// Notes the records of a durable frame; they begin at `offset` of the journal.
     pub(crate) fn add(&mut self, offset: u64, payload: &[u8]) {
         let frame_end = offset + payload.len() as u64;
-        let Some(mut position) = RawRecord::position_of(payload).map(Position::get) else { return };
         let mut at = 0;
-        while let Some(len) = payload.get(at..).and_then(RawRecord::len_of) {
+        while let Some(len) = payload.get(at..).and_then(RawRecord::len_of)
+            && let Some(position) = RawRecord::position_of(&payload[at..]).map(Position::get)
+        {
             let offset = offset + at as u64;
             if self.entries.last().is_none_or(|last| offset - last.offset >= INDEX_STEP) {
                 self.entries.push(Entry { position, offset, frame_end });
             }
             self.last = position;
-            position += 1;
             at += len;
         }
         self.end = frame_end;
+    }
+
+    /// The first position behind this one that has an entry.
+    fn next(&self, position: u64) -> Option<Position> {
+        let next = self.entries.partition_point(|entry| entry.position <= position);
+        self.entries.get(next).map(|entry| Position::new(entry.position))
     }
 
     /// The stretch that holds the record at `position` and then about `bytes_min` bytes more, if there are.
@@ -89,7 +97,7 @@ impl Index {
             return None;
         }
         let next = self.entries.partition_point(|entry| entry.position <= position);
-        let from = *self.entries.get(next.checked_sub(1)?)?;
+        let from = *self.entries.get(next.saturating_sub(1))?;
         let far_enough = |entry: &&Entry| entry.offset >= from.offset + bytes_min;
         let end = self.entries[next..].iter().find(far_enough).map_or(self.end, |entry| entry.offset);
         Some(Stretch { from, end })
@@ -97,15 +105,10 @@ impl Index {
 }
 
 impl Generation {
-    pub(crate) fn new(
-        number: u64,
-        folder: PathBuf,
-        after: Position,
-        mark: Mark,
-        file: Arc<File>,
-        index: Index,
-    ) -> Self {
-        Self { number, folder, after, mark, file, index: RwLock::new(index), blocks: RwLock::new(None) }
+    pub(crate) fn new(folder: PathBuf, header: &JournalHeader, file: Arc<File>, index: Index) -> Self {
+        let JournalHeader { generation: number, after, mark, base: skips, .. } = *header;
+        let (after, index, blocks) = (Position::new(after), RwLock::new(index), RwLock::new(None));
+        Self { number, folder, after, mark, skips, file, index, blocks }
     }
 
     /// Lets readers see the records of one more frame; they begin at `offset` of the journal.
@@ -158,12 +161,17 @@ impl Generation {
         let mut page = Page::new();
         let mut names = Names::default();
         let from = Position::new(after.max(self.after).get() + 1);
-        self.walk(from, bytes_min, |buffer, bytes, at| {
-            if at >= from {
-                page.push(Arc::new(decode(buffer, bytes, at, &mut names)?.event));
-            }
-            Ok(())
-        })?;
+        let mut look = Some(from);
+        while let Some(place) = look.filter(|_| page.is_empty()) {
+            self.walk(place, bytes_min, |buffer, bytes, at| {
+                if at >= from {
+                    page.push(Arc::new(decode(buffer, bytes, at, &mut names)?.event));
+                }
+                Ok(())
+            })?;
+            // Where positions skip, the stretch before may hold nothing that is wanted.
+            look = self.index.read().next(place.get());
+        }
         Ok(page)
     }
 
@@ -180,8 +188,8 @@ impl Generation {
         let mut buffer = vec![0; (end - from.offset) as usize];
         self.file.read_exact_at(&mut buffer, from.offset)?;
         let buffer = Bytes::from(buffer);
-        let (mut at, mut frame_end, mut position) =
-            (0, (from.frame_end - from.offset) as usize, from.position);
+        let (mut at, mut frame_end) = (0, (from.frame_end - from.offset) as usize);
+        let mut position = from.position;
         while at < buffer.len() {
             let fault = |what| self.damage(from.offset + at as u64, Position::new(position), what);
             if at == frame_end {
@@ -194,7 +202,11 @@ impl Generation {
             }
             let len = RawRecord::len_of(&buffer[at..]).filter(|len| at + len <= buffer.len());
             let bytes = &buffer[at..at + len.ok_or_else(|| fault("a record is cut off"))?];
-            visit(&buffer, bytes, Position::new(position)).map_err(fault)?;
+            let claimed = RawRecord::position_of(bytes).map_or(0, Position::get);
+            let follows = claimed == position || (self.skips && claimed > position);
+            position = if follows { claimed } else { position };
+            visit(&buffer, bytes, Position::new(position))
+                .map_err(|what| self.damage(from.offset + at as u64, Position::new(position), what))?;
             at += bytes.len();
             position += 1;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::journal::record::{Names, RawRecord};
+use crate::journal::scan::Scanned;
 use crate::log::{Append, AppendError, Head, Refusal};
 use crate::record::{EventId, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
@@ -86,6 +87,13 @@ impl Ledger {
         }
         (self.staged.last, self.staged.last_time_us) = (self.last, self.last_time_us);
         Ok(())
+    }
+
+    /// Goes on where a journal ends, which a base does behind the last of its records.
+    pub(crate) fn reached(&mut self, scanned: &Scanned) {
+        self.last = self.last.max(Position::new(scanned.last));
+        self.last_time_us = self.last_time_us.max(scanned.last_time_us.unwrap_or(i64::MIN));
+        (self.staged.last, self.staged.last_time_us) = (self.last, self.last_time_us);
     }
 
     /// Decides about an append, as if everything staged were durable.
@@ -170,6 +178,11 @@ impl Ledger {
     /// The last durable position.
     pub(crate) fn last(&self) -> Position {
         self.last
+    }
+
+    /// The time of the last event, in microseconds since 1970.
+    pub(crate) fn last_time_us(&self) -> i64 {
+        self.last_time_us
     }
 
     fn head(&self, stream: &StreamId) -> Head {

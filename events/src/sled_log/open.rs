@@ -60,25 +60,28 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
-    let numbers = folder::generations(path)?;
-    if numbers.is_empty() {
-        folder::create_generation(path, 1, 0, [0; 32], &options.faults)?;
-    }
-    let newest = numbers.last().copied().unwrap_or(1);
+    folder::remove_replaced(path)?;
+    let (mut place, newest) = folder::extent(path)?;
     let mut ledger = Ledger::new(options.recent_ids);
-    let mut place = Place::FIRST;
     let mut generations = Vec::new();
-    while place.generation < newest {
+    let mut floor = Position::START;
+    while place.base || place.generation < newest {
         let (generation, scanned) = open_sealed(path, place, &mut ledger)?;
         generations.push(Arc::new(generation));
+        if place.base {
+            floor = Position::new(scanned.last);
+        }
         place = place.next(&scanned);
+    }
+    if place.generation > newest {
+        folder::create_generation(path, place.generation, place.after, place.previous, &options.faults)?;
     }
     let (generation, scanned) = open_newest(path, place, &mut ledger)?;
     let generation = Arc::new(generation);
     generations.push(Arc::clone(&generation));
     let journal = Journal::resume(&scanned, options.faults.clone())?;
 
-    let shared = share(path, &options, &ledger, generations);
+    let shared = share(path, &options, &ledger, generations, floor);
     let (frame, space) = (FrameBuffer::new(), Space::default());
     let (names, retiring) = (Default::default(), Vec::new());
     let writer = Writer {
@@ -102,23 +105,29 @@ pub(crate) fn open_read_only(
     options: &Options,
 ) -> Result<(Arc<Shared>, File, Option<Damage>), OpenError> {
     let lock = folder::lock_as_found(path)?.ok_or(OpenError::Locked)?;
-    let Whole { generations, ledger, damage } = audit::whole(path)?;
-    let shared = share(path, options, &ledger, generations);
+    let Whole { generations, ledger, damage, floor } = audit::whole(path)?;
+    let shared = share(path, options, &ledger, generations, floor);
     shared.queue.close();
     Ok((shared, lock, damage))
 }
 
 /// What writer, readers and handle share of a log that ends where the ledger does.
-fn share(path: &Path, options: &Options, ledger: &Ledger, generations: Vec<Arc<Generation>>) -> Arc<Shared> {
+fn share(
+    path: &Path,
+    options: &Options,
+    ledger: &Ledger,
+    generations: Vec<Arc<Generation>>,
+    floor: Position,
+) -> Arc<Shared> {
     let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
     let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };
     let feed = Feed::new(ledger.last(), ring_max);
-    Arc::new(Shared::new(path.to_owned(), queue, Arc::clone(ledger.heads()), feed, generations))
+    Arc::new(Shared::new(path.to_owned(), queue, Arc::clone(ledger.heads()), feed, generations, floor))
 }
 
 /// A sealed generation must be whole to its last byte.
 fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
-    let folder = folder::generation(path, place.generation);
+    let folder = folder::of(path, &place);
     if let Err(error) = Blocks::remove(&folder) {
         tracing::warn!(%error, generation = place.generation, "cannot delete sealed blocks");
     }
@@ -154,7 +163,7 @@ fn verify(
     ledger: &mut Ledger,
     blocks: &mut Option<Blocks>,
 ) -> Result<(Generation, Scanned), OpenError> {
-    let folder = folder::generation(path, place.generation);
+    let folder = folder::of(path, &place);
     let mut index = Index::default();
     let scanned = scan(&folder, place, Access::Writing, &mut |frame| {
         ledger.learn(frame.records)?;
@@ -166,6 +175,6 @@ fn verify(
         Ok(())
     })
     .map_err(|error| place.missing_is_damage(error))?;
-    let (after, mark, file) = (Position::new(place.after), scanned.header.mark, Arc::clone(&scanned.file));
-    Ok((Generation::new(place.generation, folder, after, mark, file, index), scanned))
+    ledger.reached(&scanned);
+    Ok((Generation::new(folder, &scanned.header, Arc::clone(&scanned.file), index), scanned))
 }

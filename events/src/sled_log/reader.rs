@@ -19,14 +19,11 @@ const STREAM_PAGE_BYTES: usize = 128 << 10;
 
 impl History for Shared {
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>> {
-        // Also for a log of which nothing is whole, which has no generation.
-        if after >= self.feed.end() {
-            return future::ready(Ok(Page::new())).boxed();
-        }
-        match self.generation_after(after) {
-            Ok(generation) => off_thread(move || generation.page(after, bytes)),
-            Err(error) => future::ready(Err(error)).boxed(),
-        }
+        let generations = self.generations_after(after);
+        off_thread(move || {
+            let mut pages = generations.iter().map(|generation| generation.page(after, bytes));
+            pages.find(|page| !matches!(page, Ok(page) if page.is_empty())).unwrap_or(Ok(Page::new()))
+        })
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::journal::scan::{Access, Place, ScanError, scan};
 use crate::live::Feed;
-use crate::log::ReadError;
+use crate::log::{Damage, ReadError};
 use crate::record::Recorded;
 use crate::sled_log::generation::Generation;
 use crate::sled_log::ledger::Heads;
@@ -23,6 +24,10 @@ pub(crate) struct Shared {
     pub(crate) heads: Arc<RwLock<Heads>>,
     pub(crate) feed: Arc<Feed<Recorded>>,
     pub(crate) status: watch::Sender<Status>,
+    /// Up to here events may be missing.
+    pub(crate) floor: Position,
+    /// What was found when a generation was sealed.
+    sealed_damage: OnceLock<Damage>,
     /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
     generations: RwLock<Vec<Arc<Generation>>>,
 }
@@ -41,9 +46,40 @@ impl Shared {
         heads: Arc<RwLock<Heads>>,
         feed: Feed<Recorded>,
         generations: Vec<Arc<Generation>>,
+        floor: Position,
     ) -> Self {
         let (feed, status) = (Arc::new(feed), watch::Sender::default());
-        Self { folder, queue, heads, feed, status, generations: RwLock::new(generations) }
+        Self {
+            folder,
+            queue,
+            heads,
+            feed,
+            status,
+            floor,
+            sealed_damage: OnceLock::new(),
+            generations: RwLock::new(generations),
+        }
+    }
+
+    /// Reads the journal of a generation that was just sealed: what the disk gives back must be what was
+    /// written. Damage stops nothing, since what comes later is not touched by it, but it is told.
+    pub(crate) fn look_at_sealed(&self, sealed: &Generation, place: Place) {
+        let look = Access::Looking { until: u64::MAX };
+        let read = scan(&sealed.folder, place, look, &mut |_| Ok(()));
+        match read.and_then(|scanned| place.ends_sealed(&scanned)) {
+            Ok(()) => {}
+            Err(ScanError::Damaged(damage)) => {
+                tracing::error!(%damage, "a sealed generation is not what was written");
+                // The first one is what matters.
+                let _ = self.sealed_damage.set(damage);
+            }
+            Err(fault) => tracing::warn!(?fault, "a sealed generation cannot be looked at"),
+        }
+    }
+
+    /// Damage of a generation that was sealed since the log was opened.
+    pub(crate) fn sealed_damage(&self) -> Option<Damage> {
+        self.sealed_damage.get().copied()
     }
 
     /// Shows a new generation to readers.
@@ -57,6 +93,14 @@ impl Shared {
         let next = generations.partition_point(|generation| generation.after <= position);
         let found = next.checked_sub(1).and_then(|index| generations.get(index));
         found.cloned().ok_or_else(|| io::Error::other("no generation holds that position").into())
+    }
+
+    /// The generations in which the first event after a position can be, in order: where positions skip, it
+    /// may be in the one behind.
+    pub(crate) fn generations_after(&self, position: Position) -> Vec<Arc<Generation>> {
+        let generations = self.generations.read();
+        let next = generations.partition_point(|generation| generation.after <= position);
+        generations.iter().skip(next.saturating_sub(1)).take(2).cloned().collect()
     }
 
     /// From now on appends are refused.

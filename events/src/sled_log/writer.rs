@@ -129,8 +129,7 @@ impl Writer {
 
     /// Makes the frame durable, then visible.
     fn write(&mut self, events: Page) -> Result<(), WriteError> {
-        if !self.journal.is_empty() && self.journal.end_with(&self.frame) > self.options.generation_bytes_max
-        {
+        if !self.journal.is_empty() && self.is_full(events.len()) {
             self.roll()?;
         }
         let offset = self.journal.end() + FRAME_HEADER_LEN as u64;
@@ -149,10 +148,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether the generation has no room for the frame, which holds so many events.
+    fn is_full(&self, events: usize) -> bool {
+        let held = self.ledger.last().get() - self.generation.after.get();
+        self.journal.end_with(&self.frame) > self.options.generation_bytes_max
+            || held + events as u64 > self.options.generation_events_max
+    }
+
     /// Seals the generation and begins the next.
     fn roll(&mut self) -> Result<(), WriteError> {
         let (number, after) = (self.generation.number + 1, self.ledger.last());
-        let chain = self.journal.chain();
+        let (chain, place) = (self.journal.chain(), self.journal.place());
         let created =
             folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults);
         self.journal = created.map_err(|error| match error.kind() {
@@ -160,13 +166,17 @@ impl Writer {
             _ => WriteError::Failed(error),
         })?;
         let path = folder::generation(&self.shared.folder, number);
-        let (mark, file) = (self.journal.mark(), Arc::clone(self.journal.file()));
-        let generation = Generation::new(number, path, after, mark, file, Index::default());
+        let (header, file) = (self.journal.header(), Arc::clone(self.journal.file()));
+        let generation = Generation::new(path, header, file, Index::default());
         generation.set_blocks(create_blocks(&generation.folder).map(Arc::new));
         let sealed = std::mem::replace(&mut self.generation, Arc::new(generation));
         self.shared.push(Arc::clone(&self.generation));
         self.retiring.retain(|thread| !thread.is_finished());
-        self.retiring.push(thread::spawn(move || retire(&sealed)));
+        let shared = Arc::clone(&self.shared);
+        self.retiring.push(thread::spawn(move || {
+            shared.look_at_sealed(&sealed, place);
+            retire(&sealed);
+        }));
         tracing::info!(generation = number, "began a generation");
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::super::exit::{Complaint, Exit};
 use super::super::output::Output;
 use super::folder::LogFolder;
 use crate::app::{EXIT_CORRUPT, EXIT_DISK, EXIT_UNAVAILABLE};
+use crate::archive::{Digest, hex};
 
 /// Which log.
 #[derive(Debug, Args)]
@@ -23,8 +24,13 @@ pub(in crate::cli) struct VerifyArgs {
 
 pub(super) fn run(arguments: &VerifyArgs) -> Result<Exit, Complaint> {
     let folder = arguments.folder.path()?;
-    let audit = audit(&folder, &mut |_| Ok(()))?;
-    arguments.output.one(&shown(&audit), |_| text(&audit))
+    let mut digest = Digest::default();
+    let audit = audit(&folder, &mut |event| {
+        digest.add(event);
+        Ok(())
+    })?;
+    let digest = digest.end().digest;
+    arguments.output.one(&shown(&audit, &digest), |_| text(&audit, &digest))
 }
 
 /// Walks the log in a folder, checks everything, and shows each event.
@@ -41,44 +47,51 @@ pub(super) fn audit(
         })?;
         each(event)
     });
-    let log = format!("The log in {}", folder.display());
     match found {
         Ok(audit) if audit.generations == 0 => {
             Err(Complaint::new(Exit::CONFIGURATION, format!("There is no log in {}.", folder.display())))
         }
         Ok(audit) => Ok(audit),
-        Err(OpenError::Corrupt(damage)) => {
+        Err(fault) => Err(refused(folder, fault, unknown)),
+    }
+}
+
+/// Why a log cannot be used, and what is not understood in it.
+pub(super) fn refused(folder: &Path, fault: OpenError, unknown: Option<CodecError>) -> Complaint {
+    let log = format!("The log in {}", folder.display());
+    match fault {
+        OpenError::Corrupt(damage) => {
             let more = unknown.map(|fault| format!(" ({fault})")).unwrap_or_default();
             let advice = "'photon serve --quarantine' shows what is whole before that.";
             let sentence = format!("{log} is damaged: {damage}{more}. {advice}");
-            Err(Complaint::new(Exit::of(EXIT_CORRUPT), sentence))
+            Complaint::new(Exit::of(EXIT_CORRUPT), sentence)
         }
-        Err(OpenError::Locked) => {
+        OpenError::Locked => {
             let sentence = format!("{log} is in use by a running server; stop it first.");
-            Err(Complaint::new(Exit::of(EXIT_UNAVAILABLE), sentence))
+            Complaint::new(Exit::of(EXIT_UNAVAILABLE), sentence)
         }
-        Err(fault @ OpenError::NewerFormat { .. }) => {
-            Err(Complaint::new(Exit::of(EXIT_CORRUPT), format!("{log} cannot be read: {fault}.")))
+        OpenError::NewerFormat { .. } => {
+            Complaint::new(Exit::of(EXIT_CORRUPT), format!("{log} cannot be read: {fault}."))
         }
-        Err(OpenError::Io(fault)) if fault.kind() == std::io::ErrorKind::NotFound => {
-            Err(Complaint::new(Exit::CONFIGURATION, format!("There is no folder {}.", folder.display())))
+        OpenError::Io(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
+            Complaint::new(Exit::CONFIGURATION, format!("There is no folder {}.", folder.display()))
         }
-        Err(OpenError::Io(fault)) => {
-            Err(Complaint::new(Exit::of(EXIT_DISK), format!("{log} cannot be read: {fault}.")))
+        OpenError::Io(fault) => {
+            Complaint::new(Exit::of(EXIT_DISK), format!("{log} cannot be used: {fault}."))
         }
     }
 }
 
-fn shown(audit: &Audit) -> serde_json::Value {
+fn shown(audit: &Audit, digest: &str) -> serde_json::Value {
     let Audit { generations, events, streams, bytes, torn_bytes, .. } = audit;
     json!({
         "generations": generations, "events": events, "streams": streams,
         "first": audit.first.to_string(), "last": audit.last.to_string(),
-        "bytes": bytes, "tornBytes": torn_bytes, "head": hex(&audit.head),
+        "bytes": bytes, "tornBytes": torn_bytes, "head": hex(&audit.head), "digest": digest,
     })
 }
 
-fn text(audit: &Audit) -> String {
+fn text(audit: &Audit, digest: &str) -> String {
     let Audit { generations, events, streams, first, last, bytes, torn_bytes, head } = audit;
     let torn = match torn_bytes {
         0 => String::new(),
@@ -86,12 +99,8 @@ fn text(audit: &Audit) -> String {
     };
     format!(
         "The log is whole: {events} events of {streams} streams at positions {first} to {last}, in \
-         {generations} generations with {bytes} bytes.\nThe head of its hash chain is {}.{torn}",
+         {generations} generations with {bytes} bytes.\n\
+         The head of its hash chain is {}, the digest of its events {digest}.{torn}",
         hex(head)
     )
-}
-
-/// Bytes as people compare them.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

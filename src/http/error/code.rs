@@ -102,7 +102,7 @@ codes! {
     Timeout = 504 "timeout", "Took too long",
         "The server could not answer in time, and the outcome is unknown; read the state, then repeat.";
     StorageFull = 507 "storage_full", "The disk is full",
-        "The disk, or the server's share of it, is full: nothing is stored, reading still works. Free some.";
+        "The disk, or the server's share of it, is full: nothing can be stored. Reading works; free space.";
 }
 
 impl Code {

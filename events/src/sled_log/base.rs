@@ -1,0 +1,208 @@
+//! Owns the making of a base: what is kept of the generations up to a number, in one journal that takes their
+//! place by a single rename. Must never change a record: they keep position, version, id and time.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::journal::frame::BaseEnd;
+use crate::journal::record::{Names, encode};
+use crate::journal::scan::{Access, Place, scan};
+use crate::journal::{FrameBuffer, Journal, WriteError};
+use crate::log::{APPEND_MAX_BYTES, name_is_valid};
+use crate::record::Recorded;
+use crate::sled_log::audit::Walk;
+use crate::sled_log::folder;
+use crate::sled_log::ledger::Ledger;
+use crate::sled_log::open::OpenError;
+use crate::stream::{Position, StreamId};
+
+/// A frame of a base holds at most this much, or one record.
+const FRAME_LEN: usize = 1 << 20;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compaction {
+    /// How many streams were removed.
+    pub streams: u64,
+    /// How many events.
+    pub events: u64,
+    /// The bytes of journal that were freed.
+    pub bytes: u64,
+    /// Up to here events may be missing now.
+    pub floor: Position,
+}
+
+/// A base in the making.
+struct Base {
+    path: PathBuf,
+    folder: PathBuf,
+    number: u64,
+    journal: Journal,
+    frame: FrameBuffer,
+    last: u64,
+}
+
+impl Base {
+    fn begin(path: &Path, number: u64) -> io::Result<Self> {
+        let folder = folder::begin_base(path, number)?;
+        let journal = Journal::create_base(&folder, number)?;
+        Ok(Self { path: path.to_owned(), folder, number, journal, frame: FrameBuffer::new(), last: 0 })
+    }
+
+    fn keep(&mut self, position: Position, record: &[u8]) -> io::Result<()> {
+        if self.frame.payload().len() + record.len() > FRAME_LEN {
+            self.write()?;
+        }
+        self.frame.record(|bytes| bytes.extend_from_slice(record));
+        self.last = position.get();
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if !self.frame.is_empty() {
+            self.journal.append_kept(&mut self.frame, self.last).map_err(failure)?;
+            self.frame.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends it, reads it once more, and lets it take its place.
+    fn commit(mut self, end: impl FnOnce(&Journal) -> BaseEnd) -> Result<u64, OpenError> {
+        self.write()?;
+        let end = end(&self.journal);
+        self.journal.end_base(&end).map_err(failure)?;
+        let place = Place::of_base(self.number);
+        let mut ledger = Ledger::new(1);
+        let look = Access::Looking { until: u64::MAX };
+        let scanned = scan(&self.folder, place, look, &mut |frame| ledger.learn(frame.records))?;
+        place.ends_sealed(&scanned)?;
+        folder::commit_base(&self.path, self.number)?;
+        Ok(scanned.end)
+    }
+}
+
+fn failure(error: WriteError) -> io::Error {
+    match error {
+        WriteError::Full => io::ErrorKind::StorageFull.into(),
+        WriteError::Failed(error) => error,
+    }
+}
+
+/// What a compaction asks of its caller.
+pub trait Retention {
+    /// Sees every event of the log, in order.
+    fn look(&mut self, event: &Recorded);
+
+    /// Which streams may go, after every event was seen.
+    fn choose(&mut self) -> HashSet<StreamId>;
+
+    /// Gets each event that goes, in order, before it goes.
+    ///
+    /// # Errors
+    /// When it cannot be kept elsewhere: then nothing goes.
+    fn archive(&mut self, event: &Recorded) -> io::Result<()>;
+
+    /// Every event that goes was given: what was kept elsewhere must be durable after this.
+    ///
+    /// # Errors
+    /// As [`Retention::archive`].
+    fn archived(&mut self) -> io::Result<()>;
+}
+
+/// Removes streams as a whole from the sealed generations of a log that nobody has open. Those that have an
+/// event in the newest generation stay. Nothing is done when fewer than `worth` bytes would be freed.
+pub(crate) fn compact(
+    path: &Path,
+    worth: u64,
+    retention: &mut dyn Retention,
+) -> Result<Compaction, OpenError> {
+    let _lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    folder::remove_unfinished(path)?;
+    folder::remove_replaced(path)?;
+    let mut names = Names::default();
+    let mut sizes: HashMap<StreamId, u64> = HashMap::new();
+    let mut walk = Walk::of(path, None)?;
+    walk.on(&mut |frame| {
+        for (index, record) in frame.records.iter().enumerate() {
+            let event = record.to_recorded(&mut names).map_err(|what| (index, what))?;
+            *sizes.entry(event.stream.clone()).or_default() += record.len() as u64;
+            retention.look(&event);
+        }
+        Ok(())
+    })?;
+    let sealed = walk.sealed_end();
+    let mut going = retention.choose();
+    let heads = walk.ledger.heads().read();
+    going.retain(|stream| heads.get(stream).is_some_and(|head| head.position <= sealed));
+    drop(heads);
+    let bytes = going.iter().filter_map(|stream| sizes.get(stream)).sum();
+    if going.is_empty() || bytes < worth {
+        return Ok(Compaction::default());
+    }
+    let events = rewrite(path, &going, retention)?;
+    folder::remove_replaced(path)?;
+    Ok(Compaction { streams: going.len() as u64, events, bytes, floor: sealed })
+}
+
+/// Makes a base of the sealed generations without some streams; says how many events went.
+fn rewrite(path: &Path, going: &HashSet<StreamId>, retention: &mut dyn Retention) -> Result<u64, OpenError> {
+    let mut walk = Walk::of_sealed(path)?;
+    let mut base = Base::begin(path, walk.newest())?;
+    let (mut names, mut gone, mut failed) = (Names::default(), 0, None);
+    let walked = walk.on(&mut |frame| {
+        for (index, record) in frame.records.iter().enumerate() {
+            let done = if going.contains(record.stream()) {
+                gone += 1;
+                let event = record.to_recorded(&mut names).map_err(|what| (index, what))?;
+                retention.archive(&event)
+            } else {
+                base.keep(record.position(), record.bytes())
+            };
+            done.map_err(|error| {
+                failed = Some(error);
+                (index, "it could not be written elsewhere")
+            })?;
+        }
+        Ok(())
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    walked?;
+    retention.archived()?;
+    let last_time_us = walk.ledger.last_time_us();
+    let (last, chain) = walk.end();
+    base.commit(|_| BaseEnd { last, last_time_us, chain })?;
+    Ok(gone)
+}
+
+/// Writes events that have their places already to a folder that has no log: all of them, or none.
+pub(crate) fn restore(
+    path: &Path,
+    events: &mut dyn Iterator<Item = io::Result<Recorded>>,
+) -> Result<u64, OpenError> {
+    folder::create(path)?;
+    let _lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    folder::remove_unfinished(path)?;
+    if folder::extent(path)?.1 > 0 {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+    }
+    let mut base = Base::begin(path, 1)?;
+    let mut heads: HashMap<StreamId, Position> = HashMap::new();
+    let (mut count, mut last_time_us) = (0, i64::MIN);
+    for event in events {
+        let event = event?;
+        let previous = heads.insert(event.stream.clone(), event.position).unwrap_or(Position::START);
+        let mut record = Vec::new();
+        if !name_is_valid(&event.name) || event.body.len() + event.metadata.len() > APPEND_MAX_BYTES - 1_024 {
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+        }
+        encode(&event, previous, &mut record);
+        base.keep(event.position, &record)?;
+        (count, last_time_us) = (count + 1, event.time_us.max(last_time_us));
+    }
+    let last = base.last;
+    base.commit(|journal| BaseEnd { last, last_time_us, chain: journal.chain() })?;
+    Ok(count)
+}

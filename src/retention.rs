@@ -1,0 +1,106 @@
+//! Owns which operations may leave the log, and what is kept of them: those that ended long ago, as a whole,
+//! compressed beside the log. It must never let one go that is not over, nor anything that is no operation.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use domain::Aggregate;
+use domain::operation::Operation;
+use events::{Compaction, OpenError, Position, Recorded, Retention, SledLog, StreamId};
+use zstd::stream::write::Encoder;
+
+use crate::archive::LineWriter;
+
+/// Where removed events are kept, within the data folder.
+pub const ARCHIVE: &str = "archive";
+/// Ends of operations, after which nothing begins again.
+const ENDS: [&str; 3] = ["operation.completed", "operation.failed", "operation.cancelled"];
+
+/// Removes what ended before a time, in microseconds since 1970, from the log of a stopped server.
+///
+/// # Errors
+/// See [`OpenError`]; then nothing was removed.
+pub fn apply(folder: &Path, ended_before_us: i64, worth: u64) -> Result<Compaction, OpenError> {
+    let archive = folder.join(ARCHIVE);
+    let mut ended = Ended { before_us: ended_before_us, operations: HashMap::new(), archive, file: None };
+    let done = SledLog::compact(folder, worth, &mut ended);
+    if let Some(unfinished) = ended.file.take() {
+        // Nothing went; it holds what is in the log still. Whatever is left of it is overwritten next time.
+        drop(unfinished);
+        let _ = fs::remove_file(ended.unfinished());
+    }
+    done
+}
+
+/// What is known of an operation.
+struct Known {
+    over: bool,
+    last_us: i64,
+}
+
+struct Ended {
+    before_us: i64,
+    operations: HashMap<StreamId, Known>,
+    archive: PathBuf,
+    file: Option<Archive>,
+}
+
+/// An archive in the making.
+struct Archive {
+    lines: LineWriter<Encoder<'static, BufWriter<File>>>,
+    first: Position,
+    last: Position,
+}
+
+impl Ended {
+    fn unfinished(&self) -> PathBuf {
+        self.archive.join("unfinished")
+    }
+
+    fn begin(&self, first: Position) -> io::Result<Archive> {
+        fs::create_dir_all(&self.archive)?;
+        let file = BufWriter::new(File::create(self.unfinished())?);
+        Ok(Archive { lines: LineWriter::new(Encoder::new(file, 0)?), first, last: first })
+    }
+}
+
+impl Retention for Ended {
+    fn look(&mut self, event: &Recorded) {
+        if event.stream.category() != Operation::CATEGORY {
+            return;
+        }
+        let over = ENDS.contains(&&*event.name);
+        let known = self.operations.entry(event.stream.clone()).or_insert(Known { over, last_us: 0 });
+        known.over |= over;
+        known.last_us = event.time_us;
+    }
+
+    fn choose(&mut self) -> HashSet<StreamId> {
+        let operations = std::mem::take(&mut self.operations).into_iter();
+        let going = operations.filter(|(_, known)| known.over && known.last_us < self.before_us);
+        going.map(|(stream, _)| stream).collect()
+    }
+
+    fn archive(&mut self, event: &Recorded) -> io::Result<()> {
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.begin(event.position)?,
+        };
+        file.last = event.position;
+        let written = file.lines.event(event);
+        self.file = Some(file);
+        written
+    }
+
+    fn archived(&mut self) -> io::Result<()> {
+        let Some(Archive { lines, first, last }) = self.file.take() else { return Ok(()) };
+        let mut out = lines.end()?.1.finish()?;
+        out.flush()?;
+        out.get_ref().sync_all()?;
+        let name = format!("events-{first}-{last}.jsonl.zst");
+        fs::rename(self.unfinished(), self.archive.join(name))?;
+        File::open(&self.archive)?.sync_all()
+    }
+}
