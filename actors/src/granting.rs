@@ -88,15 +88,16 @@ pub async fn execute_step(
 pub(crate) async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Grant {
     let Pick { lease, candidates } = pick;
     let reserve = agent::Command::Reserve { lease: lease.clone() };
-    let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, metadata.clone())).await;
+    // The slot may be there already; the claim's key stands with the step, which is reserved only once.
+    let unkeyed = Metadata { key: None, ..metadata.clone() };
+    let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, unkeyed)).await;
     if reserved.is_err() {
         return Grant::Refused;
     }
     let wish = StepWish::Reserve { agent: agent.clone(), candidates };
     let command = Command::Step { step: lease.step, grant: lease.grant, wish };
-    let metadata = Metadata { key: None, ..metadata.clone() };
-    let order =
-        Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..Order::of(command, metadata) };
+    let order = Order::of(command, metadata.clone());
+    let order = Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..order };
     match desk.gateway.execute(&lease.operation, order).await {
         Ok(receipt) => granted(desk, &lease, &receipt).map_or(Grant::Refused, Grant::Granted),
         Err(DispatchError::OutcomeUnknown | DispatchError::Crashed) => Grant::Unknown,

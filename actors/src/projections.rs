@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
-use domain::agent::{Agent, Event as AgentEvent};
+use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
@@ -162,17 +162,14 @@ impl Projected {
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
-                if matches!(event, OperationEvent::Created(_)) {
+                match event {
                     // A creation's key is found by the operation's id, not in the index.
-                    return Ok(());
+                    OperationEvent::Created(_) => return Ok(()),
+                    OperationEvent::StepReserved(reserved) => lease = Some(reserved.lease_id),
+                    _ => {}
                 }
             }
-            Applied::Agent(id, event) => {
-                if let AgentEvent::Assigned(assigned) = event {
-                    lease = Some(assigned.lease_id);
-                }
-                touched.agents.insert(id);
-            }
+            Applied::Agent(id) => _ = touched.agents.insert(id),
             Applied::Lane(id) => _ = touched.lanes.insert(id),
         }
         if let Some(key) = Metadata::decode(&recorded.metadata).key {
@@ -204,7 +201,7 @@ impl Projected {
 /// What an event was about.
 pub(crate) enum Applied {
     Operation(OperationId, OperationEvent),
-    Agent(AgentId, AgentEvent),
+    Agent(AgentId),
     Lane(LaneId),
 }
 
@@ -224,7 +221,7 @@ pub(crate) fn apply(views: &mut Views, recorded: &Recorded) -> Result<Option<App
             let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
             let event = Agent::decode(name, schema, body)?;
             views.apply_agent(&id, &event, revision, at);
-            Some(Applied::Agent(id, event))
+            Some(Applied::Agent(id))
         }
         Lane::CATEGORY => {
             let Ok(id) = id.parse::<LaneId>() else { return Ok(None) };

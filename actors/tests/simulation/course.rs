@@ -48,6 +48,8 @@ pub(crate) struct StepCourse {
 pub(crate) struct Course {
     pub(crate) id: OperationId,
     pub(crate) definition: Definition,
+    /// Since when it is so: a request that was under way for long may name a deadline that has passed.
+    pub(crate) defined_at: Timestamp,
     pub(crate) steps: BTreeMap<u32, StepCourse>,
     pub(crate) paused: bool,
     pub(crate) started: bool,
@@ -114,11 +116,12 @@ impl StepCourse {
 }
 
 impl Course {
-    pub(crate) fn of(id: &OperationId, definition: &Definition) -> Self {
+    pub(crate) fn of(id: &OperationId, definition: &Definition, at: Timestamp) -> Self {
         let steps = definition.workflow.iter().map(|step| (step.step, StepCourse::of(step)));
         Self {
             id: id.clone(),
             definition: definition.clone(),
+            defined_at: at,
             steps: steps.collect(),
             paused: false,
             started: false,
@@ -151,7 +154,10 @@ impl Course {
                 require(faults, !self.started, || "it starts twice".into());
                 self.started = true;
             }
-            Event::Updated(patch) => self.definition.apply(patch),
+            Event::Updated(patch) => {
+                self.definition.apply(patch);
+                self.defined_at = at;
+            }
             Event::Paused(_) => self.paused = true,
             Event::Resumed(_) => self.paused = false,
             Event::Progressed(_) => {}

@@ -146,7 +146,7 @@ impl Ledger {
         fold(&mut self.operations, &id, &decoded, version, at);
         self.touched.insert(id.clone());
         if let Event::Created(definition) = &decoded {
-            if self.courses.insert(id.clone(), Course::of(&id, definition)).is_some() {
+            if self.courses.insert(id.clone(), Course::of(&id, definition, at)).is_some() {
                 faults.push("P13: it is created twice".into());
             }
             return;
@@ -239,7 +239,7 @@ impl Ledger {
                 }
             };
             if let Some(deadline) = course.definition.deadline {
-                late(deadline, 0, "the deadline");
+                late(deadline.max(course.defined_at), 0, "the deadline");
             }
             for (number, step) in &course.steps {
                 if let Some(held) = &step.held {

@@ -53,9 +53,13 @@ impl Signs {
         self.stalls.push((from, to));
     }
 
+    /// A new server lives. It knows nothing of the signs that an earlier one was given, whose clock may have
+    /// been ahead of its own; in exchange everybody gets a full period from now.
     pub(crate) fn restarted(&mut self, at: Timestamp) {
         self.born = at;
         self.stalls.clear();
+        self.leases.clear();
+        self.agents.clear();
     }
 
     /// Since when nothing disturbs the timers.
@@ -75,17 +79,28 @@ impl Signs {
             Period::Lease(lease) => (lease.to_string(), self.periods.lease_ms, self.leases.get(lease)),
             Period::Silence(agent, limit) => (agent.to_string(), limit, self.agents.get(agent)),
         };
-        let heard = signs.into_iter().flatten().filter(|sign| sign.plus_ms(self.crossing_ms) <= at).max();
-        let mut from = heard.copied().unwrap_or_default().max(since).max(self.born);
+        let signs = signs.map_or(&[][..], Vec::as_slice);
+        let certain = signs.iter().filter(|sign| sign.plus_ms(self.crossing_ms) <= at).max();
+        let from = certain.copied().unwrap_or_default().max(since).max(self.born);
+        // A sign that may have crossed may count or not; a standstill after it can make that the earlier moment.
+        let crossing = signs.iter().copied().filter(|sign| *sign > from);
+        let due = |from: Timestamp| self.since_the_standstill(from, ms, at).plus_ms(ms);
+        if at < crossing.map(due).fold(due(from), Timestamp::min) {
+            let from = self.since_the_standstill(from, ms, at);
+            faults.push(format!("P15: {what} runs out at {at}, {ms} ms after {from} would be right"));
+        }
+    }
+
+    /// The beginning of a period of `ms` that would have begun at `from`: later, if it ran out while the server
+    /// stood still.
+    fn since_the_standstill(&self, mut from: Timestamp, ms: u64, at: Timestamp) -> Timestamp {
         for (stalled, to) in &self.stalls {
             let due = from.plus_ms(ms);
             if *to <= at && due > *stalled && due.plus_ms(STALL_MS + 50) < *to {
                 from = *to;
             }
         }
-        if at < from.plus_ms(ms) {
-            faults.push(format!("P15: {what} runs out at {at}, {ms} ms after {from} would be right"));
-        }
+        from
     }
 }
 
