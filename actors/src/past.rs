@@ -90,7 +90,7 @@ pub struct Comparison {
     pub compared: u64,
     /// Aggregates that have moved on since.
     pub moved_on: u64,
-    /// Streams that differ at the same revision, at most [`DIFFERENCES_MAX`] of them.
+    /// Streams that differ at the same revision, at most a hundred of them.
     pub differing: Vec<String>,
 }
 
