@@ -116,7 +116,7 @@ impl Server {
         let (path, options) = (folder.clone(), log_options(settings));
         let kept_ms = settings.retention.keep_ended_ms;
         let open = move || {
-            retain(&path, kept_ms, options.generation_bytes_max / 4);
+            retain(&path, kept_ms, options.generation_bytes_max / 4)?;
             SledLog::open(path, options)
         };
         let log = opened(&folder, open).await?;
@@ -290,19 +290,21 @@ async fn follow(feed: Arc<EventFeed>, projected: Arc<Projected>, state: Arc<Serv
     }
 }
 
-/// Lets go what ended long ago, before anything is read. What keeps that from being done, opening finds too.
-fn retain(folder: &Path, kept_ms: u64, worth: u64) {
-    let Some(kept_us) = i64::try_from(kept_ms.saturating_mul(1_000)).ok().filter(|kept| *kept > 0) else {
-        return;
-    };
-    let before_us = chrono::Utc::now().timestamp_micros().saturating_sub(kept_us);
-    match retention::apply(folder, before_us, worth) {
-        Ok(done) if done.streams == 0 => {}
-        Ok(Compaction { streams, events, bytes, floor }) => {
+/// Lets go what ended long ago, before anything is read. A disk without space for that is no reason not to
+/// start; one that does not do as it is told is.
+fn retain(folder: &Path, kept_ms: u64, worth: u64) -> Result<(), OpenError> {
+    let kept_us = i64::try_from(kept_ms.saturating_mul(1_000)).ok().filter(|kept| *kept > 0);
+    let Some(kept_us) = kept_us.filter(|_| folder.exists()) else { return Ok(()) };
+    match retention::apply(folder, kept_us, worth) {
+        Ok(Compaction { streams, events, bytes, floor }) if streams > 0 => {
             tracing::info!(operations = streams, events, bytes, %floor, "removed what ended long ago");
+            Ok(())
         }
-        Err(OpenError::Io(fault)) if fault.kind() == std::io::ErrorKind::NotFound => {}
-        Err(fault) => tracing::warn!(%fault, "nothing was removed from the log"),
+        Err(OpenError::Io(fault)) if fault.kind() == std::io::ErrorKind::StorageFull => {
+            tracing::warn!("nothing was removed from the log: there is no space for what is kept of it");
+            Ok(())
+        }
+        done => done.map(drop),
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
 use events::{Position, Recorded, StreamId, Version};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::http::event_view::EventView;
@@ -14,17 +14,10 @@ use crate::http::event_view::EventView;
 /// Longest line: the largest append, twice as hexadecimal digits and once more as JSON.
 const LINE_MAX_BYTES: u64 = 64 << 20;
 
-/// One line: an event with the places that it has in the log, or the end.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Event(Box<EventLine>),
-    End { end: End },
-}
-
+/// One line: an event with the places that it has in the log.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EventLine {
+struct EventLine<D> {
     position: u64,
     version: u64,
     stream: String,
@@ -36,11 +29,20 @@ struct EventLine {
     metadata: String,
     body: String,
     /// The body for people; an import does not read it.
-    #[serde(default)]
-    data: Value,
+    data: D,
 }
 
+/// How the last line begins, and no other.
+const END: &str = "{\"end\"";
+
 /// The last line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndLine {
+    end: End,
+}
+
+/// What the last line says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
@@ -108,7 +110,7 @@ impl<W: Write> LineWriter<W> {
             body: hex(&event.body),
             data: EventView::of(event).data,
         };
-        self.line(&Line::Event(Box::new(line)))
+        self.line(&line)
     }
 
     /// Writes the last line, and gives back what was written to.
@@ -117,12 +119,12 @@ impl<W: Write> LineWriter<W> {
     /// When it cannot be written.
     pub fn end(mut self) -> io::Result<(End, W)> {
         let end = self.digest.end();
-        self.line(&Line::End { end: end.clone() })?;
+        self.line(&EndLine { end: end.clone() })?;
         self.out.flush()?;
         Ok((end, self.out))
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, line)?;
         self.out.write_all(b"\n")
     }
@@ -149,19 +151,24 @@ impl<R: BufRead> LineReader<R> {
         if line.is_empty() {
             return Err(self.wrong("is missing: the file has no end"));
         }
-        let line = serde_json::from_str(&line).map_err(|_| self.wrong("is not an exported event"))?;
-        match line {
-            Line::Event(line) => {
-                let event = recorded(*line).ok_or_else(|| self.wrong("is not an exported event"))?;
-                self.digest.add(&event);
-                Ok(Some(event))
-            }
-            Line::End { end } if end != self.digest.end() => {
-                Err(self.wrong("does not fit what is before it: something was changed or left out"))
-            }
-            Line::End { .. } if self.lines.fill_buf()?.is_empty() => Ok(None),
-            Line::End { .. } => Err(self.wrong("should be the last one")),
+        if line.starts_with(END) {
+            return self.end(&line).map(|()| None);
         }
+        let line = serde_json::from_str(&line).ok().and_then(recorded);
+        let event = line.ok_or_else(|| self.wrong("is not an exported event"))?;
+        self.digest.add(&event);
+        Ok(Some(event))
+    }
+
+    fn end(&mut self, line: &str) -> io::Result<()> {
+        let EndLine { end } = serde_json::from_str(line).map_err(|_| self.wrong("is no end of an export"))?;
+        if end != self.digest.end() {
+            return Err(self.wrong("does not fit what is before it: something was changed or left out"));
+        }
+        if !self.lines.fill_buf()?.is_empty() {
+            return Err(self.wrong("should be the last one"));
+        }
+        Ok(())
     }
 
     fn wrong(&self, what: &str) -> io::Error {
@@ -182,7 +189,7 @@ impl<R: BufRead> Iterator for LineReader<R> {
     }
 }
 
-fn recorded(line: EventLine) -> Option<Recorded> {
+fn recorded(line: EventLine<IgnoredAny>) -> Option<Recorded> {
     Some(Recorded {
         id: line.id.into(),
         stream: StreamId::parse(&line.stream).ok()?,

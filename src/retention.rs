@@ -18,20 +18,31 @@ pub const ARCHIVE: &str = "archive";
 /// Ends of operations, after which nothing begins again.
 const ENDS: [&str; 3] = ["operation.completed", "operation.failed", "operation.cancelled"];
 
-/// Removes what ended before a time, in microseconds since 1970, from the log of a stopped server.
+/// Removes what ended so many microseconds ago from the log of a stopped server, when that frees at least
+/// `worth` bytes of it. Nothing is older than the log's last event says: a wall clock that is far ahead lets
+/// nothing go.
 ///
 /// # Errors
 /// See [`OpenError`]; then nothing was removed.
-pub fn apply(folder: &Path, ended_before_us: i64, worth: u64) -> Result<Compaction, OpenError> {
-    let archive = folder.join(ARCHIVE);
-    let mut ended = Ended { before_us: ended_before_us, operations: HashMap::new(), archive, file: None };
+pub fn apply(folder: &Path, kept_us: i64, worth: u64) -> Result<Compaction, OpenError> {
+    let now_us = chrono::Utc::now().timestamp_micros();
+    let operations = HashMap::new();
+    let mut ended = Ended { kept_us, now_us, operations, folder: folder.to_owned(), file: None };
+    // Of a process that ended in the middle; what it holds is in the log still.
+    remove_if_there(&ended.unfinished())?;
     let done = SledLog::compact(folder, worth, &mut ended);
-    if let Some(unfinished) = ended.file.take() {
-        // Nothing went; it holds what is in the log still. Whatever is left of it is overwritten next time.
-        drop(unfinished);
+    if ended.file.take().is_some() {
+        // Nothing went. Whatever is left of it goes the next time.
         let _ = fs::remove_file(ended.unfinished());
     }
     done
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// What is known of an operation.
@@ -41,9 +52,11 @@ struct Known {
 }
 
 struct Ended {
-    before_us: i64,
+    kept_us: i64,
+    now_us: i64,
     operations: HashMap<StreamId, Known>,
-    archive: PathBuf,
+    /// Of the log.
+    folder: PathBuf,
     file: Option<Archive>,
 }
 
@@ -55,12 +68,16 @@ struct Archive {
 }
 
 impl Ended {
+    fn archive_folder(&self) -> PathBuf {
+        self.folder.join(ARCHIVE)
+    }
+
     fn unfinished(&self) -> PathBuf {
-        self.archive.join("unfinished")
+        self.archive_folder().join("unfinished")
     }
 
     fn begin(&self, first: Position) -> io::Result<Archive> {
-        fs::create_dir_all(&self.archive)?;
+        fs::create_dir_all(self.archive_folder())?;
         let file = BufWriter::new(File::create(self.unfinished())?);
         Ok(Archive { lines: LineWriter::new(Encoder::new(file, 0)?), first, last: first })
     }
@@ -77,9 +94,10 @@ impl Retention for Ended {
         known.last_us = event.time_us;
     }
 
-    fn choose(&mut self) -> HashSet<StreamId> {
+    fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId> {
+        let before_us = self.now_us.min(last_time_us).saturating_sub(self.kept_us);
         let operations = std::mem::take(&mut self.operations).into_iter();
-        let going = operations.filter(|(_, known)| known.over && known.last_us < self.before_us);
+        let going = operations.filter(|(_, known)| known.over && known.last_us < before_us);
         going.map(|(stream, _)| stream).collect()
     }
 
@@ -100,7 +118,9 @@ impl Retention for Ended {
         out.flush()?;
         out.get_ref().sync_all()?;
         let name = format!("events-{first}-{last}.jsonl.zst");
-        fs::rename(self.unfinished(), self.archive.join(name))?;
-        File::open(&self.archive)?.sync_all()
+        fs::rename(self.unfinished(), self.archive_folder().join(name))?;
+        File::open(self.archive_folder())?.sync_all()?;
+        // The archive itself may be new in it.
+        File::open(&self.folder)?.sync_all()
     }
 }

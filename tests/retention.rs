@@ -68,7 +68,7 @@ async fn what_ended_long_ago_goes_to_the_archive_and_everything_else_goes_on() {
     let young = event(&photon, &["compact", "--data-dir", "data", "--ended-hours", "24"]);
     assert!(ends_with(&young, 0).contains("Nothing can go"));
     let before = verified(&photon, "data");
-    let done = retention::apply(&data, i64::MAX, 0).unwrap();
+    let done = retention::apply(&data, -1, 0).unwrap();
     assert!((1..=8).contains(&done.streams), "{done:?}");
     let gone = archived(&data);
     assert_eq!(gone.len() as u64, done.events);
@@ -89,6 +89,20 @@ async fn what_ended_long_ago_goes_to_the_archive_and_everything_else_goes_on() {
         let refused = photon.get(path).await.refused(410, "position_compacted");
         assert_eq!(refused.header("photon-oldest-sequence"), done.floor.to_string());
     }
+    // A stream that is there is there as a whole.
+    let whole = photon.get(&format!("/api/v1/events?operation={open}&after=0")).await.expect(200);
+    assert_eq!(whole.data()[0]["type"], "operation.created");
+    photon
+        .get(&format!("/api/v1/events?operation={}&after=0", over[0]))
+        .await
+        .refused(410, "position_compacted");
+    // Nobody is shown a past that was otherwise.
+    for path in ["operations?at=1", "agents?at=2026-01-01T00:00:00Z", "replay?to=1"] {
+        photon.get(&format!("/api/v1/{path}")).await.refused(410, "position_compacted");
+    }
+    let gone = photon.get(&format!("/api/v1/operations/{}?at=5", over[0])).await;
+    gone.refused(410, "position_compacted");
+    photon.get(&format!("/api/v1/operations?at={}", done.floor)).await.expect(200);
     let rest = photon.get(&format!("/api/v1/events?after={}&limit=500", done.floor)).await.expect(200);
     let first: u64 = rest.data()[0]["sequence"].as_str().unwrap().parse().unwrap();
     assert_eq!(first, done.floor.get() + 1, "behind the floor everything is there");
@@ -125,6 +139,10 @@ async fn an_export_can_be_imported_into_an_empty_folder_with_the_same_digest() {
         fs::write(photon.folder().join("broken.jsonl"), broken).unwrap();
         ends_with(&event(&photon, &["import", "broken.jsonl", "--data-dir", "broken"]), 65);
     }
+    let ahead = text.replacen("\"timeUs\":1", "\"timeUs\":9", 1);
+    fs::write(photon.folder().join("broken.jsonl"), ahead).unwrap();
+    let refused = event(&photon, &["import", "broken.jsonl", "--data-dir", "broken"]);
+    assert!(ends_with(&refused, 65).contains("is of the future"));
     let tail =
         event(&photon, &["export", "--data-dir", "data", "--from", "9", "--to", "12", "-o", "tail.jsonl"]);
     assert!(ends_with(&tail, 0).contains("4 events are exported"));

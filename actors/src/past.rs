@@ -75,9 +75,6 @@ pub enum PastError {
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// An event is not understood.
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
     /// The look itself failed, which is a bug.
     #[error("the look ended early: {0}")]
     Ended(#[from] JoinError),
@@ -96,13 +93,28 @@ pub struct Comparison {
 
 /// Keeps the last look, since a list is read page by page.
 pub(crate) struct Pasts {
-    permit: Semaphore,
+    permit: Arc<Semaphore>,
     last: Mutex<Option<(Cut, Arc<Past>)>>,
 }
 
 impl Default for Pasts {
     fn default() -> Self {
-        Self { permit: Semaphore::new(1), last: Mutex::new(None) }
+        Self { permit: Arc::new(Semaphore::new(1)), last: Mutex::new(None) }
+    }
+}
+
+impl Pasts {
+    /// Keeps a look for a while.
+    fn keep(self: &Arc<Self>, cut: Cut, past: &Arc<Past>) {
+        *self.last.lock() = Some((cut, Arc::clone(past)));
+        let (pasts, shown) = (Arc::clone(self), Arc::downgrade(past));
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT).await;
+            let mut last = pasts.last.lock();
+            if last.as_ref().is_some_and(|(_, kept)| std::ptr::eq(Arc::as_ptr(kept), shown.as_ptr())) {
+                *last = None;
+            }
+        });
     }
 }
 
@@ -130,21 +142,20 @@ impl Core {
         if let Some(kept) = self.kept(cut) {
             return Ok(kept);
         }
-        let _permit = self.pasts.permit.try_acquire().map_err(|_| PastError::Busy)?;
+        let permit = Arc::clone(&self.pasts.permit).try_acquire_owned().map_err(|_| PastError::Busy)?;
         let (log, runtime) = (Arc::clone(&self.around.log), tokio::runtime::Handle::current());
-        // Folding is work: it must not keep the thread of the requests.
-        let folding = tokio::task::spawn_blocking(move || runtime.block_on(fold(&*log, cut)));
-        let past = Arc::new(folding.await??);
-        *self.pasts.last.lock() = Some((cut, Arc::clone(&past)));
-        let (pasts, shown) = (Arc::clone(&self.pasts), Arc::downgrade(&past));
-        tokio::spawn(async move {
-            tokio::time::sleep(KEPT).await;
-            let mut last = pasts.last.lock();
-            if last.as_ref().is_some_and(|(_, kept)| std::ptr::eq(Arc::as_ptr(kept), shown.as_ptr())) {
-                *last = None;
-            }
+        let pasts = Arc::clone(&self.pasts);
+        // Folding is work: it must not keep the thread of the requests. Who asked may be gone before it is
+        // done; the permit is given back when it is, and what was found is kept for who asks again.
+        let folding = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            runtime.block_on(async {
+                let past = Arc::new(fold(&*log, cut).await?);
+                pasts.keep(cut, &past);
+                Ok(past)
+            })
         });
-        Ok(past)
+        folding.await?
     }
 
     /// The last look, if it is the same. The same position shows the same for ever; the same moment does
@@ -152,7 +163,7 @@ impl Core {
     fn kept(&self, cut: Cut) -> Option<Arc<Past>> {
         let last = self.pasts.last.lock();
         let (kept, past) = last.as_ref()?;
-        let settled = past.position < self.projected.position();
+        let settled = matches!(cut, Cut::Position(_)) || past.position < self.projected.position();
         (*kept == cut && settled).then(|| Arc::clone(past))
     }
 
@@ -174,6 +185,7 @@ impl Core {
                 );
             }
         }
+        self.phantoms(past, &mut found);
         let agents: Vec<&AgentId> = past.views.agents.all().map(|(id, _)| id).collect();
         for ids in agents.chunks(CHUNK) {
             let views = self.projected.views.read();
@@ -184,6 +196,26 @@ impl Core {
             }
         }
         found
+    }
+
+    /// Finds operations that are shown and were never created. What was created since comes later.
+    fn phantoms(&self, past: &Past, found: &mut Comparison) {
+        let mut after: Option<(Timestamp, OperationId)> = None;
+        loop {
+            let views = self.projected.views.read();
+            let shown = views.operations.oldest_first(after.as_ref()).take(CHUNK);
+            let shown: Vec<_> = shown.map(|(id, row)| (row.created_at, id.clone())).collect();
+            drop(views);
+            for (created_at, id) in &shown {
+                if *created_at < past.time && past.views.operations.get(id).is_none() {
+                    found.note(false, || false, || format!("operation/{id}"));
+                }
+            }
+            match shown.last() {
+                Some(last) if last.0 < past.time => after = Some(last.clone()),
+                _ => return,
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Since};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Floor, Head, ReadError, Since};
 use crate::record::Recorded;
 use crate::stream::{Position, StreamId, Version};
 
@@ -147,7 +147,7 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
         self.inner.page(after, bytes)
     }
 
-    fn floor(&self) -> Position {
+    fn floor(&self) -> Floor {
         self.inner.floor()
     }
 

@@ -22,7 +22,7 @@ mod stream;
 #[cfg(any(test, feature = "testing"))]
 pub use faults::Faults;
 pub use log::{
-    APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Head,
+    APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Floor, Head,
     NAME_MAX_LEN, ReadError, Refusal, Since,
 };
 pub use memory_log::MemoryLog;

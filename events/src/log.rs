@@ -62,14 +62,27 @@ pub trait EventLog: Send + Sync + 'static {
     /// any. For who must hold nothing while it waits for its own reader.
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>>;
 
-    /// Up to this position events may be missing, of streams that were removed as a whole; behind it all are
-    /// there. [`Position::START`] for a log of which nothing was removed.
-    fn floor(&self) -> Position {
-        Position::START
+    /// Up to where events may be missing, of streams that were removed as a whole; behind it all are there.
+    fn floor(&self) -> Floor {
+        Floor::NONE
     }
 
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
+}
+
+/// Where the part of a log ends of which streams were removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// The last position of that part.
+    pub position: Position,
+    /// The time of its last event, in microseconds since 1970.
+    pub time_us: i64,
+}
+
+impl Floor {
+    /// Of a log of which nothing was removed.
+    pub const NONE: Self = Self { position: Position::START, time_us: i64::MIN };
 }
 
 /// Where the reading of a stream begins: at the first event after this place.
@@ -253,6 +266,8 @@ impl From<io::Error> for ReadError {
 pub struct Damage {
     /// The number of the generation (`gen-000001` is 1).
     pub generation: u64,
+    /// Whether it is what was kept of the generations up to that number (`base-000001`).
+    pub base: bool,
     /// The byte of its journal where the damaged frame or record begins.
     pub offset: u64,
     /// The first position that cannot be trusted.
@@ -263,8 +278,9 @@ pub struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { generation, offset, position, what } = self;
-        write!(f, "{what} in generation {generation} at byte {offset}, position {position}")
+        let Self { generation, base, offset, position, what } = self;
+        let part = if *base { "base" } else { "generation" };
+        write!(f, "{what} in {part} {generation} at byte {offset}, position {position}")
     }
 }
 

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::live::{self, History};
 use crate::log::{
-    Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Head, ReadError, Refusal, Since,
+    Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Floor, Head, ReadError, Refusal, Since,
 };
 use crate::options::Options;
 use crate::record::Recorded;
@@ -206,7 +206,7 @@ impl EventLog for SledLog {
         History::page(&*self.shared, after, bytes)
     }
 
-    fn floor(&self) -> Position {
+    fn floor(&self) -> Floor {
         self.shared.floor
     }
 

@@ -63,7 +63,7 @@ impl Retention for Letting {
         self.seen += 1;
     }
 
-    fn choose(&mut self) -> HashSet<StreamId> {
+    fn choose(&mut self, _: i64) -> HashSet<StreamId> {
         self.going.clone()
     }
 
@@ -126,8 +126,8 @@ async fn what_stays_keeps_its_places_and_what_goes_was_archived() {
     check(folder.path(), &kept).await;
 
     let log = open(folder.path());
-    assert_eq!(log.floor(), done.floor);
-    assert!(log.floor() > Position::START);
+    assert_eq!(log.floor().position, done.floor);
+    assert!(done.floor > Position::START);
     let next = log.append(append(&stream(names[0]), Expected::Exact(events::Version::NONE), 999, 1)).await;
     assert!(next.unwrap().position > all.last().unwrap().position, "a position is never used again");
     log.close().await.unwrap();
@@ -200,7 +200,7 @@ async fn an_interrupted_compaction_is_undone_or_finished_by_the_next_start() {
     fs::write(folder.path().join("gen-000001/journal"), first).unwrap();
     let read_only = SledLog::open_read_only(folder.path(), &options()).unwrap();
     assert_eq!(read_only.damage(), None);
-    assert!(read_only.floor() > Position::START);
+    assert!(read_only.floor().position > Position::START);
     drop(read_only);
     check(folder.path(), &without(&all, &gone)).await;
     assert!(!folder.path().join("gen-000001").exists());
@@ -255,13 +255,68 @@ async fn events_can_be_restored_with_their_places_into_an_empty_folder_only() {
     let again = SledLog::restore(&target, &mut std::iter::empty());
     assert!(matches!(again, Err(OpenError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists));
 
+    // Nothing was removed of a log that is restored as a whole.
+    let whole = other.path().join("whole");
+    SledLog::restore(&whole, &mut all.iter().map(|event| Ok((**event).clone()))).unwrap();
+    for (target, removed) in [(&target, true), (&whole, false)] {
+        let log = open(target);
+        assert_eq!(log.floor() != events::Floor::NONE, removed);
+        log.close().await.unwrap();
+    }
+
     let headless: Vec<_> = kept.iter().skip(1).cloned().collect();
     let disordered: Vec<_> = kept.iter().rev().cloned().collect();
-    for broken in [headless, disordered] {
+    let beyond = |change: fn(&mut Recorded)| {
+        let mut last = (**kept.last().unwrap()).clone();
+        change(&mut last);
+        kept.iter().rev().skip(1).rev().cloned().chain([Arc::new(last)]).collect()
+    };
+    let far: Vec<_> = beyond(|event| event.position = Position::new(u64::MAX));
+    let earlier: Vec<_> = beyond(|event| event.time_us = i64::MIN);
+    let nameless: Vec<_> = beyond(|event| event.name = Arc::from(""));
+    for (broken, sentence) in [
+        (headless, "does not follow"),
+        (disordered, "is older than"),
+        (far, "impossible position"),
+        (earlier, "is older than"),
+        (nameless, "impossible name"),
+    ] {
         let target = other.path().join("broken");
         let mut events = broken.iter().map(|event| Ok((**event).clone()));
-        let refused = SledLog::restore(&target, &mut events);
-        assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
+        let refused = SledLog::restore(&target, &mut events).unwrap_err();
+        assert!(refused.to_string().contains(sentence), "{refused}");
+        assert!(!target.join("base-000001.new").exists(), "what is of no use takes no space");
         assert_eq!(SledLog::audit(&target, &mut |_| Ok(())).unwrap().events, 0, "nothing was written");
     }
+}
+
+#[tokio::test]
+async fn the_history_reaches_the_end_of_a_log_whose_newest_generation_is_empty() {
+    let (_folder, all) = log().await;
+    let other = tempfile::tempdir().unwrap();
+    SledLog::restore(other.path(), &mut all.iter().map(|event| Ok((**event).clone()))).unwrap();
+    // A first start makes a generation behind what was restored, and nothing is written to it.
+    check(other.path(), &all).await;
+    let done = SledLog::compact(other.path(), 0, &mut Letting::go(&["s1", "last"])).unwrap();
+    assert_eq!(done.streams, 1, "the stream with the newest event stays");
+    check(other.path(), &without(&all, &["s1"])).await;
+}
+
+#[tokio::test]
+async fn what_a_damaged_base_has_replaced_is_not_deleted() {
+    let (folder, _) = log().await;
+    let first = fs::read(folder.path().join("gen-000001/journal")).unwrap();
+    SledLog::compact(folder.path(), 0, &mut Letting::go(&["s1", "s2", "s3"])).unwrap();
+    // The process ended before it had deleted them, and then the disk took a byte of the base.
+    fs::create_dir(folder.path().join("gen-000001")).unwrap();
+    fs::write(folder.path().join("gen-000001/journal"), first).unwrap();
+    let base = journals(folder.path()).into_iter().find(|path| path.to_string_lossy().contains("base-"));
+    let base = base.unwrap();
+    let mut bytes = fs::read(&base).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&base, bytes).unwrap();
+    let refused = SledLog::open(folder.path(), options()).err().unwrap();
+    assert!(refused.to_string().contains("in base "), "{refused}");
+    assert!(folder.path().join("gen-000001/journal").exists());
 }

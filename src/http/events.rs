@@ -50,7 +50,7 @@ pub const SYSTEM_METRICS: &str = "system.metrics";
 const BEYOND_MAX: Duration = Duration::from_secs(2);
 
 /// With 410: the sequence behind which everything is kept.
-const OLDEST: HeaderName = HeaderName::from_static("photon-oldest-sequence");
+pub(super) const OLDEST: HeaderName = HeaderName::from_static("photon-oldest-sequence");
 
 /// An event in a list: the very bytes that a stream shows.
 pub struct Listed(Arc<Shown>);
@@ -64,25 +64,32 @@ impl Serialize for Listed {
 }
 
 /// Where a new stream begins: after a position, or with the next event.
-async fn begin(feed: &EventFeed, after: Option<u64>) -> Result<Position, ApiError> {
+async fn begin(feed: &EventFeed, filter: &Filter, after: Option<u64>) -> Result<Position, ApiError> {
     let Some(after) = after.map(Position::new) else { return Ok(feed.end()) };
-    check_floor(feed, after)?;
+    check_floor(feed, filter, after).await?;
     if feed.reached(after, BEYOND_MAX).await {
         return Ok(after);
     }
     let end = feed.end();
     let detail = format!(
         "after is {after}, but the newest event has sequence {end}: this server, or this log, is another \
-         one. Begin again with after=0."
+         one. Begin again with after={}.",
+        feed.log.floor().position
     );
     Err(ApiError::invalid_parameter("after", detail))
 }
 
-/// Whether everything after a position is kept.
-fn check_floor(feed: &EventFeed, after: Position) -> Result<(), ApiError> {
-    let floor = feed.log.floor();
+/// Whether everything that is wanted after a position is kept. A stream is kept as a whole or not at all.
+async fn check_floor(feed: &EventFeed, filter: &Filter, after: Position) -> Result<(), ApiError> {
+    let floor = feed.log.floor().position;
     if after >= floor {
         return Ok(());
+    }
+    if let Some(stream) = filter.stream() {
+        let first = feed.log.read(stream, Since::BEGINNING).next().await;
+        if first.transpose().map_err(RecoveryError::from)?.is_some() {
+            return Ok(());
+        }
     }
     let detail = format!(
         "Up to sequence {floor} what ended long ago is no longer kept; begin again with after={floor}."
@@ -120,7 +127,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
     let filter = Filter::of(&parameters)?;
     let descending = parameters.get_choice("order", &["asc", "desc"])? == Some("desc");
     let after = parameters.get_u64("after", 0..=u64::MAX)?;
-    after.map_or(Ok(()), |after| check_floor(&api.feed, Position::new(after)))?;
+    if let Some(after) = after {
+        check_floor(&api.feed, &filter, Position::new(after)).await?;
+    }
     let after = after.unwrap_or(0);
     let paging = Paging::of(&parameters, &api.cursors)?;
     reading::wait_for_position(api, &parameters).await?;

@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
+use super::events::OLDEST;
 use super::operations::{Answer, unknown};
 use super::page::Page;
 use super::query::Parameters;
@@ -46,6 +47,24 @@ pub fn cut(api: &Api, parameters: &Parameters, name: &str) -> Result<Option<Cut>
     // Times are shown in milliseconds: the whole of that one counts.
     let shown = time.as_micros().div_euclid(1_000) * 1_000;
     Ok(Some(Cut::Time(Timestamp::from_micros(shown.saturating_add(999)))))
+}
+
+/// Refuses a look at a time of which streams were removed as a whole.
+fn check_floor(api: &Api, cut: Cut) -> Result<(), ApiError> {
+    let floor = api.core.around.log.floor();
+    let below = match cut {
+        Cut::Position(position) => position < floor.position,
+        Cut::Time(time) => time.as_micros() < floor.time_us,
+    };
+    if !below {
+        return Ok(());
+    }
+    let (position, time) = (floor.position, Timestamp::from_micros(floor.time_us));
+    let detail = format!(
+        "What ended before {time} is no longer kept as a whole: look at sequence {position} or later, or \
+         into the archive."
+    );
+    Err(ApiError::new(Code::PositionCompacted, detail).header(OLDEST, position))
 }
 
 /// The views, as they are or as they were.
@@ -101,7 +120,10 @@ pub async fn look<'v>(api: &'v Api, parameters: &Parameters) -> Result<Look<'v>,
     wait_for_position(api, parameters).await?;
     match cut(api, parameters, "at")? {
         None => Ok(Look::Now(api.core.projected.views.read())),
-        Some(cut) => Ok(Look::Then(api.core.past(cut).await?)),
+        Some(cut) => {
+            check_floor(api, cut)?;
+            Ok(Look::Then(api.core.past(cut).await?))
+        }
     }
 }
 
@@ -119,6 +141,9 @@ pub async fn operation(
         None => api.core.operation(id).await?,
         Some(cut) => {
             let then = api.core.aggregate_at::<Operation>(id, cut).await?;
+            if then.is_none() {
+                check_floor(api, cut)?;
+            }
             then.map(|(revision, operation)| (revision, Arc::new(operation)))
         }
     };
@@ -133,7 +158,6 @@ impl From<PastError> for ApiError {
                 Self::new(Code::Overloaded, message).retry_after(std::time::Duration::from_secs(2))
             }
             PastError::Read(fault) => RecoveryError::from(fault).into(),
-            PastError::Recovery(fault) => fault.into(),
             PastError::Ended(fault) => Self::internal(fault),
         }
     }
@@ -187,6 +211,7 @@ pub async fn replay(api: web::Data<Api>, request: HttpRequest) -> Answer<ReplayV
     let to = cut(&api, &parameters, "to")?;
     let check = parameters.get_bool("check")?.unwrap_or(false);
     let cut = to.unwrap_or_else(|| Cut::Position(api.core.projected.position()));
+    check_floor(&api, cut)?;
     let past = api.core.past(cut).await?;
     let counted = Arc::clone(&past);
     let core = Arc::clone(&api.core);

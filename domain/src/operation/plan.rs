@@ -13,7 +13,7 @@ pub struct Plan {
     pub levels: Vec<Vec<u32>>,
     /// Numbers of the steps on the chain whose timeouts make the largest sum, first to last.
     pub critical_path: Vec<u32>,
-    /// That sum, in milliseconds: with agents enough and without retries no run takes longer.
+    /// That sum, in milliseconds: with agents enough, no retries and no waiting, no run takes longer.
     pub critical_path_ms: u64,
     /// The most steps that can be under way at once, or `maxParallel` when that is less.
     pub width: usize,

@@ -17,7 +17,7 @@ use crate::journal::frame::{
     Kind, Mark,
 };
 use crate::journal::record::{RawRecord, records};
-use crate::log::Damage;
+use crate::log::{Damage, Floor};
 use crate::stream::Position;
 
 /// How much is read at once.
@@ -36,8 +36,19 @@ pub(crate) struct Scanned {
     pub(crate) chain: Hash,
     /// The last time of the generations of which a base was kept.
     pub(crate) last_time_us: Option<i64>,
+    /// How many events there are.
+    events: u64,
     /// What does not hold at the end, if anything follows it.
     torn: Option<Bad>,
+}
+
+impl Scanned {
+    /// Up to where events may be missing, behind a base. Of some bases nothing was removed.
+    pub(crate) fn floor(&self) -> Floor {
+        let time_us = self.last_time_us.filter(|_| self.events < self.last);
+        let floor = |time_us| Floor { position: Position::new(self.last), time_us };
+        time_us.map_or(Floor::NONE, floor)
+    }
 }
 
 /// Why a journal cannot be used.
@@ -107,17 +118,18 @@ impl Place {
         }
         let Scanned { end: offset, last: after, torn, .. } = scanned;
         let Bad { offset, after, .. } = torn.unwrap_or(Bad { offset: *offset, after: *after, what });
-        let (generation, position) = (self.generation, Position::new(after + 1));
-        Err(ScanError::Damaged(Damage { generation, offset, position, what }))
+        let Self { generation, base, .. } = *self;
+        let position = Position::new(after + 1);
+        Err(ScanError::Damaged(Damage { generation, base, offset, position, what }))
     }
 
     /// A generation whose journal is gone is a hole in the log, not a fault of the disk.
     pub(crate) fn missing_is_damage(&self, error: ScanError) -> ScanError {
         match error {
             ScanError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (generation, position) = (self.generation, Position::new(self.after + 1));
-                let what = "a generation's journal is missing";
-                ScanError::Damaged(Damage { generation, offset: 0, position, what })
+                let Self { generation, base, .. } = *self;
+                let (position, what) = (Position::new(self.after + 1), "its journal is missing");
+                ScanError::Damaged(Damage { generation, base, offset: 0, position, what })
             }
             error => error,
         }
@@ -160,7 +172,7 @@ pub(crate) fn scan(
     let mut reader = BufReader::with_capacity(READ_LEN, &file);
     let (header, chain) = read_header(&mut reader, len, place)?;
     let (mark, end, last) = (header.mark, JOURNAL_HEADER_LEN as u64, place.after);
-    let mut scan = Scan { place, mark, len, end, last, chain, last_time_us: None };
+    let mut scan = Scan { place, mark, len, end, last, chain, last_time_us: None, events: 0 };
     let (mut payload, mut torn) = (Vec::new(), None);
     while scan.end < len {
         match scan.frame(&mut reader, &mut payload, visit)? {
@@ -179,14 +191,20 @@ pub(crate) fn scan(
             what: "durable frames are missing",
         }));
     }
-    let Scan { end, last, chain, last_time_us, .. } = scan;
-    Ok(Scanned { file: Arc::new(file), header, end, last, chain, last_time_us, torn })
+    let Scan { end, last, chain, last_time_us, events, .. } = scan;
+    Ok(Scanned { file: Arc::new(file), header, end, last, chain, last_time_us, events, torn })
 }
 
 fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(JournalHeader, Hash), ScanError> {
     let what = "the journal's header does not hold";
     let position = Position::new(place.after + 1);
-    let damage = ScanError::Damaged(Damage { generation: place.generation, offset: 0, position, what });
+    let damage = ScanError::Damaged(Damage {
+        generation: place.generation,
+        base: place.base,
+        offset: 0,
+        position,
+        what,
+    });
     let mut bytes = [0; JOURNAL_HEADER_LEN];
     if len < bytes.len() as u64 {
         return Err(damage);
@@ -212,6 +230,7 @@ struct Scan {
     last: u64,
     chain: Hash,
     last_time_us: Option<i64>,
+    events: u64,
 }
 
 enum Step {
@@ -273,6 +292,7 @@ impl Scan {
         }
         self.chain = blake3::Hasher::new().update(&header_bytes).update(payload).finalize().into();
         self.end = header.end();
+        self.events += records.len() as u64;
         self.last = records.last().map_or(self.last, |record| record.position().get());
         Ok(Step::Good)
     }
@@ -294,6 +314,10 @@ impl Scan {
 
     /// A bad frame is damage if it was durable once: if a good frame follows, or the marker says so.
     fn judge(&self, file: &File, bad: Bad) -> Result<(), ScanError> {
+        if self.place.base {
+            // It was read once more before it took its place: nothing of it was ever unfinished.
+            return Err(self.damage(bad));
+        }
         let mut rest = vec![0; (self.len - self.end) as usize];
         file.read_exact_at(&mut rest, self.end)?;
         let follows = rest.windows(self.mark.len()).enumerate().skip(1).any(|(at, window)| {
@@ -314,8 +338,8 @@ impl Scan {
 
     fn damage(&self, bad: Bad) -> ScanError {
         let position = Position::new(bad.after + 1);
-        let Place { generation, .. } = self.place;
-        ScanError::Damaged(Damage { generation, offset: bad.offset, position, what: bad.what })
+        let Place { generation, base, .. } = self.place;
+        ScanError::Damaged(Damage { generation, base, offset: bad.offset, position, what: bad.what })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::journal::frame::Hash;
 use crate::journal::record::Names;
 use crate::journal::scan::{Access, Place, Scanned, Visitor, scan};
-use crate::log::Damage;
+use crate::log::{Damage, Floor};
 use crate::record::Recorded;
 use crate::sled_log::folder;
 use crate::sled_log::generation::{Generation, Index};
@@ -79,7 +79,7 @@ pub(crate) struct Whole {
     pub(crate) ledger: Ledger,
     pub(crate) damage: Option<Damage>,
     /// Up to here events may be missing that were removed.
-    pub(crate) floor: Position,
+    pub(crate) floor: Floor,
 }
 
 /// Reads what is whole of a log: everything before the commit that holds the first damage.
@@ -115,7 +115,7 @@ pub(crate) struct Walk<'a> {
     /// Where to stop instead of at the end.
     stop: Option<Byte>,
     place: Place,
-    floor: Position,
+    floor: Floor,
     pub(crate) ledger: Ledger,
     generations: Vec<Arc<Generation>>,
     /// Everything before this byte holds together.
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
             sealed: false,
             stop,
             place,
-            floor: Position::START,
+            floor: Floor::NONE,
             // Nothing will be appended: no id has to be recognised.
             ledger: Ledger::new(1),
             generations: Vec::new(),
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
         self.bytes += scanned.end;
         self.ledger.reached(&scanned);
         if place.base {
-            self.floor = Position::new(scanned.last);
+            self.floor = scanned.floor();
         }
         self.place = place.next(&scanned);
         let Scanned { file, header, .. } = scanned;

@@ -2,8 +2,8 @@
 //! place by a single rename. Must never change a record: they keep position, version, id and time.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::journal::frame::BaseEnd;
 use crate::journal::record::{Names, encode};
@@ -19,6 +19,9 @@ use crate::stream::{Position, StreamId};
 
 /// A frame of a base holds at most this much, or one record.
 const FRAME_LEN: usize = 1 << 20;
+
+/// No log gets so far; behind it, positions must still be left.
+const POSITION_MAX: Position = Position::new(1 << 53);
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,13 +44,24 @@ struct Base {
     journal: Journal,
     frame: FrameBuffer,
     last: u64,
+    committed: bool,
+}
+
+/// What did not take its place is of no use, and takes space.
+impl Drop for Base {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
 }
 
 impl Base {
     fn begin(path: &Path, number: u64) -> io::Result<Self> {
         let folder = folder::begin_base(path, number)?;
         let journal = Journal::create_base(&folder, number)?;
-        Ok(Self { path: path.to_owned(), folder, number, journal, frame: FrameBuffer::new(), last: 0 })
+        let (path, frame) = (path.to_owned(), FrameBuffer::new());
+        Ok(Self { path, folder, number, journal, frame, last: 0, committed: false })
     }
 
     fn keep(&mut self, position: Position, record: &[u8]) -> io::Result<()> {
@@ -77,6 +91,8 @@ impl Base {
         let look = Access::Looking { until: u64::MAX };
         let scanned = scan(&self.folder, place, look, &mut |frame| ledger.learn(frame.records))?;
         place.ends_sealed(&scanned)?;
+        // From here on it may be there under its name.
+        self.committed = true;
         folder::commit_base(&self.path, self.number)?;
         Ok(scanned.end)
     }
@@ -95,7 +111,8 @@ pub trait Retention {
     fn look(&mut self, event: &Recorded);
 
     /// Which streams may go, after every event was seen.
-    fn choose(&mut self) -> HashSet<StreamId>;
+    /// The log's last event has that time.
+    fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId>;
 
     /// Gets each event that goes, in order, before it goes.
     ///
@@ -111,7 +128,8 @@ pub trait Retention {
 }
 
 /// Removes streams as a whole from the sealed generations of a log that nobody has open. Those that have an
-/// event in the newest generation stay. Nothing is done when fewer than `worth` bytes would be freed.
+/// event in the newest generation stay, and so does that with the newest event: the history that readers get
+/// reaches the end of the log. Nothing is done when fewer than `worth` bytes would be freed.
 pub(crate) fn compact(
     path: &Path,
     worth: u64,
@@ -119,7 +137,9 @@ pub(crate) fn compact(
 ) -> Result<Compaction, OpenError> {
     let _lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
-    folder::remove_replaced(path)?;
+    if folder::sealed_bytes(path)? < worth {
+        return Ok(Compaction::default());
+    }
     let mut names = Names::default();
     let mut sizes: HashMap<StreamId, u64> = HashMap::new();
     let mut walk = Walk::of(path, None)?;
@@ -131,10 +151,12 @@ pub(crate) fn compact(
         }
         Ok(())
     })?;
-    let sealed = walk.sealed_end();
-    let mut going = retention.choose();
+    folder::remove_replaced(path)?;
+    let (sealed, newest) = (walk.sealed_end(), walk.ledger.last());
+    let mut going = retention.choose(walk.ledger.last_time_us());
     let heads = walk.ledger.heads().read();
-    going.retain(|stream| heads.get(stream).is_some_and(|head| head.position <= sealed));
+    let may_go = |position| position <= sealed && position != newest;
+    going.retain(|stream| heads.get(stream).is_some_and(|head| may_go(head.position)));
     drop(heads);
     let bytes = going.iter().filter_map(|stream| sizes.get(stream)).sum();
     if going.is_empty() || bytes < worth {
@@ -195,14 +217,29 @@ pub(crate) fn restore(
         let event = event?;
         let previous = heads.insert(event.stream.clone(), event.position).unwrap_or(Position::START);
         let mut record = Vec::new();
-        if !name_is_valid(&event.name) || event.body.len() + event.metadata.len() > APPEND_MAX_BYTES - 1_024 {
-            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
-        }
         encode(&event, previous, &mut record);
+        check(&event, record.len(), last_time_us)?;
         base.keep(event.position, &record)?;
-        (count, last_time_us) = (count + 1, event.time_us.max(last_time_us));
+        (count, last_time_us) = (count + 1, event.time_us);
     }
     let last = base.last;
     base.commit(|journal| BaseEnd { last, last_time_us, chain: journal.chain() })?;
     Ok(count)
+}
+
+/// Whether an event of so many bytes can stand behind one of that time.
+fn check(event: &Recorded, bytes: usize, last_time_us: i64) -> io::Result<()> {
+    let what = if event.position > POSITION_MAX {
+        "has an impossible position"
+    } else if event.time_us < last_time_us {
+        "is older than the event before it"
+    } else if !name_is_valid(&event.name) {
+        "has an impossible name"
+    } else if bytes > APPEND_MAX_BYTES {
+        "is too large"
+    } else {
+        return Ok(());
+    };
+    let sentence = format!("the event at position {} {what}", event.position);
+    Err(io::Error::new(io::ErrorKind::InvalidData, sentence))
 }

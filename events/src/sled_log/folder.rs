@@ -72,14 +72,27 @@ fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX) || name.starts_with(BASE_PREFIX)
 }
 
-/// Deletes what a base has replaced: the generations up to its number, and older bases.
+/// Deletes what a base has replaced: the generations up to its number, and older bases. Whoever asks for it
+/// has seen that the base is whole.
 pub(crate) fn remove_replaced(folder: &Path) -> io::Result<()> {
     let bases = numbers(folder, BASE_PREFIX)?;
     let Some((newest, older)) = bases.split_last() else { return Ok(()) };
+    // The rename that put it there may not be durable, if what did it ended at once.
+    sync(folder)?;
+    sync(&base(folder, *newest))?;
     for number in numbers(folder, PREFIX)?.into_iter().filter(|number| number <= newest) {
         fs::remove_dir_all(generation(folder, number))?;
     }
     older.iter().try_for_each(|number| fs::remove_dir_all(base(folder, *number)))
+}
+
+/// The bytes of the journals that are sealed: all but the newest generation's.
+pub(crate) fn sealed_bytes(folder: &Path) -> io::Result<u64> {
+    let generations = numbers(folder, PREFIX)?;
+    let sealed = generations.split_last().map_or(&[][..], |(_, sealed)| sealed);
+    let folders = sealed.iter().map(|number| generation(folder, *number));
+    let bases = numbers(folder, BASE_PREFIX)?.into_iter().map(|number| base(folder, number));
+    folders.chain(bases).map(|folder| Ok(fs::metadata(folder.join(FILE_NAME))?.len())).sum()
 }
 
 /// Where the log begins, and the number of its newest generation, or else of its base; 0 if there is

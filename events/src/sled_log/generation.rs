@@ -215,7 +215,7 @@ impl Generation {
 
     /// Damage of this generation.
     pub(crate) fn damage(&self, offset: u64, position: Position, what: &'static str) -> ReadError {
-        ReadError::Corrupt(Damage { generation: self.number, offset, position, what })
+        ReadError::Corrupt(Damage { generation: self.number, base: self.skips, offset, position, what })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::journal::frame::FORMAT;
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
 use crate::journal::{FrameBuffer, Journal};
 use crate::live::{Feed, RingMax};
-use crate::log::Damage;
+use crate::log::{Damage, Floor};
 use crate::options::Options;
 use crate::sled_log::audit::{self, Whole};
 use crate::sled_log::block::Blocks;
@@ -21,7 +21,6 @@ use crate::sled_log::queue::Queue;
 use crate::sled_log::shared::Shared;
 use crate::sled_log::space::Space;
 use crate::sled_log::writer::{Writer, create_blocks};
-use crate::stream::Position;
 
 /// Why a log does not open. Each means another exit code.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +59,17 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
-    folder::remove_replaced(path)?;
     let (mut place, newest) = folder::extent(path)?;
     let mut ledger = Ledger::new(options.recent_ids);
     let mut generations = Vec::new();
-    let mut floor = Position::START;
+    let mut floor = Floor::NONE;
     while place.base || place.generation < newest {
         let (generation, scanned) = open_sealed(path, place, &mut ledger)?;
         generations.push(Arc::new(generation));
         if place.base {
-            floor = Position::new(scanned.last);
+            floor = scanned.floor();
+            // Only now is it certain that it is whole.
+            folder::remove_replaced(path)?;
         }
         place = place.next(&scanned);
     }
@@ -117,7 +117,7 @@ fn share(
     options: &Options,
     ledger: &Ledger,
     generations: Vec<Arc<Generation>>,
-    floor: Position,
+    floor: Floor,
 ) -> Arc<Shared> {
     let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
     let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };

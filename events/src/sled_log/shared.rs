@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::journal::scan::{Access, Place, ScanError, scan};
 use crate::live::Feed;
-use crate::log::{Damage, ReadError};
+use crate::log::{Damage, Floor, ReadError};
 use crate::record::Recorded;
 use crate::sled_log::generation::Generation;
 use crate::sled_log::ledger::Heads;
@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     pub(crate) feed: Arc<Feed<Recorded>>,
     pub(crate) status: watch::Sender<Status>,
     /// Up to here events may be missing.
-    pub(crate) floor: Position,
+    pub(crate) floor: Floor,
     /// What was found when a generation was sealed.
     sealed_damage: OnceLock<Damage>,
     /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
@@ -46,7 +46,7 @@ impl Shared {
         heads: Arc<RwLock<Heads>>,
         feed: Feed<Recorded>,
         generations: Vec<Arc<Generation>>,
-        floor: Position,
+        floor: Floor,
     ) -> Self {
         let (feed, status) = (Arc::new(feed), watch::Sender::default());
         Self {

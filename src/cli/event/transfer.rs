@@ -17,6 +17,9 @@ use super::verify::{self, refused};
 use crate::archive::{End, LineReader, LineWriter};
 use crate::retention;
 
+/// How far the clock of the machine where a log was written may have been ahead.
+const AHEAD_MAX: chrono::Duration = chrono::Duration::days(1);
+
 /// What is exported.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
@@ -122,21 +125,33 @@ pub(super) fn import(arguments: &ImportArgs) -> Result<Exit, Complaint> {
             Err(Complaint::new(Exit::CONFLICT, sentence))
         }
         Err(OpenError::Io(fault)) if fault.kind() == io::ErrorKind::InvalidData => Err(unreadable(fault)),
-        Err(OpenError::Corrupt(damage)) => Err(unreadable(io::Error::other(damage.what))),
+        Err(OpenError::Corrupt(damage)) => {
+            let (what, position) = (damage.what, damage.position);
+            let sentence = format!(
+                "{what}, at position {position}; only an export from the first event on can be imported"
+            );
+            Err(unreadable(io::Error::other(sentence)))
+        }
         Err(fault) => Err(refused(&folder, fault, None)),
     }
 }
 
 fn understood(event: Recorded) -> io::Result<Recorded> {
+    // The log's clock never goes back: behind an event of the far future no deadline would ever pass.
+    let latest = chrono::Utc::now() + AHEAD_MAX;
+    if event.time_us > latest.timestamp_micros() {
+        let sentence = format!("the event at position {} is of the future", event.position);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
+    }
     let checked = codec::check(event.stream.category(), &event.name, event.schema, &event.body);
     checked.map(|()| event).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))
 }
 
 pub(super) fn compact(arguments: &CompactArgs) -> Result<Exit, Complaint> {
     let folder = arguments.folder.path()?;
-    let before = chrono::Utc::now() - chrono::Duration::hours(i64::from(arguments.ended_hours));
+    let kept_us = i64::from(arguments.ended_hours) * 3_600_000_000;
     verify::audit(&folder, &mut |_| Ok(()))?;
-    let done = retention::apply(&folder, before.timestamp_micros(), 0);
+    let done = retention::apply(&folder, kept_us, 0);
     let done = done.map_err(|fault| refused(&folder, fault, None))?;
     let archive = folder.join(retention::ARCHIVE);
     say(&match done.streams {

@@ -22,16 +22,15 @@ pub(super) type Choice = Option<Box<StepReserved>>;
 
 /// Where the choices come from.
 pub(super) enum History {
-    /// A server's events, after this sequence.
-    Server { client: Client, operation: Option<String>, after: Option<String> },
+    /// A server's events, after this sequence or from the first that is kept.
+    Server { client: Client, operation: Option<String>, after: Option<String>, ended: bool },
     /// Lines of a file, and its name.
     Lines { lines: Box<dyn BufRead>, name: String, number: usize, operation: Option<String> },
 }
 
 impl History {
     pub(super) fn of_server(client: Client, operation: Option<&str>) -> Self {
-        let after = Some("0".to_owned());
-        Self::Server { client, operation: operation.map(str::to_owned), after }
+        Self::Server { client, operation: operation.map(str::to_owned), after: None, ended: false }
     }
 
     pub(super) fn of_file(name: &str, operation: Option<&str>) -> Result<Self, Complaint> {
@@ -47,13 +46,17 @@ impl History {
     /// The next choices, oldest first; none at the end.
     pub(super) async fn page(&mut self) -> Result<Option<Vec<Choice>>, Complaint> {
         match self {
-            Self::Server { client, operation, after } => {
-                let Some(from) = after.take() else { return Ok(None) };
-                let filters =
-                    [("types", Some(CHOICE.into())), ("operation", operation.clone()), ("after", Some(from))];
+            Self::Server { ended: true, .. } => Ok(None),
+            Self::Server { client, operation, after, ended } => {
+                let filters = [
+                    ("types", Some(CHOICE.into())),
+                    ("operation", operation.clone()),
+                    ("after", after.take()),
+                ];
                 let events = client.events(&given(filters), PAGE).await?;
+                *after = events.last().map(|last| last.sequence.clone());
                 // A page that is not full is the last one.
-                *after = events.last().filter(|_| events.len() == PAGE).map(|last| last.sequence.clone());
+                *ended = events.len() < PAGE;
                 Ok(Some(events.into_iter().map(choice).collect()))
             }
             Self::Lines { lines, name, number, operation } => {

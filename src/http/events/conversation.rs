@@ -52,7 +52,7 @@ pub(super) async fn open(
 ) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
     let filter = Filter::of(&parameters)?;
-    let after = super::begin(&api.feed, parameters.get_u64("after", 0..=u64::MAX)?).await?;
+    let after = super::begin(&api.feed, &filter, parameters.get_u64("after", 0..=u64::MAX)?).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let conversation = EventConversation { feed: Arc::clone(&api.feed), telling, subscribed: false };
     socket::open(&request, payload, PROTOCOL, conversation)
@@ -121,7 +121,7 @@ impl EventConversation {
             Request::Subscribe { filter, after } => {
                 let filter = Filter::try_from(filter)?;
                 let after = after.map(|text| sequence(&text)).transpose()?;
-                let after = super::begin(&self.feed, after).await?;
+                let after = super::begin(&self.feed, &filter, after).await?;
                 self.telling.turn_to(filter, after);
                 self.subscribed = true;
                 Ok(said(&json!({"type": "subscribed", "sequence": after.to_string()})))

@@ -36,7 +36,7 @@ pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpRes
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
     let filter = Filter::of(&parameters)?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
-    let after = super::begin(&api.feed, after).await?;
+    let after = super::begin(&api.feed, &filter, after).await?;
     let mut response = HttpResponse::Ok();
     response
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("text/event-stream")))

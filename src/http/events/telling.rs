@@ -156,6 +156,6 @@ impl Telling {
 
 /// What is said about a gap, beside its type.
 pub(super) fn gap(damage: &Damage) -> Value {
-    let Damage { generation, offset, position, what } = damage;
+    let Damage { generation, offset, position, what, .. } = damage;
     json!({"position": position.to_string(), "generation": generation, "offset": offset, "what": what})
 }
