@@ -120,7 +120,7 @@ async fn a_replay_says_the_same_before_and_after_a_restart_and_finds_no_differen
     let mut photon = Photon::start().await;
     let (id, seen) = lead_a_life(&photon).await;
     // The slot is given back after the step was reported; what moves meanwhile is not compared.
-    photon.until("/api/v1/agents/ada", |ada| ada["leases"] == json!([])).await;
+    photon.until("/api/v1/agents/ada/availability", |ada| ada["leases"] == json!([])).await;
     let whole = photon.get("/api/v1/replay?check=true").await.expect(200).data().clone();
     assert_eq!(whole["check"], json!({"equal": true, "compared": 2, "movedOn": 0, "differing": []}));
     assert_eq!(whole["operations"]["completed"], json!(1));
