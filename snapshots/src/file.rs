@@ -1,5 +1,5 @@
-//! Owns the form of one snapshot file: a stamp that says what it is of, the state in pieces, and hashes of both.
-//! Must never show a byte of a state whose hashes were not checked, nor know what a state means.
+//! Owns the form of one snapshot file: a stamp that says what it is of, the state in pieces, and hashes of
+//! both. Must never show a byte of a state whose hashes were not checked, nor know what a state means.
 //!
 //! ```text
 //! "photonsn"  form of the file u32  length u32  stamp
@@ -53,8 +53,8 @@ pub struct Stamp {
     pub time_us: i64,
     /// Hash of the event that it ends with.
     pub end: Hash,
-    /// What the log says of its own beginning.
-    pub origin: Hash,
+    /// What tells the log from others: see [`events::EventLog::origin`].
+    pub origin: u64,
     /// When it was taken, in microseconds since 1970.
     pub taken_at_us: i64,
 }

@@ -88,7 +88,8 @@ impl FileStore {
         Ok(())
     }
 
-    /// All snapshots, those of the views first and the newest of them first; each is opened when it is its turn.
+    /// All snapshots, those of the views first and the newest of them first; each is opened when it is its
+    /// turn.
     ///
     /// # Errors
     /// When the folder cannot be looked at.

@@ -10,7 +10,7 @@ use snapshots::{FileStore, Flaw, Hash, Stamp, Subject, VIEWS_MAX};
 use tempfile::TempDir;
 
 fn stamp(subject: Subject, position: u64) -> Stamp {
-    let [end, origin] = [[1; 32], [2; 32]];
+    let (end, origin) = ([1; 32], 2);
     Stamp {
         form: 1,
         subject,
