@@ -13,6 +13,7 @@ use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
+use actors::keeper::Keeper;
 use actors::projections::{Fault, Projected};
 use actors::standing::Standing;
 use actors::{CatchUpError, Core, CoreOptions, Start, system};
@@ -122,7 +123,7 @@ impl Server {
             SledLog::open(path, options)
         };
         let log = opened(&folder, open).await?;
-        let server = Self::around(settings, log).await?;
+        let server = Self::around(settings, log, keeping::keeper(settings)).await?;
         if let Err(fault) = server.work(settings).await {
             server.stop().await;
             return Err(fault);
@@ -141,7 +142,7 @@ impl Server {
         let (path, options) = (folder.clone(), log_options(settings));
         let log = opened(&folder, move || SledLog::open_read_only(path, &options)).await?;
         let damage = log.damage();
-        let server = Self::around(settings, log).await?;
+        let server = Self::around(settings, log, None).await?;
         if let Err(fault) = server.api.core.show_all().await {
             server.stop().await;
             return Err(fault.into());
@@ -156,13 +157,16 @@ impl Server {
     }
 
     /// Binds, and begins to follow the log.
-    async fn around(settings: &Settings, log: SledLog) -> Result<Self, StartError> {
+    async fn around(
+        settings: &Settings,
+        log: SledLog,
+        keeper: Option<Arc<Keeper>>,
+    ) -> Result<Self, StartError> {
         let log = Arc::new(log);
         let end = log.head().await.map_err(CatchUpError::from)?;
         let seats = settings.limits.max_streams;
         let feed = EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats);
         let feed = Arc::new(feed.with_damage(log.damage()));
-        let keeper = keeping::keeper(settings, log.damage().is_some());
         let standing = match &keeper {
             Some(keeper) => keeper.newest(&(Arc::clone(&log) as Arc<dyn EventLog>)).await,
             None => Standing::default(),

@@ -30,11 +30,10 @@ pub fn disk(settings: &Settings) -> Disk {
     }
 }
 
-/// The keeper of a log's snapshots. None when there shall be none, or the log is damaged: then it is to be
-/// looked at as it is.
+/// The keeper of a log's snapshots; none when there shall be none.
 #[must_use]
-pub fn keeper(settings: &Settings, damaged: bool) -> Option<Arc<Keeper>> {
-    if !settings.snapshots.enabled || damaged {
+pub fn keeper(settings: &Settings) -> Option<Arc<Keeper>> {
+    if !settings.snapshots.enabled {
         return None;
     }
     let policy = Policy {

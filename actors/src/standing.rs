@@ -43,7 +43,7 @@ impl Standing {
         Ok(())
     }
 
-    /// Folds what follows, up to a position, as long as it is asked to go on. Gives the last event.
+    /// Folds what follows, up to a position, as long as it is asked to go on.
     ///
     /// # Errors
     /// When the log cannot be read.
