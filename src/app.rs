@@ -13,8 +13,10 @@ use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
+use actors::keeper::Keeper;
 use actors::projections::{Fault, Projected};
-use actors::{CatchUpError, Core, CoreOptions, system};
+use actors::standing::Standing;
+use actors::{CatchUpError, Core, CoreOptions, Start, system};
 use domain::Limits;
 use domain::agent::selection::Weights;
 use events::{Compaction, EventLog, OpenError, Options, ReadError, SledLog};
@@ -28,6 +30,7 @@ use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
+use crate::keeping;
 use crate::monitor::{Monitor, Watched};
 use crate::pools::{Board, Pools};
 use crate::retention;
@@ -120,7 +123,7 @@ impl Server {
             SledLog::open(path, options)
         };
         let log = opened(&folder, open).await?;
-        let server = Self::around(settings, log).await?;
+        let server = Self::around(settings, log, keeping::keeper(settings)).await?;
         if let Err(fault) = server.work(settings).await {
             server.stop().await;
             return Err(fault);
@@ -139,7 +142,7 @@ impl Server {
         let (path, options) = (folder.clone(), log_options(settings));
         let log = opened(&folder, move || SledLog::open_read_only(path, &options)).await?;
         let damage = log.damage();
-        let server = Self::around(settings, log).await?;
+        let server = Self::around(settings, log, None).await?;
         if let Err(fault) = server.api.core.show_all().await {
             server.stop().await;
             return Err(fault.into());
@@ -154,18 +157,27 @@ impl Server {
     }
 
     /// Binds, and begins to follow the log.
-    async fn around(settings: &Settings, log: SledLog) -> Result<Self, StartError> {
-        let (folder, log) = (settings.storage.data_dir.clone(), Arc::new(log));
+    async fn around(
+        settings: &Settings,
+        log: SledLog,
+        keeper: Option<Arc<Keeper>>,
+    ) -> Result<Self, StartError> {
+        let log = Arc::new(log);
         let end = log.head().await.map_err(CatchUpError::from)?;
         let seats = settings.limits.max_streams;
         let feed = EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats);
         let feed = Arc::new(feed.with_damage(log.damage()));
-        let core = Core::start(core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>));
+        let standing = match &keeper {
+            Some(keeper) => keeper.newest(&(Arc::clone(&log) as Arc<dyn EventLog>)).await,
+            None => Standing::default(),
+        };
+        let began = health::Began { head: end, snapshot: standing.position };
+        let start = Start { standing, keeper: keeper.clone() };
+        let options = core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>);
+        let core = Core::start_from(options, start);
         let state = Arc::new(ServiceState::default());
         let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
-        let crate::settings::Limits {
-            disk_low_water_bytes: low_water_bytes, max_disk_bytes: max_bytes, ..
-        } = settings.limits;
+        let disk = keeping::disk(settings);
         let examined = Arc::clone(&log);
         let api = web::Data::new(Api {
             core: Arc::clone(&core),
@@ -179,9 +191,11 @@ impl Server {
             watched: Watched::default(),
             pools: Arc::new(Board::of(&settings.pools)),
             started: Instant::now(),
+            began,
+            keeper,
             max_agents: settings.limits.max_agents,
             damage: Box::new(move || examined.damage()),
-            disk: Some(health::Disk { folder, low_water_bytes, max_bytes }),
+            disk: Some(disk),
         });
         let (handle, address) = match listen(settings, &api) {
             Ok(listening) => listening,
@@ -213,6 +227,9 @@ impl Server {
         let on_sample =
             Box::new(move |sample| feed.pass(SYSTEM_METRICS, &system::stream(), clock.now(), || sample));
         self.monitor.get_or_init(|| Monitor::start(self.api.clone(), settings.monitoring.clone(), on_sample));
+        if let Some(keeper) = &self.api.keeper {
+            actix_web::rt::spawn(keeping::follow(Arc::clone(core), Arc::clone(keeper), Arc::clone(state)));
+        }
         self.keep_pools(settings)
     }
 
@@ -273,7 +290,7 @@ impl Server {
         if let Some(monitor) = self.monitor.get() {
             monitor.stop().await;
         }
-        self.api.core.stop();
+        keeping::stop(&self.api.core, self.api.keeper.as_deref()).await;
         if let Err(fault) = self.log.close().await {
             tracing::error!(%fault, "the log was not closed cleanly");
         }

@@ -20,6 +20,7 @@ mod routing;
 mod serve;
 mod settings_flags;
 mod signals;
+mod snapshot;
 mod story;
 mod table;
 mod terminal;
@@ -73,6 +74,9 @@ enum Command {
     Routing(routing::RoutingCommand),
     /// Folds the log of a server up to a place or a time, and says what it comes to
     Replay(replay::ReplayArgs),
+    /// Takes, lists and verifies snapshots of what a server knows
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Checks and explains the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -118,6 +122,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Event(command) => event::run(command).await,
         Command::Routing(command) => routing::run(command).await,
         Command::Replay(arguments) => replay::run(arguments).await,
+        Command::Snapshot(command) => snapshot::run(command).await,
         Command::Config(command) => config::run(&command),
         Command::Healthcheck(connection) => healthcheck(&connection).await,
         Command::Version => output::print(&format!("photon {}", env!("CARGO_PKG_VERSION"))),

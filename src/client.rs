@@ -7,6 +7,7 @@ mod lanes;
 mod leases;
 mod operations;
 mod pools;
+mod snapshots;
 mod tail;
 
 use std::time::Duration;

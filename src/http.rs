@@ -35,6 +35,7 @@ pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
 pub mod selection;
+pub mod snapshots;
 pub mod socket;
 pub mod steps;
 
@@ -45,6 +46,7 @@ use ::events::Damage;
 use ::platforms::Registry;
 use actix_web::web::ServiceConfig;
 use actors::Core;
+use actors::keeper::Keeper;
 
 use crate::monitor::Watched;
 use crate::pools::Board;
@@ -78,6 +80,10 @@ pub struct Api {
     pub pools: Arc<Board>,
     /// When the process began.
     pub started: Instant,
+    /// Where the start began.
+    pub began: health::Began,
+    /// Where snapshots are; none when there are none.
+    pub keeper: Option<Arc<Keeper>>,
     /// Agents at most.
     pub max_agents: usize,
     /// Where the log is damaged, if it is.
@@ -134,6 +140,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/events").get(events::list))
         .service(resource("/api/v1/events/stream").get(events::sse::stream))
         .service(resource("/api/v1/replay").get(past::replay))
+        .service(resource("/api/v1/snapshots").get(snapshots::list).post(snapshots::take))
         .service(resource("/openapi.json").get(docs::openapi))
         .service(resource("/asyncapi.json").get(docs::asyncapi::asyncapi))
         .service(docs::pages());

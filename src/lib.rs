@@ -5,6 +5,7 @@ pub mod archive;
 pub mod cli;
 pub mod client;
 pub mod http;
+pub mod keeping;
 pub mod monitor;
 pub mod pools;
 pub mod retention;

@@ -30,6 +30,7 @@ pub struct Settings {
     pub log: Log,
     pub storage: Storage,
     pub retention: Retention,
+    pub snapshots: Snapshots,
     pub agents: Agents,
     pub limits: Limits,
     pub monitoring: Monitoring,
@@ -94,6 +95,16 @@ pub struct Storage {
 #[expect(missing_docs, reason = "config.toml says what each option is")]
 pub struct Retention {
     pub keep_ended_ms: u64,
+}
+
+/// When snapshots are taken.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.toml says what each option is")]
+pub struct Snapshots {
+    pub enabled: bool,
+    pub every_events: u64,
+    pub stream_events: u64,
 }
 
 /// How long agents may be silent.

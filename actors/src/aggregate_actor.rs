@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::codec::{Durable, Metadata};
+use crate::keeper::{Keeper, recall};
 use crate::recovery::{Recovered, RecoveryError, recover};
 
 /// Commands that one aggregate lets wait.
@@ -38,6 +39,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// What decisions may know.
     pub world: World,
+    /// Where snapshots are, if there are any.
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// The answer to an accepted command.
@@ -152,6 +155,8 @@ pub struct AggregateActor<A: Durable> {
     /// Shared with the receipts of those who asked for it.
     state: Option<Arc<A>>,
     version: Version,
+    /// The version of its newest snapshot.
+    kept: Version,
     /// Where the last event that the log has of it stands.
     position: Position,
     waiting: VecDeque<Execute<A>>,
@@ -179,6 +184,7 @@ impl<A: Durable> AggregateActor<A> {
             phase: if new { Phase::Running } else { Phase::Loading },
             state: None,
             version: Version::NONE,
+            kept: Version::NONE,
             position: Position::default(),
             waiting: VecDeque::new(),
             in_flight: false,
@@ -195,14 +201,17 @@ impl<A: Durable> AggregateActor<A> {
             if barrier {
                 around.log.head().await?;
             }
-            recover::<A>(&*around.log, &stream, Recovered::default(), &|_| true).await
+            let kept = recall::<A>(around.keeper.as_deref(), &*around.log, &stream).await;
+            let version = kept.version;
+            Ok((version, recover::<A>(&*around.log, &stream, kept, &|_| true).await?))
         };
         ctx.spawn(reading.into_actor(self).map(|outcome, actor, ctx| actor.loaded(outcome, ctx)));
     }
 
-    fn loaded(&mut self, outcome: Result<Recovered<A>, RecoveryError>, ctx: &mut Context<Self>) {
+    fn loaded(&mut self, outcome: Result<(Version, Recovered<A>), RecoveryError>, ctx: &mut Context<Self>) {
         match outcome {
-            Ok(recovered) => {
+            Ok((kept, recovered)) => {
+                self.kept = kept;
                 (self.state, self.version) = (recovered.state.map(Arc::new), recovered.version);
                 self.position = recovered.position;
                 self.phase = Phase::Running;
@@ -215,6 +224,19 @@ impl<A: Durable> AggregateActor<A> {
                 }
                 self.phase = Phase::Unreadable(fault);
             }
+        }
+    }
+
+    /// Leaves a snapshot, if the stream has grown long enough for one. A state that may run ahead of the log
+    /// is none.
+    fn keep(&mut self) {
+        let Some(keeper) = self.around.keeper.clone().filter(|_| !self.in_flight) else { return };
+        if let (Phase::Running, Some(state)) = (&self.phase, self.state.take())
+            && keeper.is_worth(self.kept, self.version)
+        {
+            let (log, stream, version) = (Arc::clone(&self.around.log), self.stream.clone(), self.version);
+            let now = self.around.clock.now();
+            actix::spawn(async move { keeper.keep(&*log, &stream, state, version, now).await });
         }
     }
 
@@ -392,6 +414,7 @@ impl<A: Durable> Handler<Retire> for AggregateActor<A> {
 
     fn handle(&mut self, _: Retire, ctx: &mut Context<Self>) {
         self.on_death = None;
+        self.keep();
         ctx.stop();
     }
 }

@@ -9,6 +9,7 @@ use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, system};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+use crate::kept::Kept;
 use former::{created_1, quarantined_1, step_completed_1};
 
 /// No stored body is larger; checked when written, so that nothing is stored that cannot be read.
@@ -84,9 +85,9 @@ pub trait Stored {
 }
 
 /// An aggregate whose events can be stored: what an actor can be of.
-pub trait Durable: Aggregate + Stored<Fact = <Self as Aggregate>::Event> {}
+pub trait Durable: Aggregate + Stored<Fact = <Self as Aggregate>::Event> + Kept {}
 
-impl<A: Aggregate + Stored<Fact = <A as Aggregate>::Event>> Durable for A {}
+impl<A: Aggregate + Stored<Fact = <A as Aggregate>::Event> + Kept> Durable for A {}
 
 fn options() -> impl Options {
     bincode::DefaultOptions::new().with_limit(BODY_MAX_BYTES).reject_trailing_bytes()

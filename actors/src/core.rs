@@ -19,10 +19,12 @@ use crate::dispatcher::{Dispatcher, Drain};
 use crate::effects::Periods;
 use crate::gateway::Gateway;
 use crate::granting::Desk;
+use crate::keeper::Keeper;
 use crate::past::Pasts;
 use crate::presence::Presence;
 use crate::projections::{Fault, Projected, Projections};
 use crate::reader::Reader;
+use crate::standing::Standing;
 use crate::supervisor::{Supervisor, Vital};
 use crate::system::SystemJournal;
 
@@ -40,6 +42,15 @@ pub struct CoreOptions {
     pub periods: Periods,
     /// Weights of the selection.
     pub weights: Weights,
+}
+
+/// What a core begins with instead of an empty memory.
+#[derive(Default)]
+pub struct Start {
+    /// What was folded before.
+    pub standing: Standing,
+    /// Where snapshots are; without it there are none.
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// Why a core does not come up.
@@ -86,10 +97,16 @@ impl Core {
     /// Builds the shell and begins to follow the log. Needs a running actix system.
     #[must_use]
     pub fn start(options: CoreOptions) -> Arc<Self> {
+        Self::start_from(options, Start::default())
+    }
+
+    /// The same from what was folded before: the log is followed from there on.
+    #[must_use]
+    pub fn start_from(options: CoreOptions, start: Start) -> Arc<Self> {
         // A thread each: who decides, who follows the log, who gives out work.
         let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
         let handles = [aggregates.handle(), views.handle(), house.handle()];
-        Self::start_on(options, &handles, vec![house, aggregates, views])
+        Self::start_on(options, start, &handles, vec![house, aggregates, views])
     }
 
     /// The same on the thread of the caller alone, in whose order everything then happens: only for tests
@@ -98,16 +115,23 @@ impl Core {
     #[must_use]
     pub fn start_here(options: CoreOptions) -> Arc<Self> {
         let here = Arbiter::current();
-        Self::start_on(options, &[here.clone(), here.clone(), here], Vec::new())
+        Self::start_on(options, Start::default(), &[here.clone(), here.clone(), here], Vec::new())
     }
 
-    fn start_on(options: CoreOptions, handles: &[ArbiterHandle; 3], arbiters: Vec<Arbiter>) -> Arc<Self> {
+    fn start_on(
+        options: CoreOptions,
+        start: Start,
+        handles: &[ArbiterHandle; 3],
+        arbiters: Vec<Arbiter>,
+    ) -> Arc<Self> {
         let [aggregates, views, house] = handles;
         let CoreOptions { log, clock, limits, platforms, periods, weights } = options;
-        let projected = Arc::new(Projected::default());
+        let Start { standing, keeper } = start;
+        clock.raise_to(standing.time);
+        let projected = Arc::new(Projected::from(standing));
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
-        let around = Arc::new(Surroundings { log: log.clone(), clock, world });
+        let around = Arc::new(Surroundings { log: log.clone(), clock, world, keeper: keeper.clone() });
         let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), house);
         let system = Arc::new(system);
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around), Arc::clone(&system)));
@@ -118,7 +142,7 @@ impl Core {
             gateway: Arc::new(gateway),
             projected,
             presence: Arc::default(),
-            reader: Reader::new(log),
+            reader: Reader::new(log, keeper),
             around,
             supervisor,
             system,

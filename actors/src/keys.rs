@@ -60,6 +60,17 @@ impl Keys {
         }
     }
 
+    /// Every use that is remembered, the oldest first, and when it was.
+    pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (Timestamp, [u8; 16], &Used)> {
+        self.by_age.iter().filter_map(|(at, key)| self.used.get(key).map(|used| (*at, *key, used)))
+    }
+
+    /// Puts back a use of a snapshot; in the order in which they were.
+    pub(crate) fn put(&mut self, at: Timestamp, key: [u8; 16], used: Used) {
+        self.by_age.push_back((at, key));
+        self.used.insert(key, used);
+    }
+
     fn forget(&mut self, now: Timestamp) {
         while let Some((at, key)) = self.by_age.front()
             && (now.ms_since(*at) > KEPT_MS || self.by_age.len() >= KEYS_MAX)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, StreamHandler};
@@ -10,7 +11,7 @@ use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::Views;
-use domain::{AgentId, AgentRoll, Aggregate, LaneId, OperationId, Timestamp};
+use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
@@ -19,9 +20,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
-use crate::codec::{CodecError, Metadata, Stored};
+use crate::codec::{CodecError, KeyUse, Metadata, Stored};
 use crate::keys::Keys;
 use crate::reached::Reached;
+use crate::standing::Standing;
 use crate::supervisor::{Supervisor, Vital};
 
 /// Events folded under one lock.
@@ -62,6 +64,8 @@ pub struct Projected {
     /// Idempotency keys.
     pub keys: Mutex<Keys>,
     reached: Reached,
+    /// How many events were folded, with those of the snapshot that it began with.
+    events: AtomicU64,
     fault: watch::Sender<Option<Fault>>,
     changes: Mutex<Changes>,
     changed: Notify,
@@ -74,6 +78,7 @@ impl Default for Projected {
             views: RwLock::default(),
             keys: Mutex::default(),
             reached: Reached::default(),
+            events: AtomicU64::new(0),
             fault: watch::Sender::new(None),
             changes: Mutex::default(),
             changed: Notify::new(),
@@ -83,6 +88,22 @@ impl Default for Projected {
 }
 
 impl Projected {
+    /// What was folded before, to be gone on with.
+    #[must_use]
+    pub fn from(standing: Standing) -> Self {
+        let Standing { views, keys, position, events, .. } = standing;
+        let projected = Self { views: RwLock::new(views), keys: Mutex::new(keys), ..Self::default() };
+        projected.events.store(events, Ordering::Relaxed);
+        projected.reached.advance(position);
+        projected
+    }
+
+    /// How many events were folded.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
     /// Where the views stand.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -143,6 +164,7 @@ impl Projected {
             }
         }
         drop(views);
+        self.events.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let Some(last) = chunk.last() {
             self.reached.advance(last.position);
         }
@@ -156,25 +178,17 @@ impl Projected {
         touched: &mut Changes,
     ) -> Result<(), CodecError> {
         let Some(applied) = apply(views, recorded)? else { return Ok(()) };
-        let mut lease = None;
+        if let Some(key) = applied.key(recorded) {
+            key.note(&mut self.keys.lock(), recorded);
+        }
         match applied {
-            Applied::Operation(id, event) => {
+            Applied::Operation(id, _) => {
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
-                match event {
-                    // A creation's key is found by the operation's id, not in the index.
-                    OperationEvent::Created(_) => return Ok(()),
-                    OperationEvent::StepReserved(reserved) => lease = Some(reserved.lease_id),
-                    _ => {}
-                }
             }
             Applied::Agent(id) => _ = touched.agents.insert(id),
             Applied::Lane(id) => _ = touched.lanes.insert(id),
-        }
-        if let Some(key) = Metadata::decode(&recorded.metadata).key {
-            let at = Timestamp::from_micros(recorded.time_us);
-            self.keys.lock().add(key, &recorded.stream, recorded.version.get(), lease, at);
         }
         Ok(())
     }
@@ -203,6 +217,33 @@ pub(crate) enum Applied {
     Operation(OperationId, OperationEvent),
     Agent(AgentId),
     Lane(LaneId),
+}
+
+/// A use of an idempotency key.
+pub(crate) struct KeyNote {
+    key: KeyUse,
+    lease: Option<LeaseId>,
+}
+
+impl Applied {
+    /// The key that the event's request was made with. A creation's is found by the operation's id, not in
+    /// the index.
+    pub(crate) fn key(&self, recorded: &Recorded) -> Option<KeyNote> {
+        let lease = match self {
+            Self::Operation(_, OperationEvent::Created(_)) => return None,
+            Self::Operation(_, OperationEvent::StepReserved(reserved)) => Some(reserved.lease_id.clone()),
+            _ => None,
+        };
+        Metadata::decode(&recorded.metadata).key.map(|key| KeyNote { key, lease })
+    }
+}
+
+impl KeyNote {
+    /// Folds it into the index.
+    pub(crate) fn note(self, keys: &mut Keys, recorded: &Recorded) {
+        let at = Timestamp::from_micros(recorded.time_us);
+        keys.add(self.key, &recorded.stream, recorded.version.get(), self.lease, at);
+    }
 }
 
 /// Folds one event into views; none when they do not show its kind.

@@ -8,6 +8,7 @@ use events::{EventLog, Version};
 use snapshots::{MemoryStore, Snapshot};
 
 use crate::gateway::stream_of;
+use crate::keeper::{Keeper, recall};
 use crate::recovery::{Recovered, RecoveryError, recover};
 
 /// Bytes of operations that are kept, by a rough weight.
@@ -16,14 +17,15 @@ const KEPT_BYTES: u64 = 32 << 20;
 /// Reads operations, and keeps the latest that were read.
 pub struct Reader {
     log: Arc<dyn EventLog>,
+    keeper: Option<Arc<Keeper>>,
     kept: MemoryStore<Operation>,
 }
 
 impl Reader {
     /// One that has read nothing yet.
     #[must_use]
-    pub fn new(log: Arc<dyn EventLog>) -> Self {
-        Self { log, kept: MemoryStore::new(KEPT_BYTES, weight) }
+    pub fn new(log: Arc<dyn EventLog>, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { log, keeper, kept: MemoryStore::new(KEPT_BYTES, weight) }
     }
 
     /// Remembers a state that is known already.
@@ -45,7 +47,10 @@ impl Reader {
                 version: kept.version,
                 ..Recovered::default()
             },
-            None => Recovered::default(),
+            None => {
+                let kept = recall::<Operation>(self.keeper.as_deref(), &*self.log, &stream).await;
+                if kept.version.get() <= revision { kept } else { Recovered::default() }
+            }
         };
         let recovered =
             recover::<Operation>(&*self.log, &stream, from, &|recorded| recorded.version.get() <= revision)

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use event::{Event, Profile};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::agent::event::{
     Assigned, Outcome, Patch, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged, TimedOut,
@@ -102,7 +102,7 @@ pub enum Rejection {
 }
 
 /// A slot that is taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// The operation.
     pub operation: OperationId,
@@ -115,7 +115,7 @@ pub struct Assignment {
 }
 
 /// An agent's state.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agent {
     /// What it says of itself.
     pub profile: Profile,

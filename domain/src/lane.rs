@@ -81,7 +81,7 @@ pub struct Opened {
 }
 
 /// A lane's state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     /// Calls are taken from then on.
     pub until: Timestamp,

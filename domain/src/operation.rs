@@ -7,6 +7,7 @@ mod decide_step;
 pub mod definition;
 pub mod event;
 pub mod expression;
+pub mod kept;
 pub mod pending;
 pub mod plan;
 pub mod retry;

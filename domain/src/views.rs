@@ -5,6 +5,7 @@ pub mod attention;
 pub mod dashboard;
 pub mod lanes;
 pub mod operation_board;
+pub mod pieces;
 
 use crate::operation::step::Status;
 use crate::{AgentId, OperationId, Timestamp, agent, operation};

@@ -151,6 +151,10 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
         self.inner.floor()
     }
 
+    fn origin(&self) -> u64 {
+        self.inner.origin()
+    }
+
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
         self.inner.head()
     }

@@ -67,6 +67,12 @@ pub trait EventLog: Send + Sync + 'static {
         Floor::NONE
     }
 
+    /// What tells this log from others, as far as it is known: another number for one that began elsewhere,
+    /// and after streams were removed. The same for as long as it is open.
+    fn origin(&self) -> u64 {
+        0
+    }
+
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
 }

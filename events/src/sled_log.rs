@@ -210,6 +210,10 @@ impl EventLog for SledLog {
         self.shared.floor
     }
 
+    fn origin(&self) -> u64 {
+        self.shared.origin()
+    }
+
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
         if self.read_only.is_some() {
             return future::ready(Ok(self.shared.feed.end())).boxed();

@@ -11,7 +11,7 @@ pub mod asyncapi;
 
 use super::{
     agents, events, health, interventions, lanes, leases, metrics, operations, past, platforms, pools,
-    selection, steps,
+    selection, snapshots, steps,
 };
 
 /// The document.
@@ -71,6 +71,8 @@ use super::{
         events::sse::stream,
         past::transitions,
         past::replay,
+        snapshots::list,
+        snapshots::take,
     )
 )]
 pub struct Document;

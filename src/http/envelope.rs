@@ -83,7 +83,7 @@ pub struct Reply<T> {
     data: T,
     etag: Option<u64>,
     page: Option<Page>,
-    failing: Option<String>,
+    failing: Option<ApiError>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -104,7 +104,8 @@ impl<T: Serialize> Reply<T> {
     /// The status of this refusal, but with data: a health report that is red.
     #[must_use]
     pub fn failing(code: Code, data: T, error: impl Into<String>) -> Self {
-        let reply = Self { status: code.status(), failing: Some(error.into()), ..Self::ok(data) };
+        let reply =
+            Self { status: code.status(), failing: Some(ApiError::new(code, error)), ..Self::ok(data) };
         if code.is_passing() { reply.retry_after(Duration::from_secs(1)) } else { reply }
     }
 
@@ -186,7 +187,9 @@ impl<T: Serialize> Responder for Reply<T> {
         }
         let envelope = ApiResponse {
             data: Some(self.data),
-            error: self.failing.clone(),
+            error: self.failing.as_ref().map(|failing| failing.message.clone()),
+            code: self.failing.as_ref().map(|failing| failing.code.slug().to_owned()),
+            problem: self.failing.as_ref().map(ApiError::problem),
             page: self.page,
             ..ApiResponse::new(self.failing.is_none(), &context)
         };

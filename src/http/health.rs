@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix_web::web;
 use actors::Core;
 use domain::system::{Check, Health as State};
-use events::SledLog;
+use events::{Position, SledLog};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,11 +41,26 @@ impl Disk {
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Whether there is space for what can be done without.
+    #[must_use]
+    pub fn is_roomy(&self) -> bool {
+        space(self).0.max(share(self).0) == State::Pass
+    }
+
     /// What the folder occupies, in bytes; none when it cannot be looked at.
     #[must_use]
     pub fn used_bytes(&self) -> Option<u64> {
         SledLog::occupied(&self.folder).ok()
     }
+}
+
+/// Where a start began.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    /// The end of the log.
+    pub head: Position,
+    /// The end of the snapshot that was used; the log's start when there was none.
+    pub snapshot: Position,
 }
 
 /// Whether the server lives.
@@ -127,14 +142,60 @@ pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
     }
 }
 
-/// Whether the start is over.
-#[utoipa::path(get, path = "/health/startup", tag = "health",
-    responses((status = 200, body = super::envelope::ApiResponse<HealthView>), (status = 503)))]
-pub async fn startup(api: web::Data<Api>) -> Answer<HealthView> {
-    match api.state.phase() {
-        Phase::Recovering => Err(ApiError::of(Code::Recovering)),
-        Phase::Draining | Phase::ReadOnly | Phase::Ready => Ok(Reply::ok(alive(&api))),
+/// How far the start is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StartupView {
+    /// `starting` until the whole log is shown, then `ok`.
+    pub status: String,
+    /// Of Photon.
+    pub version: String,
+    /// Since the process began.
+    pub uptime_ms: u64,
+    /// How many events are folded, with those of the snapshot.
+    pub events: u64,
+    /// Position up to which the log is folded.
+    pub position: String,
+    /// Where the log ended when the start began.
+    pub head: String,
+    /// Position of the snapshot that the start began with; none when the log is folded from its beginning.
+    pub snapshot_position: Option<String>,
+    /// Whole percent of the positions that are folded.
+    pub progress: u8,
+}
+
+impl StartupView {
+    fn of(api: &Api) -> Self {
+        let HealthView { version, uptime_ms, .. } = alive(api);
+        let Began { head, snapshot } = api.began;
+        let position = api.core.projected.position();
+        let percent = position.get().min(head.get()).saturating_mul(100).checked_div(head.get());
+        let starting = api.state.phase() == Phase::Recovering;
+        Self {
+            status: if starting { "starting" } else { "ok" }.into(),
+            version,
+            uptime_ms,
+            events: api.core.projected.events(),
+            position: position.to_string(),
+            head: head.to_string(),
+            snapshot_position: (snapshot > Position::START).then(|| snapshot.to_string()),
+            progress: percent.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(100),
+        }
     }
+}
+
+/// Whether the start is over, and how far it is.
+#[utoipa::path(get, path = "/health/startup", tag = "health",
+    responses((status = 200, body = super::envelope::ApiResponse<StartupView>), (status = 503)))]
+pub async fn startup(api: web::Data<Api>) -> Answer<StartupView> {
+    let view = StartupView::of(&api);
+    Ok(match api.state.phase() {
+        Phase::Recovering => {
+            let error = format!("The server is reading its log: {} of {}.", view.position, view.head);
+            Reply::failing(Code::Recovering, view, error)
+        }
+        Phase::Draining | Phase::ReadOnly | Phase::Ready => Reply::ok(view),
+    })
 }
 
 /// What a look at everything found.

@@ -22,6 +22,8 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("storage.generation_max_bytes", 64 << 10, 1 << 30),
     ("storage.generation_max_events", 1_000, 100_000_000),
     ("retention.keep_ended_ms", 0, 100 * MAX_MS),
+    ("snapshots.every_events", 0, 1_000_000_000),
+    ("snapshots.stream_events", 0, 1_000_000_000),
     ("agents.heartbeat_sample_interval_ms", 1_000, MAX_MS),
     ("agents.lease_ms", 1_000, MAX_MS),
     ("agents.offer_ms", 100, 3_600_000),

@@ -1,7 +1,7 @@
 //! When an agent is put out of service: leases lost, or offers not taken, in a row. Counts, and says when
 //! it is enough; it must never know what a lease was for.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::agent::event::Outcome;
@@ -23,7 +23,7 @@ pub fn is_reason(reason: &str) -> bool {
 }
 
 /// Ends of one kind, one after the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Row {
     count: u32,
     /// When the last of them was counted.
@@ -39,7 +39,7 @@ impl Row {
 }
 
 /// How often in a row an agent lost its leases, and did not take its offers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streaks {
     lost: Row,
     untaken: Row,

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::agent::event::{Outcome, Released};
@@ -16,7 +16,7 @@ const NEWEST: f64 = 0.2;
 const NEUTRAL_SUCCESS: f64 = 0.5;
 
 /// An average in which newer samples weigh more, and which has seen nothing at first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Running {
     sum: f64,
     /// Of all samples together, 0 before the first and never quite 1.
@@ -40,7 +40,7 @@ impl Running {
 }
 
 /// One result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ended {
     outcome: Outcome,
     duration_ms: u64,
@@ -48,7 +48,7 @@ struct Ended {
 }
 
 /// How an agent did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Steps completed.
     pub completed: u64,

@@ -1,13 +1,13 @@
 //! The words for where an operation and its steps stand. Says what each means and nothing of how it is
 //! reached.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::operation::event::SkipReason;
 use crate::{AgentId, Timestamp};
 
 /// Whether an operation runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {
     /// Not started.
     Pending,
@@ -46,7 +46,7 @@ impl Status {
 }
 
 /// Who has a step, and since when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The agent.
     pub agent: AgentId,
@@ -57,7 +57,7 @@ pub struct Holder {
 }
 
 /// Where a step stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepStatus {
     /// Waits for other steps, or for the operation to start.
     Pending,

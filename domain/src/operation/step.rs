@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
@@ -13,7 +13,7 @@ pub use crate::operation::status::{Holder, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
 /// One step's run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRun {
     /// Where it stands.
     pub status: StepStatus,
@@ -52,7 +52,7 @@ pub struct StepRun {
 }
 
 /// The unchanging part of a workflow as the run needs it: positions instead of numbers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Skeleton {
     /// The steps as they were asked for.
     pub steps: Arc<[StepDefinition]>,
@@ -100,11 +100,11 @@ fn position(index: &[(u32, usize)], number: u32) -> Option<usize> {
 }
 
 /// All steps' runs, and the sets that scheduling asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// Whether the operation runs.
     pub status: Status,
-    /// What does not change.
+    /// What does not change; kept beside the run, since the definition has it already.
     #[serde(skip)]
     pub skeleton: Arc<Skeleton>,
     /// By position.

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::agent::{Agent, Event};
 use crate::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
 
 /// One agent.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Its state.
     pub agent: Agent,
@@ -61,6 +61,21 @@ impl AgentDirectory {
     /// Who has a slot taken for this operation, and under which lease.
     pub fn working_for(&self, operation: &OperationId) -> impl Iterator<Item = &(AgentId, LeaseId)> {
         self.working.get(operation).into_iter().flatten()
+    }
+
+    /// Who works for which operation, by operation.
+    pub(super) fn working(&self) -> BTreeMap<&OperationId, &BTreeSet<(AgentId, LeaseId)>> {
+        self.working.iter().collect()
+    }
+
+    /// Puts back a row of a snapshot.
+    pub(super) fn put(&mut self, id: AgentId, row: Row) {
+        self.rows.insert(id, row);
+    }
+
+    /// Puts back who works for an operation.
+    pub(super) fn put_working(&mut self, operation: OperationId, leases: BTreeSet<(AgentId, LeaseId)>) {
+        self.working.insert(operation, leases);
     }
 
     /// Folds one fact of one agent.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Timestamp;
 
 /// Durations that percentiles are taken from.
@@ -11,7 +13,7 @@ const MINUTES_MAX: usize = 60;
 const MINUTE_US: i64 = 60_000_000;
 
 /// What happened in one minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Minute {
     /// Minutes since 1970.
     pub minute: i64,
@@ -28,7 +30,7 @@ pub struct Minute {
 }
 
 /// A window of durations, newest last.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Durations(VecDeque<u64>);
 
 impl Durations {
@@ -54,7 +56,7 @@ impl Durations {
 }
 
 /// Figures over time, by the times of the events.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dashboard {
     minutes: VecDeque<Minute>,
     /// From an operation's creation to its end.

@@ -21,6 +21,16 @@ impl Lanes {
         }
     }
 
+    /// All that are remembered, by id.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&LaneId, &Lane)> {
+        self.0.iter()
+    }
+
+    /// Puts back a lane of a snapshot.
+    pub(super) fn put(&mut self, id: LaneId, lane: Lane) {
+        self.0.insert(id, lane);
+    }
+
     /// Until when nobody may call in this lane; none when it is open.
     #[must_use]
     pub fn parked_until(&self, id: &LaneId, now: Timestamp) -> Option<Timestamp> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::operation::definition::{Definition, Priority, StepDefinition};
 use crate::operation::event::{Patch, StepLeaseLost};
@@ -19,7 +19,7 @@ const METADATA_KEYS_MAX: usize = 16;
 const METADATA_VALUE_MAX: usize = 256;
 
 /// One operation, as lists show it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// For people.
     pub name: String,
@@ -162,6 +162,16 @@ impl OperationBoard {
         self.by_age.insert((at, id.clone()));
         self.open.insert(id.clone());
         self.rows.insert(id.clone(), Box::new(row));
+    }
+
+    /// Puts back a row of a snapshot.
+    pub(super) fn put(&mut self, id: OperationId, row: Row) {
+        *self.counts.entry((row.status, row.priority)).or_default() += 1;
+        self.by_age.insert((row.created_at, id.clone()));
+        if !row.status.is_terminal() {
+            self.open.insert(id.clone());
+        }
+        self.rows.insert(id, Box::new(row));
     }
 
     fn recount(&mut self, before: (Status, Priority), after: (Status, Priority)) {

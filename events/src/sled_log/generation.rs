@@ -30,7 +30,7 @@ pub(crate) struct Generation {
     pub(crate) folder: PathBuf,
     /// The last position of the generations before.
     pub(crate) after: Position,
-    mark: Mark,
+    pub(crate) mark: Mark,
     /// Whether its positions may skip.
     skips: bool,
     file: Arc<File>,

@@ -87,6 +87,12 @@ impl Shared {
         self.generations.write().push(generation);
     }
 
+    /// The mark of the oldest journal: a new one whenever a log begins or something was removed from it.
+    pub(crate) fn origin(&self) -> u64 {
+        let generations = self.generations.read();
+        generations.first().map_or(0, |oldest| u64::from_le_bytes(oldest.mark))
+    }
+
     /// The generation that holds the first event after a position.
     pub(crate) fn generation_after(&self, position: Position) -> Result<Arc<Generation>, ReadError> {
         let generations = self.generations.read();

@@ -106,7 +106,11 @@ impl Report {
         goals.extend(most.map(|rate| at_least("log: events per second at 256", EVENTS_PER_SECOND, rate)));
         let restart = self.restart.as_ref().filter(|restart| restart.events >= RESTART_EVENTS);
         for (what, start) in restart.into_iter().flat_map(|restart| {
-            [("restart: seconds, clean", restart.clean), ("restart: seconds, unclean", restart.unclean)]
+            [
+                ("restart: seconds, clean", restart.clean),
+                ("restart: seconds, unclean", restart.unclean),
+                ("restart: seconds, with a snapshot", restart.snapshot),
+            ]
         }) {
             goals.push(Goal::less(what, RESTART_SECONDS, start.ready_seconds));
             let peak = start.settled.map(|memory| memory.peak_mib);

@@ -1,5 +1,6 @@
 //! Measures a restart: from the start of the process until it is ready, and its memory then; after a clean
-//! end and after one without any goodbye. There are no snapshots: the whole log is replayed.
+//! end and after one without any goodbye, both without snapshots, so that the whole log is folded; and after
+//! a clean end that left a snapshot.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,7 @@ use super::figures::{median_by, rounded};
 use super::history;
 use super::process::{Memory, Process};
 use super::server::temporary;
+use crate::keeping;
 
 /// After it was ready: freed memory has gone back by then, if it ever does.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
@@ -27,10 +29,14 @@ pub(super) struct Restart {
     pub(super) disk_mib: f64,
     /// Events per second while it was filled.
     pub(super) filled_per_second: f64,
-    /// After a clean end.
+    /// After a clean end, without a snapshot.
     pub(super) clean: Start,
-    /// After SIGKILL.
+    /// After SIGKILL, without a snapshot.
     pub(super) unclean: Start,
+    /// After a clean end, with the snapshot that it left.
+    pub(super) snapshot: Start,
+    /// What that occupies, in MiB.
+    pub(super) snapshot_mib: f64,
 }
 
 /// One start.
@@ -55,20 +61,30 @@ pub(super) async fn measure(plan: &Plan) -> Result<Restart, Fault> {
     let events = history::fill(&data, plan.events).await?;
     let filled_per_second = rounded(events as f64 / begun.elapsed().as_secs_f64(), 0);
     let disk_mib = rounded(disk_bytes(&data)? as f64 / f64::from(1 << 20), 1);
-    let (mut clean, mut unclean) = (Vec::new(), Vec::new());
+    let snapshots = data.join(keeping::FOLDER);
+    let (mut clean, mut unclean, mut snapshot, mut snapshot_mib) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
     for _ in 0..plan.rounds {
+        remove(&snapshots)?;
         let (process, start) = timed(folder.path()).await?;
         clean.push(start);
         process.kill().await?;
+        remove(&snapshots)?;
         let (process, start) = timed(folder.path()).await?;
         unclean.push(start);
         process.stop().await?;
+        let (process, start) = timed(folder.path()).await?;
+        snapshot.push(start);
+        process.stop().await?;
+        // There are two: that of this stop, and the one that was measured.
+        snapshot_mib = rounded(disk_bytes(&snapshots)? as f64 / 2.0 / f64::from(1 << 20), 1);
     }
-    let median = |starts| median_by(starts, |start: &Start| start.ready_seconds);
-    let nothing = || Fault::Stuck("no restart was measured");
-    let (clean, unclean) = (median(clean).ok_or_else(nothing)?, median(unclean).ok_or_else(nothing)?);
+    let median = |starts| {
+        let nothing = || Fault::Stuck("no restart was measured");
+        median_by(starts, |start: &Start| start.ready_seconds).ok_or_else(nothing)
+    };
+    let (clean, unclean, snapshot) = (median(clean)?, median(unclean)?, median(snapshot)?);
     folder.close()?;
-    Ok(Restart { events, disk_mib, filled_per_second, clean, unclean })
+    Ok(Restart { events, disk_mib, filled_per_second, clean, unclean, snapshot, snapshot_mib })
 }
 
 async fn timed(folder: &Path) -> Result<(Process, Start), Fault> {
@@ -79,6 +95,13 @@ async fn timed(folder: &Path) -> Result<(Process, Start), Fault> {
     let start =
         Start { ready_seconds, cpu_seconds: rounded(cpu.seconds(), 2), ready, settled: process.memory() };
     Ok((process, start))
+}
+
+fn remove(folder: &Path) -> Result<(), Fault> {
+    match fs::remove_dir_all(folder) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault.into()),
+        _ => Ok(()),
+    }
 }
 
 fn disk_bytes(folder: &Path) -> Result<u64, Fault> {

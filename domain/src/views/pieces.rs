@@ -1,0 +1,93 @@
+//! The views in pieces, for snapshots: each piece can be stored by itself, and all of them put together are
+//! the views again. Never decides what is stored where.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Views;
+use super::agent_directory::Row as AgentRow;
+use super::dashboard::Dashboard;
+use super::operation_board::Row;
+use crate::lane::Lane;
+use crate::operation::definition::StepDefinition;
+use crate::operation::step::Skeleton;
+use crate::{AgentId, LaneId, LeaseId, OperationId};
+
+/// A part of the views.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Piece<'v> {
+    /// An operation.
+    Operation {
+        /// Which.
+        id: Cow<'v, OperationId>,
+        /// Its row.
+        row: Cow<'v, Row>,
+        /// The steps of its run, which the row does not repeat.
+        steps: Option<Cow<'v, [StepDefinition]>>,
+    },
+    /// An agent.
+    Agent {
+        /// Which.
+        id: Cow<'v, AgentId>,
+        /// Its row.
+        row: Cow<'v, AgentRow>,
+    },
+    /// Who has slots taken for an operation.
+    Working {
+        /// Which.
+        operation: Cow<'v, OperationId>,
+        /// Who, and under which lease.
+        leases: Cow<'v, BTreeSet<(AgentId, LeaseId)>>,
+    },
+    /// A lane.
+    Lane {
+        /// Which.
+        id: Cow<'v, LaneId>,
+        /// Its state.
+        lane: Cow<'v, Lane>,
+    },
+    /// The figures over time.
+    Dashboard(Cow<'v, Dashboard>),
+}
+
+impl Views {
+    /// Every part, always in the same order for the same history.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let operations = self.operations.oldest_first(None).map(|(id, row)| {
+            let steps = row.run.as_ref().map(|run| Cow::Borrowed(&*run.skeleton.steps));
+            Piece::Operation { id: Cow::Borrowed(id), row: Cow::Borrowed(row), steps }
+        });
+        let agents = self.agents.all();
+        let agents = agents.map(|(id, row)| Piece::Agent { id: Cow::Borrowed(id), row: Cow::Borrowed(row) });
+        let working = self.agents.working().into_iter().map(|(operation, leases)| Piece::Working {
+            operation: Cow::Borrowed(operation),
+            leases: Cow::Borrowed(leases),
+        });
+        let lanes = self.lanes.all();
+        let lanes = lanes.map(|(id, lane)| Piece::Lane { id: Cow::Borrowed(id), lane: Cow::Borrowed(lane) });
+        let dashboard = std::iter::once(Piece::Dashboard(Cow::Borrowed(&self.dashboard)));
+        operations.chain(agents).chain(working).chain(lanes).chain(dashboard)
+    }
+
+    /// Puts one part back.
+    pub fn put(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Operation { id, row, steps } => {
+                let mut row = row.into_owned();
+                if let (Some(run), Some(steps)) = (&mut row.run, steps) {
+                    run.skeleton = Arc::new(Skeleton::of(Arc::from(steps.into_owned())));
+                }
+                self.operations.put(id.into_owned(), row);
+            }
+            Piece::Agent { id, row } => self.agents.put(id.into_owned(), row.into_owned()),
+            Piece::Working { operation, leases } => {
+                self.agents.put_working(operation.into_owned(), leases.into_owned());
+            }
+            Piece::Lane { id, lane } => self.lanes.put(id.into_owned(), lane.into_owned()),
+            Piece::Dashboard(dashboard) => self.dashboard = dashboard.into_owned(),
+        }
+    }
+}
