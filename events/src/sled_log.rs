@@ -4,6 +4,7 @@
 mod audit;
 mod base;
 mod block;
+mod fence;
 mod folder;
 mod generation;
 mod keys;

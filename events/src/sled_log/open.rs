@@ -14,6 +14,7 @@ use crate::log::Damage;
 use crate::options::Options;
 use crate::sled_log::audit::{self, Whole};
 use crate::sled_log::block::Blocks;
+use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
 use crate::sled_log::generation::{Generation, Index};
 use crate::sled_log::ledger::Ledger;
@@ -59,6 +60,8 @@ impl From<ScanError> for OpenError {
 pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer), OpenError> {
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    // Before anything is read: what a former writer adds later, it must not acknowledge.
+    let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
     folder::remove_replaced(path)?;
     let (mut place, newest) = folder::extent(path)?;
@@ -95,6 +98,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         space,
         retiring,
         lock,
+        fence,
     };
     Ok((shared, writer))
 }
@@ -140,6 +144,7 @@ fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Genera
 fn open_newest(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::generation(path, place.generation);
     let Some(durable) = folder::read_marker(&folder) else {
+        folder::renew_journal(&folder).map_err(|error| place.missing_is_damage(error.into()))?;
         let mut blocks = create_blocks(&folder);
         let (generation, scanned) = verify(path, place, ledger, &mut blocks)?;
         generation.set_blocks(blocks.map(Arc::new));
