@@ -4,6 +4,7 @@
 //! ```text
 //! lock                   held by the one process that has the log open
 //! fence-000001           how often it was opened for writing; who finds its own gone writes no more
+//! identity               which log it is, and which of its histories
 //! gen-000001/journal     the promise
 //! gen-000001/sled/       the newest generation's blocks; disposable
 //! base-000001/journal    what was kept of the generations up to that number, which are gone; at most one
