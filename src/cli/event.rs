@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-mod folder;
+pub(super) mod folder;
 mod tail;
 mod transfer;
-mod verify;
+pub(super) mod verify;
 
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};

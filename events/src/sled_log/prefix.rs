@@ -1,5 +1,5 @@
 //! Owns copying the beginning of a log up to a commit: for backups, and back again. The copy holds the very
-//! bytes of the journals, so that its hash chain is that of the log.
+//! bytes of the journals, so that its hash chain is that of the log, and a note that they are durable.
 //! Must never write to the log, nor take what may yet vanish: only what is durable counts.
 
 use std::fs::{self, File};
@@ -10,10 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::epoch::Identity;
-use crate::journal::FILE_NAME;
+use crate::faults::Faults;
 use crate::journal::frame::{FRAME_HEADER_LEN, FrameHeader, JOURNAL_HEADER_LEN, Mark};
 use crate::journal::record::RawRecord;
 use crate::journal::scan::{Access, Place, Scanned, scan};
+use crate::journal::{FILE_NAME, Journal, WriteError};
 use crate::sled_log::fence::Fence;
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::open::OpenError;
@@ -126,15 +127,29 @@ impl Prefix {
     ///
     /// # Errors
     /// When the disk does not take it; what is there then is not whole.
-    pub fn copy_to(&self, target: &Path, identity: &Identity) -> io::Result<()> {
+    pub fn copy_to(&self, target: &Path, identity: &Identity) -> Result<(), OpenError> {
         for Part { place, len } in &self.parts {
             let (from, to) = (folder::of(&self.path, place), folder::of(target, place));
             fs::create_dir(&to)?;
             folder::copy_synced(&from.join(FILE_NAME), &to.join(FILE_NAME), *len)?;
             folder::sync(&to)?;
         }
-        identity::write(target, identity)
+        if let Some(Part { place, .. }) = self.parts.last().filter(|part| !part.place.base) {
+            note_durable(&folder::of(target, place), *place)?;
+        }
+        Ok(identity::write(target, identity)?)
     }
+}
+
+/// So that damage to the last frame of a copy cannot pass for a torn tail.
+fn note_durable(folder: &Path, place: Place) -> Result<(), OpenError> {
+    let place = Place { durable: 0, ..place };
+    let copy = scan(folder, place, Access::Writing, &mut |_| Ok(()))?;
+    let noted = Journal::resume(&copy, Faults::default())?.watermark();
+    noted.map_err(|error| match error {
+        WriteError::Full => io::Error::from(io::ErrorKind::StorageFull).into(),
+        WriteError::Failed(error) => error.into(),
+    })
 }
 
 fn check_end(place: &Place, scanned: &Scanned, is_newest: bool) -> Result<(), OpenError> {

@@ -10,7 +10,7 @@ use crate::settings::{Environment, Flag, Sources};
 
 /// Where a log lies: as a server would find it.
 #[derive(Debug, Args)]
-pub(super) struct LogFolder {
+pub(in crate::cli) struct LogFolder {
     /// Configuration file instead of config.toml [env: PHOTON_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(super) struct LogFolder {
 
 impl LogFolder {
     /// The folder, or all that is wrong with the configuration.
-    pub(super) fn path(&self) -> Result<PathBuf, Complaint> {
+    pub(in crate::cli) fn path(&self) -> Result<PathBuf, Complaint> {
         let flag = |value| Flag { name: "--data-dir".into(), key: "storage.data_dir", value };
         let settings = settings_flags::load(&Sources {
             config: self.config.clone(),

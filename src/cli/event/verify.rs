@@ -57,7 +57,7 @@ pub(super) fn audit(
 }
 
 /// Why a log cannot be used, and what is not understood in it.
-pub(super) fn refused(folder: &Path, fault: OpenError, unknown: Option<CodecError>) -> Complaint {
+pub(in crate::cli) fn refused(folder: &Path, fault: OpenError, unknown: Option<CodecError>) -> Complaint {
     let log = format!("The log in {}", folder.display());
     match fault {
         OpenError::Corrupt(damage) => {
