@@ -262,7 +262,8 @@ impl Server {
         tokio::select! {
             fault = self.log.failed() => {
                 tracing::error!(%fault, "the log failed and takes no more appends");
-                EXIT_DISK
+                // Somebody else has taken it over.
+                if fault.kind() == std::io::ErrorKind::ResourceBusy { EXIT_UNAVAILABLE } else { EXIT_DISK }
             }
             fault = fault.wait_for(Option::is_some) => match fault.as_deref() {
                 Ok(Some(Fault::Ended(_))) | Err(_) => EXIT_BUG,

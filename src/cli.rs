@@ -2,6 +2,7 @@
 //! It must never hold state of its own; whatever a command knows it asks a server or a file for.
 
 mod agent;
+mod backup;
 mod bench;
 mod canvas;
 mod config;
@@ -69,6 +70,9 @@ enum Command {
     /// Shows what happened
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Copies the log while the server runs, and puts such a copy back
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Weighs the choices of agents anew
     #[command(subcommand)]
     Routing(routing::RoutingCommand),
@@ -120,6 +124,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,
+        Command::Backup(command) => backup::run(&command),
         Command::Routing(command) => routing::run(command).await,
         Command::Replay(arguments) => replay::run(arguments).await,
         Command::Snapshot(command) => snapshot::run(command).await,

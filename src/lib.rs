@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod archive;
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod http;

@@ -251,6 +251,14 @@ fn hash_of_row(row: &Row) -> blake3::Hash {
 }
 
 impl Past {
+    /// Folds the next event of the log.
+    pub fn take(&mut self, recorded: &Recorded) {
+        // What is not understood is not shown, then as now; it is told where it is followed live.
+        let _ = apply(&mut self.views, recorded);
+        (self.position, self.time) = (recorded.position, Timestamp::from_micros(recorded.time_us));
+        self.events += 1;
+    }
+
     /// One hash for all operations, agents and parked lanes: equal for equal histories, on any machine.
     #[must_use]
     pub fn hash(&self) -> String {
@@ -282,10 +290,7 @@ async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Past, PastError> {
             if !cut.admits(&recorded) {
                 return Ok(past);
             }
-            // What is not understood is not shown, then as now; it is told where it is followed live.
-            let _ = apply(&mut past.views, &recorded);
-            (past.position, past.time) = (recorded.position, Timestamp::from_micros(recorded.time_us));
-            past.events += 1;
+            past.take(&recorded);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
+use crate::epoch::Epoch;
 use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Floor, Head, ReadError, Since};
 use crate::record::Recorded;
 use crate::stream::{Position, StreamId, Version};
@@ -153,6 +154,10 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
 
     fn origin(&self) -> u64 {
         self.inner.origin()
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.inner.epoch()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

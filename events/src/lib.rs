@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite fails by panicking")]
 pub mod conformance;
+mod epoch;
 mod faults;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty_log;
@@ -19,6 +20,7 @@ mod record;
 mod sled_log;
 mod stream;
 
+pub use epoch::{Epoch, Identity, InvalidEpoch};
 #[cfg(any(test, feature = "testing"))]
 pub use faults::Faults;
 pub use log::{
@@ -28,5 +30,5 @@ pub use log::{
 pub use memory_log::MemoryLog;
 pub use options::Options;
 pub use record::{EventId, NewEvent, Recorded};
-pub use sled_log::{Audit, Compaction, EachEvent, OpenError, Retention, SledLog};
+pub use sled_log::{Audit, Compaction, EachEvent, OpenError, Prefix, Retention, Seized, SledLog};
 pub use stream::{CATEGORY_MAX_LEN, ID_MAX_LEN, InvalidStreamId, Position, StreamId, Version};

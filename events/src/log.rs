@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 
+use crate::epoch::Epoch;
 use crate::record::{NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
@@ -71,6 +72,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// and after streams were removed. The same for as long as it is open.
     fn origin(&self) -> u64 {
         0
+    }
+
+    /// Which history of the log this is: equal positions of another may be other events. None for a log that
+    /// has only ever one.
+    fn epoch(&self) -> Option<Epoch> {
+        None
     }
 
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.

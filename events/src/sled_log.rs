@@ -4,11 +4,14 @@
 mod audit;
 mod base;
 mod block;
+mod fence;
 mod folder;
 mod generation;
+mod identity;
 mod keys;
 mod ledger;
 mod open;
+mod prefix;
 mod queue;
 mod reader;
 mod shared;
@@ -27,6 +30,7 @@ use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
+use crate::epoch::{Epoch, Identity};
 use crate::live::{self, History};
 use crate::log::{
     Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Floor, Head, ReadError, Refusal, Since,
@@ -39,6 +43,7 @@ use crate::stream::{Position, StreamId};
 pub use audit::{Audit, EachEvent};
 pub use base::{Compaction, Retention};
 pub use open::OpenError;
+pub use prefix::{Prefix, Seized};
 
 /// A log in a folder: a journal that is synced before every answer, and sled for reading.
 ///
@@ -122,6 +127,32 @@ impl SledLog {
         events: &mut dyn Iterator<Item = io::Result<Recorded>>,
     ) -> Result<u64, OpenError> {
         base::restore(path.as_ref(), events)
+    }
+
+    /// The whole commits up to a position of the log in a folder, verified on the way; the folder must be
+    /// there. A server may run on it: then everything acknowledged before is part of it. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] with the first place that does not hold; [`io::ErrorKind::InvalidInput`] for a
+    /// position up to which events were removed, [`io::ErrorKind::NotFound`] when there is no log.
+    pub fn prefix(path: impl AsRef<Path>, until: Position) -> Result<Prefix, OpenError> {
+        Prefix::of(path.as_ref(), until)
+    }
+
+    /// Keeps everybody from writing to the log in a folder, also whoever holds a lock that does not count.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] when somebody has it open.
+    pub fn seize(path: impl AsRef<Path>) -> Result<Seized, OpenError> {
+        Seized::take(path.as_ref())
+    }
+
+    /// Which log lies in a folder, and which of its histories; none when there is no log.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn identity(path: impl AsRef<Path>) -> io::Result<Option<Identity>> {
+        identity::of(path.as_ref())
     }
 
     /// How many bytes the log in a folder occupies, with all that lies there beside it.
@@ -212,6 +243,10 @@ impl EventLog for SledLog {
 
     fn origin(&self) -> u64 {
         self.shared.origin()
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.shared.identity.map(|identity| identity.epoch)
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

@@ -66,7 +66,7 @@ impl From<io::Error> for ScanError {
 }
 
 /// What must hold for a journal because of the generation before it.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) generation: u64,
     pub(crate) after: u64,

@@ -12,7 +12,9 @@ use crate::journal::{FrameBuffer, Journal, WriteError};
 use crate::log::{APPEND_MAX_BYTES, name_is_valid};
 use crate::record::Recorded;
 use crate::sled_log::audit::Walk;
+use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
+use crate::sled_log::identity;
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::open::OpenError;
 use crate::stream::{Position, StreamId};
@@ -162,6 +164,9 @@ pub(crate) fn compact(
     if going.is_empty() || bytes < worth {
         return Ok(Compaction::default());
     }
+    // A base begins with other bytes, and yet it is the same history.
+    identity::keep(path)?;
+    let _fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
     let events = rewrite(path, &going, retention)?;
     folder::remove_replaced(path)?;
     Ok(Compaction { streams: going.len() as u64, events, bytes, floor: sealed })

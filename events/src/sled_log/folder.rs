@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! lock                   held by the one process that has the log open
+//! fence-000001           how often it was opened for writing; who finds its own gone writes no more
+//! identity               which log it is, and which of its histories
 //! gen-000001/journal     the promise
 //! gen-000001/sled/       the newest generation's blocks; disposable
 //! base-000001/journal    what was kept of the generations up to that number, which are gone; at most one
@@ -10,7 +12,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::faults::Faults;
@@ -24,6 +26,8 @@ const MARKER: &str = "clean";
 const PREFIX: &str = "gen-";
 const BASE_PREFIX: &str = "base-";
 const UNFINISHED: &str = ".new";
+/// How much is copied at once.
+const COPY_LEN: usize = 1 << 20;
 const MARKER_MAGIC: [u8; 8] = *b"photoncl";
 
 /// Makes the folder, durably, if it is not there.
@@ -137,7 +141,8 @@ pub(crate) fn commit_base(folder: &Path, number: u64) -> io::Result<()> {
     sync(folder)
 }
 
-fn numbers(folder: &Path, prefix: &str) -> io::Result<Vec<u64>> {
+/// The numbers behind a prefix of names, rising.
+pub(crate) fn numbers(folder: &Path, prefix: &str) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
@@ -173,6 +178,41 @@ pub(crate) fn create_generation(
     Ok(journal)
 }
 
+/// Puts a copy in the place of a journal, so that a former writer, which may have been stopped in the middle
+/// of a write, can reach only what nobody reads any more. Without space for it the journal stays.
+pub(crate) fn renew_journal(generation: &Path) -> io::Result<()> {
+    let (journal, copy) = (generation.join(FILE_NAME), generation.join(format!("{FILE_NAME}{UNFINISHED}")));
+    match copy_synced(&journal, &copy, u64::MAX) {
+        Ok(()) => {}
+        Err(error) if is_full(&error) => {
+            tracing::warn!("no space to put the journal out of reach of a former writer");
+            return fs::remove_file(copy);
+        }
+        Err(error) => return Err(error),
+    }
+    fs::rename(copy, journal)?;
+    sync(generation)
+}
+
+/// Copies the first bytes of a file, durably but for its name.
+pub(crate) fn copy_synced(from: &Path, to: &Path, len: u64) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(COPY_LEN, File::open(from)?.take(len));
+    let mut file = File::create(to)?;
+    loop {
+        let bytes = from.fill_buf()?;
+        if bytes.is_empty() {
+            return file.sync_all();
+        }
+        file.write_all(bytes)?;
+        let copied = bytes.len();
+        from.consume(copied);
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Notes that a generation was closed cleanly with its journal ending at that byte.
 pub(crate) fn write_marker(generation: &Path, end: u64) -> io::Result<()> {
     let mut bytes = MARKER_MAGIC.to_vec();
@@ -202,7 +242,7 @@ pub(crate) fn remove_marker(generation: &Path) -> io::Result<()> {
 }
 
 /// Makes names within a folder durable.
-fn sync(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

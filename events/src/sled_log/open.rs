@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::epoch::Identity;
 use crate::journal::frame::FORMAT;
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
 use crate::journal::{FrameBuffer, Journal};
@@ -14,8 +15,10 @@ use crate::log::{Damage, Floor};
 use crate::options::Options;
 use crate::sled_log::audit::{self, Whole};
 use crate::sled_log::block::Blocks;
+use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
 use crate::sled_log::generation::{Generation, Index};
+use crate::sled_log::identity;
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::queue::Queue;
 use crate::sled_log::shared::Shared;
@@ -58,6 +61,8 @@ impl From<ScanError> for OpenError {
 pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer), OpenError> {
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    // Before anything is read: what a former writer adds later, it must not acknowledge.
+    let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
     let (mut place, newest) = folder::extent(path)?;
     let mut ledger = Ledger::new(options.recent_ids);
@@ -81,7 +86,11 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     generations.push(Arc::clone(&generation));
     let journal = Journal::resume(&scanned, options.faults.clone())?;
 
-    let shared = share(path, &options, &ledger, generations, floor);
+    let identity = identity::keep(path).or_else(|error| {
+        tracing::warn!(%error, "cannot note which history this is: it follows from the first bytes");
+        identity::of(path)
+    })?;
+    let shared = share(path, &options, &ledger, generations, floor, identity);
     let (frame, space) = (FrameBuffer::new(), Space::default());
     let (names, retiring) = (Default::default(), Vec::new());
     let writer = Writer {
@@ -95,6 +104,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         space,
         retiring,
         lock,
+        fence,
     };
     Ok((shared, writer))
 }
@@ -106,7 +116,7 @@ pub(crate) fn open_read_only(
 ) -> Result<(Arc<Shared>, File, Option<Damage>), OpenError> {
     let lock = folder::lock_as_found(path)?.ok_or(OpenError::Locked)?;
     let Whole { generations, ledger, damage, floor } = audit::whole(path)?;
-    let shared = share(path, options, &ledger, generations, floor);
+    let shared = share(path, options, &ledger, generations, floor, identity::of(path)?);
     shared.queue.close();
     Ok((shared, lock, damage))
 }
@@ -118,11 +128,13 @@ fn share(
     ledger: &Ledger,
     generations: Vec<Arc<Generation>>,
     floor: Floor,
+    identity: Option<Identity>,
 ) -> Arc<Shared> {
     let queue = Queue::new(options.queue_appends_max, options.queue_bytes_max);
     let ring_max = RingMax { events: options.live_events_max, bytes: options.live_bytes_max };
     let feed = Feed::new(ledger.last(), ring_max);
-    Arc::new(Shared::new(path.to_owned(), queue, Arc::clone(ledger.heads()), feed, generations, floor))
+    let heads = Arc::clone(ledger.heads());
+    Arc::new(Shared::new(path.to_owned(), queue, heads, feed, generations, floor, identity))
 }
 
 /// A sealed generation must be whole to its last byte.
@@ -140,6 +152,7 @@ fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Genera
 fn open_newest(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::generation(path, place.generation);
     let Some(durable) = folder::read_marker(&folder) else {
+        folder::renew_journal(&folder).map_err(|error| place.missing_is_damage(error.into()))?;
         let mut blocks = create_blocks(&folder);
         let (generation, scanned) = verify(path, place, ledger, &mut blocks)?;
         generation.set_blocks(blocks.map(Arc::new));

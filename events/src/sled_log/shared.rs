@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::epoch::Identity;
 use crate::journal::scan::{Access, Place, ScanError, scan};
 use crate::live::Feed;
 use crate::log::{Damage, Floor, ReadError};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Sender<Status>,
     /// Up to here events may be missing.
     pub(crate) floor: Floor,
+    /// Which log and history; none when nothing is whole of it.
+    pub(crate) identity: Option<Identity>,
     /// What was found when a generation was sealed.
     sealed_damage: OnceLock<Damage>,
     /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
@@ -47,6 +50,7 @@ impl Shared {
         feed: Feed<Recorded>,
         generations: Vec<Arc<Generation>>,
         floor: Floor,
+        identity: Option<Identity>,
     ) -> Self {
         let (feed, status) = (Arc::new(feed), watch::Sender::default());
         Self {
@@ -56,6 +60,7 @@ impl Shared {
             feed,
             status,
             floor,
+            identity,
             sealed_damage: OnceLock::new(),
             generations: RwLock::new(generations),
         }

@@ -17,6 +17,7 @@ use crate::live::Page;
 use crate::log::{Append, AppendError, Head, Refusal};
 use crate::options::Options;
 use crate::sled_log::block::{self, Blocks};
+use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
 use crate::sled_log::generation::{Generation, Index};
 use crate::sled_log::ledger::{Ledger, Verdict};
@@ -43,6 +44,8 @@ pub(crate) struct Writer {
     pub(crate) retiring: Vec<JoinHandle<()>>,
     /// Held for as long as the log is open.
     pub(crate) lock: File,
+    /// Asked before each write, and again before it counts.
+    pub(crate) fence: Fence,
 }
 
 /// One commit in the making.
@@ -79,6 +82,7 @@ impl Writer {
     /// Whether anything was written.
     fn commit(&mut self, commands: Vec<Command>) -> bool {
         let mut commit = Commit::default();
+        self.check_fence();
         for command in commands {
             match command {
                 Command::Append { append, answer, .. } => self.stage(append, answer, &mut commit),
@@ -134,6 +138,8 @@ impl Writer {
         }
         let offset = self.journal.end() + FRAME_HEADER_LEN as u64;
         self.journal.append(&mut self.frame)?;
+        // Whoever took over since the write may not have read it.
+        self.fence.holds().map_err(WriteError::Failed)?;
         self.space.wrote(self.frame.payload().len() as u64);
         let generation = &self.generation;
         if let Some(blocks) = generation.blocks()
@@ -181,8 +187,18 @@ impl Writer {
         Ok(())
     }
 
+    /// A log that somebody else has taken over is not written to any more.
+    fn check_fence(&self) {
+        if !self.shared.has_failed()
+            && let Err(error) = self.fence.holds()
+        {
+            self.shared.fail(error);
+        }
+    }
+
     /// Without this note a damaged last frame could pass for a torn tail.
     fn note_durable(&mut self) {
+        self.check_fence();
         if self.shared.has_failed() {
             return;
         }
@@ -202,6 +218,7 @@ impl Writer {
         if !noted && !abandoned {
             self.note_durable();
         }
+        self.check_fence();
         let complete = close_blocks(&self.generation) && !abandoned && !self.shared.has_failed();
         if complete && let Err(error) = folder::write_marker(&self.generation.folder, self.journal.end()) {
             tracing::warn!(%error, "cannot note the clean close: the next start rebuilds the blocks");

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use events::{
-    Append, EventLog, Expected, NewEvent, OpenError, Options, Position, Recorded, Since, SledLog, StreamId,
+    Append, EventLog, Expected, Head, NewEvent, OpenError, Options, Position, Recorded, Since, SledLog,
+    StreamId,
 };
 use futures_util::StreamExt;
 use uuid::Uuid;
@@ -95,6 +96,15 @@ async fn append_for_ever(log: Arc<SledLog>, next: Arc<AtomicU64>) {
 
 /// Starts the process, waits for so many acknowledgements, kills it, and returns all it gave.
 pub(crate) fn append_and_kill(start: &Start<'_>, after_acks: usize) -> Vec<Ack> {
+    let mut child = spawn(start);
+    let acks = acks_until(&mut child, after_acks);
+    child.wait().unwrap();
+    assert!(acks.len() >= after_acks, "the process ended by itself after {} appends", acks.len());
+    acks
+}
+
+/// Starts the process; its acknowledgements are lines on its standard output.
+pub(crate) fn spawn(start: &Start<'_>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "appender", "--nocapture", "--test-threads=1"]);
     command.env(FOLDER, start.folder).env(FIRST, start.first.to_string());
@@ -105,11 +115,13 @@ pub(crate) fn append_and_kill(start: &Start<'_>, after_acks: usize) -> Vec<Ack> 
         command.env("LD_PRELOAD", library).env("LOST_WRITE_ACCOUNT", account);
         command.env("LOST_WRITE_FOLDER", start.folder);
     }
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let acks = acks_until(&mut child, after_acks);
-    child.wait().unwrap();
-    assert!(acks.len() >= after_acks, "the process ended by itself after {} appends", acks.len());
-    acks
+    command.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Appends to a log that is open here.
+pub(crate) async fn append_here(log: &SledLog, number: u64) -> Ack {
+    let Head { version, position } = log.append(append(number)).await.unwrap();
+    Ack { number, version: version.get(), position: position.get() }
 }
 
 fn acks_until(child: &mut Child, after_acks: usize) -> Vec<Ack> {
@@ -129,7 +141,7 @@ fn acks_until(child: &mut Child, after_acks: usize) -> Vec<Ack> {
     acks
 }
 
-fn parse(line: &str) -> Option<Ack> {
+pub(crate) fn parse(line: &str) -> Option<Ack> {
     let mut numbers = line.strip_prefix("ack ")?.split_whitespace().map(|number| number.parse().ok());
     Some(Ack { number: numbers.next()??, version: numbers.next()??, position: numbers.next()?? })
 }
