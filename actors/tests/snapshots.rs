@@ -4,7 +4,6 @@
 
 #[path = "snapshots/author.rs"]
 mod author;
-#[allow(dead_code, reason = "other tests use its other parts")]
 mod support;
 
 use std::collections::HashSet;
@@ -19,10 +18,10 @@ use actors::keeper::{Keeper, Policy, Verdict, verify};
 use actors::kept::{FORM, Kept, keep_all, restore_part};
 use actors::recovery::{Recovered, recover};
 use actors::standing::Standing;
+use domain::Timestamp;
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
-use domain::{Aggregate, Timestamp};
 use events::{EventLog, MemoryLog, Options, Position, Recorded, Retention, SledLog, StreamId};
 use snapshots::FileStore;
 use tempfile::TempDir;
@@ -152,7 +151,9 @@ async fn the_form_of_snapshots_is_what_its_number_says() {
     fs::copy(stored, data.path().join("gen-000001/journal")).unwrap();
     let standing = whole(&*open(data.path())).await;
     let mut hasher = blake3::Hasher::new();
-    parts(&standing).iter().for_each(|part| drop(hasher.update(part)));
+    for part in parts(&standing) {
+        hasher.update(&part);
+    }
     assert_eq!((FORM, hasher.finalize().to_hex().as_str()), TODAY);
 }
 
@@ -171,9 +172,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target)
+            copy(&entry.path(), &target);
         } else {
-            drop(fs::copy(entry.path(), target).unwrap())
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }
@@ -240,9 +241,9 @@ async fn whatever_becomes_of_the_snapshots_a_start_comes_to_the_same() {
             }
             let standing = keeper(data.path()).newest(&log).await;
             if standing.events > 0 {
-                used += 1
+                used += 1;
             } else {
-                refused += 1
+                refused += 1;
             }
             must_be_the_whole(&*log, standing).await;
         }
