@@ -258,6 +258,53 @@ async fn a_restore_that_is_killed_leaves_the_old_log_or_the_new_one() {
     photon.restart().await;
 }
 
+/// The first words of a stream that begins at the beginning.
+async fn first_words(photon: &Photon) -> Value {
+    let mut stream = photon.request("GET", "/api/v1/events/stream?after=0").send().await.unwrap();
+    let mut told = String::new();
+    while !told.contains("event: bookmark\n") || !told.ends_with("\n\n") {
+        let chunk = stream.chunk().await.unwrap().unwrap();
+        told.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let data = told.split("event: bookmark\ndata: ").nth(1).unwrap().lines().next().unwrap();
+    serde_json::from_str(data).unwrap()
+}
+
+#[tokio::test]
+async fn whoever_resumes_in_a_former_history_is_told_the_new_one() {
+    let mut photon = Photon::start().await;
+    photon.agent("scout", &[]).await;
+    told(&photon, &["create", "copy"]);
+    let health = photon.get("/health/detailed").await.expect(200);
+    let former = health.data()["epoch"].as_str().unwrap().to_owned();
+    assert_eq!(first_words(&photon).await, json!({"sequence": "0", "epoch": former}));
+    let known = format!("after=1&epoch={former}");
+    let page = photon.get(&format!("/api/v1/events?{known}")).await.expect(200);
+    assert_eq!(page.header("photon-epoch"), former);
+    assert_eq!(photon.stopped().await, 0);
+    photon.restart().await;
+    assert_eq!(first_words(&photon).await["epoch"], json!(former), "a restart changes no history");
+    assert_eq!(photon.stopped().await, 0);
+
+    let done = told(&photon, &["restore", "copy", "--replace"]);
+    let epoch = done["done"]["epoch"].as_str().unwrap().to_owned();
+    photon.restart().await;
+    assert!(epoch != former);
+    assert_eq!(photon.get("/health/detailed").await.data()["epoch"], json!(epoch));
+    assert_eq!(first_words(&photon).await["epoch"], json!(epoch));
+    for path in ["/api/v1/events", "/api/v1/events/stream"] {
+        let answer = photon.get(&format!("{path}?{known}")).await;
+        assert_eq!(answer.header("photon-epoch"), epoch);
+        answer.refused(410, "epoch_changed");
+        photon.get(&format!("{path}?after=1&epoch=7")).await.refused(400, "invalid_parameter");
+    }
+    let socket = photon.request("GET", &format!("/api/v1/events?{known}"));
+    let socket = socket.header("connection", "upgrade").header("upgrade", "websocket");
+    photon.send(socket).await.refused(410, "epoch_changed");
+    photon.get(&format!("/api/v1/events?after=1&epoch={epoch}")).await.expect(200);
+    assert_eq!(photon.stopped().await, 0);
+}
+
 #[tokio::test]
 async fn a_second_server_on_the_same_folder_is_refused_with_a_sentence() {
     let photon = Photon::start().await;

@@ -33,7 +33,8 @@ pub struct Tail {
 }
 
 impl Client {
-    /// Opens the stream of events; `after` is the sequence that was seen last.
+    /// Opens the stream of events; `after` is the sequence that was seen last, of the
+    /// history `epoch`.
     ///
     /// # Errors
     /// When the server cannot be reached or refuses.
@@ -41,9 +42,13 @@ impl Client {
         &self,
         filters: &[(&'static str, String)],
         after: Option<&str>,
+        epoch: Option<&str>,
     ) -> Result<Tail, ClientError> {
         let call = Call::get(&["api", "v1", "events", "stream"]);
         let mut request = self.http.request(call.method, self.url(&call.path)?).query(filters);
+        if let Some(epoch) = epoch {
+            request = request.query(&[("epoch", epoch)]);
+        }
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use actors::recovery::RecoveryError;
 use domain::OperationId;
 use domain::operation::Operation;
-use events::{Position, Since, Version};
+use events::{Epoch, Position, Since, Version};
 use futures_util::StreamExt;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -52,6 +52,9 @@ const BEYOND_MAX: Duration = Duration::from_secs(2);
 /// With 410: the sequence behind which everything is kept.
 pub(super) const OLDEST: HeaderName = HeaderName::from_static("photon-oldest-sequence");
 
+/// Which history of the log is shown.
+const EPOCH: HeaderName = HeaderName::from_static("photon-epoch");
+
 /// An event in a list: the very bytes that a stream shows.
 pub struct Listed(Arc<Shown>);
 
@@ -79,6 +82,23 @@ async fn begin(feed: &EventFeed, filter: &Filter, after: Option<u64>) -> Result<
     Err(ApiError::invalid_parameter("after", detail))
 }
 
+/// Whether the history that a client knows, if it names one, is the one that is shown.
+fn check_epoch(feed: &EventFeed, named: Option<&str>) -> Result<(), ApiError> {
+    let (Some(named), Some(epoch)) = (named, feed.log.epoch()) else { return Ok(()) };
+    let named: Epoch =
+        named.parse().map_err(|fault| ApiError::invalid_parameter("epoch", format!("{fault}")))?;
+    if named == epoch {
+        return Ok(());
+    }
+    let detail = format!(
+        "The log was restored since: its history is now {epoch}, in which sequences that you know may be \
+         other events. Begin again with after={}.",
+        feed.log.floor().position
+    );
+    let refusal = ApiError::new(Code::EpochChanged, detail.clone());
+    Err(refusal.with(FieldError::parameter("epoch", detail)).header(EPOCH, epoch))
+}
+
 /// Whether everything that is wanted after a position is kept. A stream is kept as a whole or not at all.
 async fn check_floor(feed: &EventFeed, filter: &Filter, after: Position) -> Result<(), ApiError> {
     let floor = feed.log.floor().position;
@@ -103,11 +123,12 @@ async fn check_floor(feed: &EventFeed, filter: &Filter, after: Position) -> Resu
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
         ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),
         ("after" = Option<u64>, Query, description = "sequence, exclusive"),
+        ("epoch" = Option<String>, Query, description = "the history that `after` is of"),
         ("order" = Option<String>, Query, description = "asc (default) or desc"),
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<EventView>>),
-        (status = 410, description = "after is older than what is kept"),
+        (status = 410, description = "after is no longer kept, or the log was restored"),
         (status = 101, description = "a WebSocket; see /asyncapi.json")))]
 pub async fn list(
     api: web::Data<Api>,
@@ -122,11 +143,12 @@ pub async fn list(
 
 async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
     const NAMES: &[&str] =
-        &["types", "operation", "agent", "after", "order", "limit", "cursor", "minPosition"];
+        &["types", "operation", "agent", "after", "epoch", "order", "limit", "cursor", "minPosition"];
     let parameters = Parameters::of(request, NAMES, &[])?;
     let filter = Filter::of(&parameters)?;
     let descending = parameters.get_choice("order", &["asc", "desc"])? == Some("desc");
     let after = parameters.get_u64("after", 0..=u64::MAX)?;
+    check_epoch(&api.feed, parameters.get("epoch"))?;
     if let Some(after) = after {
         check_floor(&api.feed, &filter, Position::new(after)).await?;
     }
@@ -149,7 +171,11 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
 
 fn reply(api: &Api, found: Found, kind: &str, limit: u64) -> Reply<Vec<Listed>> {
     let cursor = found.resume.map(|at| api.cursors.encode(&format!("{kind}/{at}")));
-    Reply::ok(found.events.into_iter().map(Listed).collect()).page(Page::new(limit, cursor))
+    let reply = Reply::ok(found.events.into_iter().map(Listed).collect()).page(Page::new(limit, cursor));
+    match api.feed.log.epoch() {
+        Some(epoch) => reply.header(EPOCH, epoch),
+        None => reply,
+    }
 }
 
 /// Pages through the history of one operation.

@@ -85,6 +85,9 @@ pub struct DetailedHealthView {
     pub version: String,
     /// Since the process began.
     pub uptime_ms: u64,
+    /// Which history of the log is shown; absent for a log in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
     /// How durable an answer is.
     pub durability: String,
     /// Each check.
@@ -244,7 +247,9 @@ pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
     let durability =
         if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
     let status = worst.name().into();
-    let view = DetailedHealthView { status, version, uptime_ms, durability: durability.into(), checks };
+    let epoch = api.core.around.log.epoch().map(|epoch| epoch.to_string());
+    let view =
+        DetailedHealthView { status, version, uptime_ms, epoch, durability: durability.into(), checks };
     Ok(match worst {
         State::Fail => Reply::failing(Code::Overloaded, view, "A check fails; see data.checks."),
         State::Pass | State::Warn => Reply::ok(view),

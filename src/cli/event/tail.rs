@@ -39,7 +39,8 @@ pub(in crate::cli) struct TailArgs {
 pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
     let filters = arguments.wanted.filters();
-    let mut told = Told { after: arguments.after.map(|after| after.to_string()), connected: false };
+    let after = arguments.after.map(|after| after.to_string());
+    let mut told = Told { after, epoch: None, connected: false };
     let (mut wait, mut ever, mut away) = (RETRY_FIRST, false, false);
     loop {
         let ended = told.follow(&client, &filters, arguments.output.format).await;
@@ -81,6 +82,8 @@ enum Lost {
 struct Told {
     /// The sequence behind which it goes on.
     after: Option<String>,
+    /// The history that it is of, once the server has said it.
+    epoch: Option<String>,
     /// Whether the last try reached the server.
     connected: bool,
 }
@@ -93,7 +96,8 @@ impl Told {
         filters: &[(&'static str, String)],
         format: Format,
     ) -> Result<Ended, Lost> {
-        let mut tail = client.tail(filters, self.after.as_deref()).await.map_err(Lost::Call)?;
+        let mut tail =
+            client.tail(filters, self.after.as_deref(), self.epoch.as_deref()).await.map_err(Lost::Call)?;
         self.connected = true;
         while let Some(frame) = tail.next().await.map_err(Lost::Call)? {
             if frame.name == "bye" && frame.data.contains(r#""failed""#) {
@@ -102,6 +106,11 @@ impl Told {
             if frame.name == "gap" {
                 say(GAP);
                 continue;
+            }
+            if frame.name == "bookmark"
+                && let Ok(place) = serde_json::from_str::<serde_json::Value>(&frame.data)
+            {
+                self.epoch = place["epoch"].as_str().map(str::to_owned);
             }
             let event = !matches!(frame.name.as_str(), "bookmark" | "bye");
             if event && !show(&line(&frame, format)).map_err(Lost::Complaint)? {

@@ -108,21 +108,24 @@ fn messages() -> Value {
         json!({"summary": summary, "payload": {"type": "object", "properties": properties}})
     };
     let sequence = || json!({"sequence": {"type": "string", "pattern": "^[0-9]+$"}});
+    let epoch = json!({"type": "string", "pattern": "^[0-9a-f]{32}$"});
+    let place = || json!({"sequence": {"type": "string", "pattern": "^[0-9]+$"}, "epoch": epoch});
     let bye = json!({"sequence": {"type": "string"}, "reason": {"enum": ["restarting", "failed"]}});
     let gap = json!({
         "position": {"type": "string", "pattern": "^[0-9]+$"}, "generation": {"type": "integer"},
         "offset": {"type": "integer"}, "what": {"type": "string"},
     });
     let error = json!({"code": {"type": "string"}, "detail": {"type": "string"}});
-    let subscribe =
-        json!({"filter": filter_schema(true), "after": {"type": "string", "pattern": "^[0-9]+$"}});
+    let subscribe = json!({
+        "filter": filter_schema(true), "after": {"type": "string", "pattern": "^[0-9]+$"}, "epoch": epoch,
+    });
     json!({
         "event": {
             "summary": "What happened, as a CloudEvent 1.0.",
             "payload": {"$ref": "#/components/schemas/Event"},
         },
-        "subscribed": control("subscribed", "Events after this sequence follow.", sequence()),
-        "bookmark": control("bookmark", "Everything up to this sequence was told.", sequence()),
+        "subscribed": control("subscribed", "Events of this history after this sequence follow.", place()),
+        "bookmark": control("bookmark", "Everything up to this sequence was told.", place()),
         "gap": control("gap", "Everything whole of a damaged log was told; here is the damage.", gap),
         "pong": control("pong", "The answer to a ping.", sequence()),
         "error": control("error", "A message was refused and changed nothing.", error),
@@ -145,6 +148,10 @@ fn filter_schema(socket: bool) -> Value {
         "agent": {"type": "string", "description": "events of this agent"},
     });
     if !socket {
+        properties["epoch"] = json!({
+            "type": "string",
+            "description": "the history that after is of; 410 when the log was restored since",
+        });
         properties["after"] = json!({
             "type": "string",
             "description": "a sequence, exclusive; 0 is the beginning, without it only new events are told",

@@ -63,6 +63,8 @@ codes! {
         "The id is in use; choose another one or leave it out.";
     LeaseLost = 410 "lease_lost", "The lease is lost",
         "The lease has ended; stop this work and claim again.";
+    EpochChanged = 410 "epoch_changed", "The log has another history now",
+        "The log was restored: equal positions may be other events; begin again from the start.";
     PositionCompacted = 410 "position_compacted", "The position is no longer kept",
         "Events this old are no longer kept; start again from a newer position.";
     RevisionMismatch = 412 "revision_mismatch", "The revision has changed",

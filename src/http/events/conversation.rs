@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use events::Position;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,6 +29,9 @@ enum Request {
         filter: Wanted,
         #[serde(default)]
         after: Option<String>,
+        /// The history that `after` is of.
+        #[serde(default)]
+        epoch: Option<String>,
     },
     /// Asks for a sign of life.
     Ping {},
@@ -50,8 +54,9 @@ pub(super) async fn open(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
+    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after", "epoch"], &[])?;
     let filter = Filter::of(&parameters)?;
+    super::check_epoch(&api.feed, parameters.get("epoch"))?;
     let after = super::begin(&api.feed, &filter, parameters.get_u64("after", 0..=u64::MAX)?).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let conversation = EventConversation { feed: Arc::clone(&api.feed), telling, subscribed: false };
@@ -72,10 +77,10 @@ impl EventConversation {
     fn say(&mut self, told: Told) -> Vec<Say> {
         match told {
             Told::Events(events) => events.iter().map(|event| Say::Text(event.json())).collect(),
-            Told::Bookmark(at) => {
+            Told::Bookmark(at, _) => {
                 let kind = if self.subscribed { "bookmark" } else { "subscribed" };
                 self.subscribed = true;
-                vec![said(&json!({"type": kind, "sequence": at.to_string()}))]
+                vec![self.place(kind, at)]
             }
             Told::Gap(damage) => {
                 let mut gap = telling::gap(&damage);
@@ -118,15 +123,23 @@ impl EventConversation {
             Request::Ping {} => {
                 Ok(said(&json!({"type": "pong", "sequence": self.telling.told().to_string()})))
             }
-            Request::Subscribe { filter, after } => {
+            Request::Subscribe { filter, after, epoch } => {
+                super::check_epoch(&self.feed, epoch.as_deref())?;
                 let filter = Filter::try_from(filter)?;
                 let after = after.map(|text| sequence(&text)).transpose()?;
                 let after = super::begin(&self.feed, &filter, after).await?;
                 self.telling.turn_to(filter, after);
                 self.subscribed = true;
-                Ok(said(&json!({"type": "subscribed", "sequence": after.to_string()})))
+                Ok(self.place("subscribed", after))
             }
         }
+    }
+
+    /// Says where in which history the stream is.
+    fn place(&self, kind: &str, at: Position) -> Say {
+        let mut place = telling::place(at, self.telling.epoch());
+        place["type"] = kind.into();
+        said(&place)
     }
 }
 

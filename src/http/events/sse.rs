@@ -29,12 +29,14 @@ const BEAT: &[u8] = b":\n\n";
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
         ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),
         ("after" = Option<u64>, Query, description = "sequence, exclusive; without it only new events"),
+        ("epoch" = Option<String>, Query, description = "the history that `after` is of"),
         ("Last-Event-ID" = Option<u64>, Header, description = "as `after`, and wins over it")),
     responses((status = 200, content_type = "text/event-stream", body = String),
-        (status = 400), (status = 503)))]
+        (status = 400), (status = 410), (status = 503)))]
 pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after"], &[])?;
+    let parameters = Parameters::of(&request, &["types", "operation", "agent", "after", "epoch"], &[])?;
     let filter = Filter::of(&parameters)?;
+    super::check_epoch(&api.feed, parameters.get("epoch"))?;
     let after = last_event_id(&request)?.or(parameters.get_u64("after", 0..=u64::MAX)?);
     let after = super::begin(&api.feed, &filter, after).await?;
     let mut response = HttpResponse::Ok();
@@ -79,7 +81,7 @@ fn frame(told: &Told) -> Bytes {
                 frames.freeze()
             }
         },
-        Told::Bookmark(at) => named("bookmark", *at, &format!(r#"{{"sequence":"{at}"}}"#)),
+        Told::Bookmark(at, epoch) => named("bookmark", *at, &telling::place(*at, *epoch).to_string()),
         // Without an id: one resumes behind the last event.
         Told::Gap(damage) => format!("event: gap\ndata: {}\n\n", telling::gap(damage)).into(),
         Told::Beat => Bytes::from_static(BEAT),

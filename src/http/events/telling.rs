@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Damage, Position, ReadError};
+use events::{Damage, Epoch, Position, ReadError};
 use serde_json::{Value, json};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
@@ -27,8 +27,8 @@ const BEATS_PER_BOOKMARK: u32 = 2;
 pub(super) enum Told {
     /// At least one event.
     Events(Vec<Arc<Shown>>),
-    /// Everything up to here was told.
-    Bookmark(Position),
+    /// Everything up to here was told, of this history.
+    Bookmark(Position, Option<Epoch>),
     /// Everything that can be told was told: what came after is damaged.
     Gap(Damage),
     /// Nothing but that the connection lives.
@@ -115,7 +115,7 @@ impl Telling {
     pub(super) async fn next(&mut self) -> Told {
         if !self.begun {
             self.begun = true;
-            return Told::Bookmark(self.told);
+            return self.bookmark();
         }
         loop {
             if let Some(damage) = self.feed.damage.filter(|_| !self.gap_told && self.told >= self.feed.end())
@@ -143,15 +143,34 @@ impl Telling {
                 _ = self.beat.tick() => {
                     self.beats += 1;
                     let bookmark = self.beats.is_multiple_of(BEATS_PER_BOOKMARK);
-                    return if bookmark { Told::Bookmark(self.told) } else { Told::Beat };
+                    return if bookmark { self.bookmark() } else { Told::Beat };
                 }
             }
         }
     }
 
+    /// Which history is told.
+    #[must_use]
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.feed.log.epoch()
+    }
+
+    fn bookmark(&self) -> Told {
+        Told::Bookmark(self.told, self.epoch())
+    }
+
     fn bye(&self, why: Farewell) -> Told {
         Told::Bye(why, self.told)
     }
+}
+
+/// What is said about a place in the log, beside its type.
+pub(super) fn place(at: Position, epoch: Option<Epoch>) -> Value {
+    let mut place = json!({"sequence": at.to_string()});
+    if let Some(epoch) = epoch {
+        place["epoch"] = epoch.to_string().into();
+    }
+    place
 }
 
 /// What is said about a gap, beside its type.
