@@ -139,8 +139,8 @@ async fn every_version_of_every_aggregate_goes_on_from_its_snapshot() {
     assert!(checked.iter().all(|checked| *checked > 50), "{checked:?}");
 }
 
-/// What the log that is stored for ever comes to, in the form of today. Whoever changes what is kept, how it is
-/// encoded or what an event means for it gets another hash, and must raise the form with it.
+/// What the log that is stored for ever comes to, in the form of today. Whoever changes what is kept, how it
+/// is encoded or what an event means for it gets another hash, and must raise the form with it.
 const TODAY: (u32, &str) = (1, "8487a456d8f7c32d78f4fe7ece7ca207e5d561d0e6a3938df3bbdd35e6a27a08");
 
 #[actix::test]
