@@ -1,6 +1,6 @@
 //! Every call by which the log touches the disk fails once in every way, and the process or the machine dies
-//! there: nothing acknowledged is lost, nothing refused is there, and no answer lies. The calls are not listed
-//! anywhere: a first walk through a whole life of a log finds them, so a new one is among them by itself.
+//! there: nothing acknowledged is lost, nothing refused is there, and no answer lies. The calls are not
+//! listed anywhere: a first walk through a whole life of a log finds them, so a new one is among them by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -44,8 +44,8 @@ fn options() -> Options {
     options
 }
 
-/// A life with everything that the log does on a disk: made, appended to, sealed, closed, opened after a clean
-/// end and after an unclean one, compacted.
+/// A life with everything that the log does on a disk: made, appended to, sealed, closed, opened after a
+/// clean end and after an unclean one, compacted.
 async fn live(folder: &Path) -> Result<(), String> {
     let mut next = 0;
     for (appends, clean) in [(9, true), (4, false), (2, true)] {
@@ -170,7 +170,8 @@ fn account_in(outside: &Path) -> PathBuf {
     outside.join("account")
 }
 
-/// The calls that a whole life makes, those of one kind at one sort of path together: all generations are alike.
+/// The calls that a whole life makes, those of one kind at one sort of path together: all generations are
+/// alike.
 fn sites(instruments: &Instruments) -> BTreeMap<String, Vec<String>> {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let said = instruments.live(inside.path(), outside.path(), "", "");

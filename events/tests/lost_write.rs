@@ -83,7 +83,7 @@ fn run(tally: Tally, loss: Loss) {
 }
 
 /// Runs, kills, loses, reopens and compares, again and again on the same folder.
-fn cycles(dice: &mut Dice, loss: Loss, skip_syncs: bool, cycles: u64, tally: &Tally) -> Result<(), String> {
+fn cycles(dice: &mut Dice, loss: Loss, skip_syncs: bool, cycles: u64, done: &dyn Fn()) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // The account must lie outside of the folder that loses its writes.
     let (outside, inside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

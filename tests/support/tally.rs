@@ -1,5 +1,5 @@
-//! The harness's bookkeeping: how often a promise is put to the test, and what came of it. Each row leaves one
-//! line in a folder of its own below the target folder; `.ci/promises` prints them as a table.
+//! The harness's bookkeeping: how often a promise is put to the test, and what came of it. Each row leaves
+//! one line in a folder of its own below the target folder; `.ci/promises` prints them as a table.
 //!
 //! `PHOTON_HARNESS` says how much is asked for: `push` (the default, part of the ordinary tests), `soak` or
 //! `release`.

@@ -82,7 +82,8 @@ impl Signs {
         let signs = signs.map_or(&[][..], Vec::as_slice);
         let certain = signs.iter().filter(|sign| sign.plus_ms(self.crossing_ms) <= at).max();
         let from = certain.copied().unwrap_or_default().max(since).max(self.born);
-        // A sign that may have crossed may count or not; a standstill after it can make that the earlier moment.
+        // A sign that may have crossed may count or not; a standstill after it can make that the
+        // earlier moment.
         let crossing = signs.iter().copied().filter(|sign| *sign > from);
         let due = |from: Timestamp| self.since_the_standstill(from, ms, at).plus_ms(ms);
         if at < crossing.map(due).fold(due(from), Timestamp::min) {
@@ -91,8 +92,8 @@ impl Signs {
         }
     }
 
-    /// The beginning of a period of `ms` that would have begun at `from`: later, if it ran out while the server
-    /// stood still.
+    /// The beginning of a period of `ms` that would have begun at `from`: later, if it ran out while the
+    /// server stood still.
     fn since_the_standstill(&self, mut from: Timestamp, ms: u64, at: Timestamp) -> Timestamp {
         for (stalled, to) in &self.stalls {
             let due = from.plus_ms(ms);
