@@ -1,6 +1,7 @@
 //! Every call by which the log touches the disk fails once in every way, and the process or the machine dies
 //! there: nothing acknowledged is lost, nothing refused is there, and no answer lies. The calls are not
-//! listed anywhere: a first walk through a whole life of a log finds them, so a new one is among them by itself.
+//! listed anywhere: a first walk through a whole life of a log finds them, so a new one is among them by
+//! itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, HashSet};
