@@ -259,6 +259,14 @@ impl Past {
         self.events += 1;
     }
 
+    /// Folds a log from its beginning.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Self, PastError> {
+        fold(log, cut).await
+    }
+
     /// One hash for all operations, agents and parked lanes: equal for equal histories, on any machine.
     #[must_use]
     pub fn hash(&self) -> String {

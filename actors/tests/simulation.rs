@@ -30,6 +30,8 @@ mod quiet;
 mod signs;
 #[path = "simulation/storage.rs"]
 mod storage;
+#[path = "../../tests/support/tally.rs"]
+mod tally;
 #[path = "simulation/workers.rs"]
 mod workers;
 #[path = "simulation/world.rs"]
@@ -42,10 +44,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tally::{Tally, asked};
 use world::World;
 
-/// Seeds and steps of each, unless the environment says otherwise.
-const SEEDS: u64 = 500;
+/// Seeds, unless the environment says otherwise.
+fn seeds() -> u64 {
+    asked(500, 50_000, 500_000)
+}
+
+/// Steps of each, likewise.
 const STEPS: usize = 2_000;
 /// Lines of the trace that a failure shows.
 const SHOWN: usize = 60;
@@ -108,7 +115,8 @@ fn every_promise_holds_after_every_step_of_every_seed() {
     be_quiet_about_sabotage();
     let one = from_environment("PHOTON_TEST_SEED");
     let first = one.unwrap_or(0);
-    let last = first + one.map_or(from_environment("PHOTON_SIMULATION_SEEDS").unwrap_or(SEEDS), |_| 1);
+    let last = first + one.map_or(from_environment("PHOTON_SIMULATION_SEEDS").unwrap_or_else(seeds), |_| 1);
+    let tally = Tally::of("P1-P6 P13-17", "seeds of the simulation", last - first);
     let (next, begun, steps) = (AtomicU64::new(first), Instant::now(), steps());
     let (failed, played) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,6 +130,7 @@ fn every_promise_holds_after_every_step_of_every_seed() {
                     }
                     let mut outcome = play(seed, steps);
                     failed.lock().unwrap().extend(outcome.fault.take());
+                    tally.add(1);
                     played.lock().unwrap().push(outcome);
                 }
             });

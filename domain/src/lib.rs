@@ -11,6 +11,8 @@ pub mod ids;
 pub mod json;
 pub mod lane;
 pub mod operation;
+#[cfg(feature = "testing")]
+pub mod planted;
 pub mod pool;
 #[cfg(feature = "testing")]
 pub mod scenario;

@@ -16,6 +16,7 @@ pub mod live;
 mod log;
 mod memory_log;
 mod options;
+mod planted;
 mod record;
 mod sled_log;
 mod stream;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::log::{BoxFuture, EventStream, ReadError};
+use crate::planted::Planted;
 use crate::record::Recorded;
 use crate::stream::Position;
 
@@ -185,7 +186,9 @@ impl<T: Placed> Ring<T> {
 /// All events after a position: history first, then live.
 pub(crate) fn tail(feed: Arc<Feed<Recorded>>, history: Arc<dyn History>, after: Position) -> EventStream {
     let state = feed.state.subscribe();
-    let reader = Reader { feed, history, state, cursor: after, ahead: None };
+    let skipped = u64::from(Planted::ResumeOffByOne.is_asked_for() && after > Position::START);
+    let cursor = Position::new(after.get() + skipped);
+    let reader = Reader { feed, history, state, cursor, ahead: None };
     stream::try_unfold(reader, Reader::step)
         .map_ok(|page| stream::iter(page.into_iter().map(Ok)))
         .try_flatten()

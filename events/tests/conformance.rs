@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 mod support;
 use support::flip_stored_byte;
+use support::tally::must_turn_red;
 
 struct Stored {
     folder: TempDir,
@@ -94,6 +95,17 @@ mod by_default {
 
 mod with_everything_small {
     events::conformance_tests!(|| super::Stored::new(true));
+}
+
+#[test]
+fn a_tail_that_resumes_one_too_late_turns_it_red() {
+    let test = "with_everything_small::a_tail_neither_loses_nor_repeats";
+    must_turn_red(test, "resume_off_by_one", &["from 1: "]);
+}
+
+#[test]
+fn a_queue_without_a_bound_turns_it_red() {
+    must_turn_red("by_default::a_full_queue_refuses_at_once", "buffer_unbounded", &["the queue has no end"]);
 }
 
 #[tokio::test]

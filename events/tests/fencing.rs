@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 mod support;
 use support::appender::{self, Ack, Dice, Judge, Start, append_here, options, parse, spawn};
+use support::tally::{Tally, asked};
 
-const ROUNDS: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Not a test: the process that is stopped.
@@ -31,7 +31,9 @@ async fn a_writer_that_was_stopped_while_another_took_over_appends_nothing_more(
     println!("seed {seed}");
     let (mut dice, mut judge, mut first) = (Dice(seed), Judge::default(), 0);
     let folder = tempfile::tempdir().unwrap();
-    for round in 0..ROUNDS * support::times() {
+    let tally = Tally::of("P10", "a stopped writer whose log was taken over", asked(20, 500, 5_000));
+    for round in 0..tally.asked() {
+        tally.add(1);
         first = take_over(folder.path(), &mut judge, &mut dice, first)
             .await
             .unwrap_or_else(|error| panic!("round {round}: {error}"));

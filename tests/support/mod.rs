@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub mod checker;
 pub mod history;
 pub mod streams;
+pub mod tally;
 pub mod workers;
 
 /// The events that the specification names.
@@ -156,8 +157,13 @@ impl Photon {
 
     /// Asks the process to stop, and lets the test go on until its end.
     pub async fn stopped(&mut self) -> i32 {
-        let started = Instant::now();
         self.terminate();
+        self.ended().await
+    }
+
+    /// Waits for a process that ends by itself.
+    pub async fn ended(&mut self) -> i32 {
+        let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);

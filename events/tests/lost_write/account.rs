@@ -24,6 +24,10 @@ pub(crate) enum Loss {
     All,
     /// Each page of 4 KiB vanishes or stays, and the last write may be torn between two sectors.
     Random,
+    /// The last write of each file is torn between two sectors; the others stay.
+    Torn,
+    /// Names vanish; what was written to files stays.
+    Names,
 }
 
 /// What no sync covers.
@@ -85,14 +89,15 @@ impl Account {
     /// Takes back what no sync covered, in all files below a folder; returns how many bytes differ now.
     pub(crate) fn lose(&self, folder: &Path, loss: Loss, dice: &mut Dice) -> usize {
         let mut lost = 0;
-        for path in files(folder) {
+        let written = if loss == Loss::Names { Vec::new() } else { files(folder) };
+        for path in written {
             let inode = fs::metadata(&path).unwrap().ino();
             if let Some(changes) = self.changes.get(&inode).filter(|changes| !changes.is_empty()) {
                 lost += lose_in(&path, changes, loss, dice);
             }
         }
         for name in self.names.iter().rev() {
-            if loss == Loss::All || dice.coin() {
+            if matches!(loss, Loss::All | Loss::Names) || dice.coin() {
                 let removed = if name.path.is_dir() {
                     fs::remove_dir_all(&name.path)
                 } else {
@@ -125,6 +130,7 @@ fn lose_in(path: &Path, changes: &[Change], loss: Loss, dice: &mut Dice) -> usiz
     let left = match loss {
         Loss::All => old,
         Loss::Random => mixed(&old, &new, changes, dice),
+        Loss::Torn | Loss::Names => torn(&old, new.clone(), changes, dice),
     };
     let differs =
         left.iter().zip(&new).filter(|(left, new)| left != new).count() + left.len().abs_diff(new.len());
@@ -158,14 +164,17 @@ fn mixed(old: &[u8], new: &[u8], changes: &[Change], dice: &mut Dice) -> Vec<u8>
             }
         }
     }
-    if let Some(last) = changes.last().filter(|last| last.length > 0)
-        && dice.coin()
-    {
+    if dice.coin() { torn(old, mixed, changes, dice) } else { mixed }
+}
+
+/// The file with its last write torn between two sectors.
+fn torn(old: &[u8], mut left: Vec<u8>, changes: &[Change], dice: &mut Dice) -> Vec<u8> {
+    if let Some(last) = changes.last().filter(|last| last.length > 0) {
         let torn = (last.offset + dice.below(last.length)).next_multiple_of(SECTOR);
-        let end = mixed.len().min((last.offset + last.length) as usize);
-        for (at, byte) in mixed[..end].iter_mut().enumerate().skip(torn as usize) {
-            *byte = old_at(at);
+        let end = left.len().min((last.offset + last.length) as usize);
+        for (at, byte) in left[..end].iter_mut().enumerate().skip(torn as usize) {
+            *byte = old.get(at).copied().unwrap_or(0);
         }
     }
-    mixed
+    left
 }

@@ -5,7 +5,7 @@
 //! its number.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -37,6 +37,12 @@ pub(crate) struct Ack {
     position: u64,
 }
 
+impl Ack {
+    pub(crate) fn told(number: u64, head: Head) -> String {
+        format!("ack {number} {} {}\n", head.version, head.position)
+    }
+}
+
 /// How the process is started.
 pub(crate) struct Start<'a> {
     pub(crate) folder: &'a Path,
@@ -64,7 +70,7 @@ pub(crate) fn run_if_asked() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let log = Arc::new(open(Path::new(&folder), &options));
+        let log = Arc::new(open_when_free(Path::new(&folder), &options).unwrap());
         let next = Arc::new(AtomicU64::new(first));
         // The test harness has begun a line of its own.
         println!();
@@ -75,12 +81,12 @@ pub(crate) fn run_if_asked() {
 
 /// Opens the log. Until its exec, a process that another thread of the tests is just starting holds copies of
 /// all files of theirs, a lock among them that was given back meanwhile.
-fn open(folder: &Path, options: &Options) -> SledLog {
+fn open_when_free(folder: &Path, options: &Options) -> Result<SledLog, OpenError> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         match SledLog::open(folder, options.clone()) {
             Err(OpenError::Locked) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
-            opened => return opened.unwrap(),
+            opened => return opened,
         }
     }
 }
@@ -89,8 +95,7 @@ async fn append_for_ever(log: Arc<SledLog>, next: Arc<AtomicU64>) {
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let head = log.append(append(number)).await.unwrap();
-        let line = format!("ack {number} {} {}\n", head.version, head.position);
-        std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+        std::io::stdout().lock().write_all(Ack::told(number, head).as_bytes()).unwrap();
     }
 }
 
@@ -146,7 +151,7 @@ pub(crate) fn parse(line: &str) -> Option<Ack> {
     Some(Ack { number: numbers.next()??, version: numbers.next()??, position: numbers.next()?? })
 }
 
-fn append(number: u64) -> Append {
+pub(crate) fn append(number: u64) -> Append {
     let stream = StreamId::new("crash", &format!("s{}", number % 7)).unwrap();
     let events = (0..=number % 3).map(|index| event(number * IDS + index)).collect();
     Append { stream, expected: Expected::Any, events }
@@ -173,6 +178,7 @@ fn event(id: u64) -> NewEvent {
 #[derive(Default)]
 pub(crate) struct Judge {
     acks: BTreeMap<u64, Ack>,
+    refused: BTreeSet<u64>,
 }
 
 impl Judge {
@@ -180,11 +186,16 @@ impl Judge {
         self.acks.extend(acks.into_iter().map(|ack| (ack.number, ack)));
     }
 
+    /// An append that was certainly not written, as the log says.
+    pub(crate) fn refuse(&mut self, number: u64) {
+        self.refused.insert(number);
+    }
+
     /// Opens the log and compares; the error says what is wrong. The next number is beyond all that is there.
     pub(crate) async fn compare(&self, folder: &Path, close_cleanly: bool) -> Result<u64, String> {
         let options = options();
         let faults = options.faults.clone();
-        let log = SledLog::open(folder, options).map_err(|error| format!("does not open: {error}"))?;
+        let log = open_when_free(folder, &options).map_err(|error| format!("does not open: {error}"))?;
         let compared = self.compare_open(&log).await;
         if !close_cleanly {
             faults.abandon();
@@ -205,6 +216,9 @@ impl Judge {
         }
         for (number, events) in &found {
             is_whole(*number, events)?;
+            if self.refused.contains(number) {
+                return Err(format!("append {number} was refused and is there"));
+            }
         }
         for (number, ack) in &self.acks {
             let events = found.get(number).ok_or_else(|| format!("lost: {ack:?}, the log ends at {end}"))?;

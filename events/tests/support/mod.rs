@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod appender;
+#[path = "../../../tests/support/tally.rs"]
+pub(crate) mod tally;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,9 +32,4 @@ pub(crate) fn flip_stored_byte(folder: &Path, bytes: &[u8]) -> bool {
     stored[at + bytes.len() / 2] ^= 4;
     fs::write(journal, stored).unwrap();
     true
-}
-
-/// How many times the usual number of cycles a crash test runs: the soak sets `EVENTS_CRASH_TIMES`.
-pub(crate) fn times() -> u64 {
-    std::env::var("EVENTS_CRASH_TIMES").map_or(1, |times| times.parse().unwrap())
 }
