@@ -1,5 +1,5 @@
-//! The same log comes to the same state: as it was decided, folded from its first event on, and folded by
-//! another process with another time zone, language, number of threads and seed of its hash maps.
+//! The same log comes to the same state: as it was decided, folded from its first event on, from snapshots
+//! on, and by another process with another time zone, language, number of threads and seed of its hash maps.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use actors::codec::{Durable, Encoded, Metadata};
 use actors::gateway::stream_of;
+use actors::kept::{keep_all, restore_part};
 use actors::past::{Cut, Past};
+use actors::standing::Standing;
 use domain::agent::{self, Agent};
 use domain::operation::definition::Definition;
 use domain::operation::event::{Patch, StepError};
@@ -260,6 +262,26 @@ fn open(folder: &Path) -> SledLog {
     }
 }
 
+/// Takes the fold apart at some places as a snapshot does, puts it together again, and goes on from there.
+async fn folded_from_snapshots(folder: &Path, places: [u64; 3]) -> (u64, String) {
+    let log = open(folder);
+    let mut standing = Standing::default();
+    for place in places {
+        standing.fold_up_to(&log, Position::new(place), &|| true).await.unwrap();
+        let mut again = Standing { views: Default::default(), keys: Default::default(), ..standing };
+        keep_all::<String>(&standing.views, &standing.keys, &mut |part| {
+            restore_part(part, &mut again.views, &mut again.keys).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        standing = again;
+    }
+    standing.fold_up_to(&log, log.head().await.unwrap(), &|| true).await.unwrap();
+    log.close().await.unwrap();
+    let Standing { views, position, time, events, .. } = standing;
+    (events, Past { views, position, time, events }.hash())
+}
+
 async fn folded(folder: &Path) -> (u64, String) {
     let log = open(folder);
     let past = Past::fold(&log, Cut::Position(log.head().await.unwrap())).await.unwrap();
@@ -292,7 +314,11 @@ fn folded_elsewhere(folder: &Path) -> (u64, String) {
 #[test]
 fn what_was_decided_is_what_is_folded_here_and_in_another_process() {
     let first = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-    let tally = Tally::of("P4 P5 P11", "random logs of 5,000 events folded again", asked(200, 5_000, 50_000));
+    let tally = Tally::of(
+        "P4 P5 P11",
+        "random logs of 5,000 events folded again, from snapshots, elsewhere",
+        asked(200, 5_000, 50_000),
+    );
     std::thread::scope(|scope| {
         for lane in 0..2 {
             let tally = &tally;
@@ -307,6 +333,10 @@ fn what_was_decided_is_what_is_folded_here_and_in_another_process() {
                     runtime.block_on(life.write(folder.path()));
                     let lived = (life.live.events, life.live.hash());
                     assert_eq!(runtime.block_on(folded(folder.path())), lived, "seed {seed}");
+                    let mut places = [(); 3].map(|()| life.dice.below(EVENTS) as u64);
+                    places.sort_unstable();
+                    let from_snapshots = runtime.block_on(folded_from_snapshots(folder.path(), places));
+                    assert_eq!(from_snapshots, lived, "seed {seed}, snapshots at {places:?}");
                     assert_eq!(folded_elsewhere(folder.path()), lived, "seed {seed}, elsewhere");
                     tally.add(1);
                 }

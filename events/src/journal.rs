@@ -123,10 +123,15 @@ impl Journal {
     /// Writes the frame and syncs it.
     pub(crate) fn append(&mut self, frame: &mut FrameBuffer) -> Result<(), WriteError> {
         let kind = if frame.is_empty() { Kind::Watermark } else { Kind::Events };
-        self.put(frame, kind, self.last + u64::from(frame.count))
+        self.put(frame, kind, self.last + u64::from(frame.count))?;
+        self.sync()
     }
 
-    /// Writes a frame of a base, whose last record has that position.
+    fn sync(&self) -> Result<(), WriteError> {
+        self.faults.sync(&self.file).map_err(WriteError::Failed)
+    }
+
+    /// Writes a frame of a base, whose last record has that position. It is durable once the base has an end.
     pub(crate) fn append_kept(&mut self, frame: &mut FrameBuffer, last: u64) -> Result<(), WriteError> {
         self.put(frame, Kind::Events, last)
     }
@@ -135,7 +140,8 @@ impl Journal {
     pub(crate) fn end_base(&mut self, end: &BaseEnd) -> Result<(), WriteError> {
         let mut frame = FrameBuffer::new();
         frame.bytes.extend_from_slice(&end.encode());
-        self.put(&mut frame, Kind::End, end.last)
+        self.put(&mut frame, Kind::End, end.last)?;
+        self.sync()
     }
 
     fn put(&mut self, frame: &mut FrameBuffer, kind: Kind, last: u64) -> Result<(), WriteError> {
@@ -149,7 +155,6 @@ impl Journal {
         };
         frame.bytes[..FRAME_HEADER_LEN].copy_from_slice(&header.encode(self.header.mark));
         self.faults.write(&self.file, &frame.bytes, self.end).map_err(|error| self.undo(error))?;
-        self.faults.sync(&self.file).map_err(WriteError::Failed)?;
         self.end = header.end();
         self.last = last;
         self.chain = blake3::hash(&frame.bytes).into();

@@ -258,12 +258,18 @@ fn check(mut file: &File, bytes: u64) -> Result<(u64, Hash), Flaw> {
     }
     let mut wanted = [0; HASH_LEN];
     file.read_exact(&mut wanted).map_err(damaged("it is cut"))?;
-    if *all.finalize().as_bytes() != wanted {
+    if *all.finalize().as_bytes() != wanted && !is_unchecked() {
         return Err(Flaw::Damaged("its hash is another"));
     }
     let (pieces, state) = end.split_first_chunk::<8>().ok_or(Flaw::Damaged("it is too short"))?;
     let state = Hash::try_from(state).map_err(|_| Flaw::Damaged("it is too short"))?;
     Ok((u64::from_le_bytes(*pieces), state))
+}
+
+/// Whether the harness has asked for a product that does not check hashes, which its tests must notice.
+fn is_unchecked() -> bool {
+    cfg!(feature = "testing")
+        && std::env::var("PHOTON_PLANTED").is_ok_and(|planted| planted == "snapshot_hash_unchecked")
 }
 
 fn stamp(source: &mut impl Read) -> Result<Stamp, Flaw> {

@@ -9,6 +9,10 @@ use proptest::prelude::*;
 use snapshots::{FileStore, Flaw, Hash, Stamp, Subject, VIEWS_MAX};
 use tempfile::TempDir;
 
+#[path = "../../tests/support/tally.rs"]
+mod tally;
+use tally::must_turn_red;
+
 fn stamp(subject: Subject, position: u64) -> Stamp {
     let (end, origin) = ([1; 32], 2);
     Stamp {
@@ -123,6 +127,26 @@ fn the_snapshot_of_another_stream_is_not_given_out() {
     .unwrap();
     assert!(store.stream(&one).is_ok());
     assert!(matches!(store.stream(&other), Err(Flaw::Damaged(_))));
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let folder = TempDir::new().unwrap();
+    let store = FileStore::open(folder.path()).unwrap();
+    take(&store, &stamp(Subject::Views, 1), &[vec![1, 2, 3], vec![4; 40]]);
+    let path = only_file(folder.path());
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, damaged).unwrap();
+        assert!(newest(&store).is_none(), "byte {at} is another, and nobody notices");
+    }
+}
+
+#[test]
+fn hashes_that_are_not_checked_turn_it_red() {
+    must_turn_red("a_flipped_bit_is_found_wherever_it_is", "snapshot_hash_unchecked", &["nobody notices"]);
 }
 
 proptest! {

@@ -78,12 +78,12 @@ pub struct FailLease {
     /// Whether another attempt may help; true when absent.
     #[serde(default = "yes")]
     pub retryable: bool,
-    /// Not before so many milliseconds.
+    /// Not before so many milliseconds, of which at most a day counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// With the code `rate_limited`: when the provider takes calls again, RFC 3339. Until then nobody who
     /// works with the same account is given a step, and no attempt is spent; one minute when neither this
-    /// nor `retryAfterMs` says more.
+    /// nor `retryAfterMs` says more, and 31 days at most: a longer window is told again at its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub resets_at: Option<Timestamp>,

@@ -19,8 +19,9 @@ use crate::sled_log::ledger::Ledger;
 use crate::sled_log::open::OpenError;
 use crate::stream::{Position, StreamId};
 
-/// A frame of a base holds at most this much, or one record.
-const FRAME_LEN: usize = 1 << 20;
+/// A frame of a base holds at most this much, or one record. Of a damaged base what is before the damaged
+/// frame can still be shown.
+const FRAME_LEN: usize = 1 << 14;
 
 /// No log gets so far; behind it, positions must still be left.
 const POSITION_MAX: Position = Position::new(1 << 53);

@@ -113,7 +113,9 @@ pub(super) fn import(arguments: &ImportArgs) -> Result<Exit, Complaint> {
     } else {
         Box::new(file)
     };
-    let mut events = LineReader::new(lines).map(|event| event.and_then(understood));
+    // Whatever is wrong with reading it, it is the file, not the folder.
+    let of_file = |fault: io::Error| io::Error::new(io::ErrorKind::InvalidData, fault);
+    let mut events = LineReader::new(lines).map(|event| event.map_err(of_file).and_then(understood));
     match SledLog::restore(&folder, &mut events) {
         Ok(events) => {
             say(&format!("{events} events are imported into {}.", folder.display()));
