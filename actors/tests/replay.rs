@@ -174,9 +174,9 @@ impl Life {
         let Some(id) = self.any_operation() else { return };
         let by = || "ops".to_owned();
         let command = match self.dice.below(12) {
-            0 => operation::Command::Cancel { by: by().into() },
-            1..4 => operation::Command::Pause { by: by().into(), reason: None },
-            4..9 => operation::Command::Resume { by: by().into() },
+            0 => operation::Command::Cancel { by: by() },
+            1..4 => operation::Command::Pause { by: by(), reason: None },
+            4..9 => operation::Command::Resume { by: by() },
             _ => {
                 let name = format!("n{}", self.live.events);
                 operation::Command::Update(Box::new(Patch { name: Some(name), ..Patch::default() }))

@@ -155,7 +155,7 @@ fn the_product_and_the_model_agree_after_each_action() {
     domain::planted::SECOND_END.store(planted, std::sync::atomic::Ordering::Relaxed);
     let cases = asked(2_000, 100_000, 1_000_000);
     let tally = Tally::of("P13 P14", "histories of 100 actions against a plain model", cases);
-    races(ProptestConfig {
+    races(&ProptestConfig {
         cases: cases as u32,
         failure_persistence: None,
         max_shrink_iters: if planted { 0 } else { ProptestConfig::default().max_shrink_iters },
@@ -168,11 +168,11 @@ fn the_product_and_the_model_agree_after_each_action() {
 const SECOND_END: &str = "duplicate_terminal_accepted";
 
 /// Plays one random history after the other.
-fn races(config: ProptestConfig) {
+fn races(config: &ProptestConfig) {
     let slots = proptest::collection::vec(1..4_usize, AGENTS);
     let settings = (any::<bool>(), proptest::option::weighted(0.3, 1..4_u32));
     let history = (workflows(), settings, slots, proptest::collection::vec(actions(), 100));
-    proptest!(config, |((workflow, (fail_fast, max_parallel), slots, actions) in history)| {
+    proptest!(config.clone(), |((workflow, (fail_fast, max_parallel), slots, actions) in history)| {
         let mut stage = Stage::of(workflow, fail_fast, max_parallel, &slots);
         for action in actions {
             match action {

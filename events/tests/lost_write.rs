@@ -22,23 +22,26 @@ fn appender() {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_all_unsynced_writes_vanish() {
-    run(Tally::of("P1 P3", "power cut, all unsynced writes vanish", asked(100, 5_000, 50_000)), Loss::All);
+    run(&Tally::of("P1 P3", "power cut, all unsynced writes vanish", asked(100, 5_000, 50_000)), Loss::All);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_unsynced_pages_vanish_at_random() {
     let what = "power cut, unsynced pages vanish at random";
-    run(Tally::of("P1 P3", what, asked(100, 5_000, 50_000)), Loss::Random);
+    run(&Tally::of("P1 P3", what, asked(100, 5_000, 50_000)), Loss::Random);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_last_write_is_torn_between_two_sectors() {
-    run(Tally::of("P1 P3", "power cut, the last write torn at 512 B", asked(100, 5_000, 50_000)), Loss::Torn);
+    run(
+        &Tally::of("P1 P3", "power cut, the last write torn at 512 B", asked(100, 5_000, 50_000)),
+        Loss::Torn,
+    );
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_names_vanish_whose_folder_was_not_synced() {
-    run(Tally::of("P1", "power cut, unsynced names vanish", asked(100, 2_000, 20_000)), Loss::Names);
+    run(&Tally::of("P1", "power cut, unsynced names vanish", asked(100, 2_000, 20_000)), Loss::Names);
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn a_log_that_answers_before_its_sync_turns_it_red() {
     must_turn_red(test, "answer_before_sync", &LOSSES);
 }
 
-fn run(tally: Tally, loss: Loss) {
+fn run(tally: &Tally, loss: Loss) {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     for folder in 0.. {
         if tally.is_done() {
