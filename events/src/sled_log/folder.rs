@@ -187,7 +187,11 @@ pub(crate) fn renew_journal(generation: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if is_full(&error) => {
             tracing::warn!("no space to put the journal out of reach of a former writer");
-            return fs::remove_file(copy);
+            // It may not even have been made.
+            return match fs::remove_file(copy) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
         }
         Err(error) => return Err(error),
     }

@@ -35,6 +35,7 @@ pub(crate) enum Loss {
 pub(crate) struct Account {
     changes: HashMap<u64, Vec<Change>>,
     names: Vec<Name>,
+    path: PathBuf,
 }
 
 struct Change {
@@ -49,6 +50,8 @@ struct Change {
 struct Name {
     at: u64,
     folder: u64,
+    /// Of what has the name now.
+    inode: u64,
     path: PathBuf,
 }
 
@@ -56,7 +59,7 @@ impl Account {
     /// Reads an account; an entry that the kill cut off belongs to a write that was not made.
     pub(crate) fn read(path: &Path) -> Self {
         let bytes = fs::read(path).unwrap();
-        let mut account = Self::default();
+        let mut account = Self { path: path.to_owned(), ..Self::default() };
         let mut at = 0;
         while let Some(entry) = bytes.get(at..at + ENTRY_LEN) {
             let field = |n: usize| u64::from_ne_bytes(entry[n * 8..n * 8 + 8].try_into().unwrap());
@@ -77,7 +80,7 @@ impl Account {
                         account.changes.remove(&offset);
                     }
                     let path = PathBuf::from(std::str::from_utf8(data).unwrap());
-                    account.names.push(Name { at: place, folder: inode, path });
+                    account.names.push(Name { at: place, folder: inode, inode: offset, path });
                 }
                 kind => panic!("an entry of kind {kind}"),
             }
@@ -105,6 +108,10 @@ impl Account {
                 };
                 // It may have been deleted by the process, or together with its folder.
                 lost += usize::from(removed.is_ok());
+                let replaced = format!("{}.{}", self.path.display(), name.inode);
+                if removed.is_ok() && fs::exists(&replaced).unwrap() {
+                    fs::rename(replaced, &name.path).unwrap();
+                }
             }
         }
         lost

@@ -235,7 +235,20 @@ int mkdir(const char *path, mode_t mode) {
     return done;
 }
 
+/* What a rename replaces is there again when the rename is lost: it is kept beside the account, by the inode
+ * of what took its place. */
+static void keep_replaced(const char *from, const char *to) {
+    char kept[PATH_MAX + 32];
+    struct stat moved;
+    const char *path = getenv("LOST_WRITE_ACCOUNT");
+    if (account < 0 || !path || lstat(from, &moved) != 0) return;
+    snprintf(kept, sizeof kept, "%s.%lu", path, (unsigned long)moved.st_ino);
+    syscall(SYS_unlinkat, AT_FDCWD, kept, 0);
+    syscall(SYS_linkat, AT_FDCWD, to, AT_FDCWD, kept, 0);
+}
+
 int rename(const char *from, const char *to) {
+    keep_replaced(from, to);
     int done = (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0), error = errno;
     if (done == 0) note_name(to, 0);
     errno = error;
