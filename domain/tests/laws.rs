@@ -253,7 +253,8 @@ proptest! {
         if flow.operation().status() == Status::Pending {
             put(&mut flow, &mut ends, &Command::Start);
         }
-        for round in 0..200 {
+        // Nine steps in turn, three stages each: in a row, and never the right one, they take 243.
+        for round in 0..300 {
             let next = Move::Advance(round, support::agent("ada"));
             let command = next.command(&flow).unwrap();
             if !flow.operation().status().is_terminal() {
