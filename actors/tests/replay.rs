@@ -23,6 +23,7 @@ use domain::operation::event::{Patch, StepError};
 use domain::operation::{self, Operation, StepWish};
 use domain::world::Everybody;
 use domain::{AgentId, Aggregate, Given, Json, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World};
+use events::dice::Dice;
 use events::{Append, EventLog, Expected, NewEvent, OpenError, Options, Position, SledLog, StreamId};
 use futures_util::future;
 use support::stage::{agent, operation, profile};
@@ -34,19 +35,6 @@ const EVENTS: usize = 5_000;
 const AGENTS: [&str; 4] = ["ada", "bob", "eve", "İpek-ğ"];
 /// Operations that are under way at a time.
 const OPEN: usize = 8;
-
-/// Equal seeds give equal sequences (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
-}
 
 /// A history in the making, and what it comes to while it is made.
 struct Life {
@@ -78,7 +66,7 @@ impl Life {
 
     fn lead(&mut self) {
         while (self.live.events as usize) < EVENTS {
-            self.now = self.now.plus_ms(self.dice.below(400) as u64);
+            self.now = self.now.plus_ms(self.dice.below(400));
             match self.dice.below(20) {
                 0 | 1 => self.somebody(),
                 2 if self.operations.len() < OPEN => self.begin(),
@@ -138,7 +126,7 @@ impl Life {
     }
 
     fn somebody(&mut self) {
-        let name = AGENTS[self.dice.below(3)];
+        let name = AGENTS[self.dice.index(3)];
         let command = match self.dice.below(6) {
             0..3 => agent::Command::Register { profile: Box::new(profile(3, &["x"])), incarnation: None },
             3 => agent::Command::Unregister,
@@ -166,7 +154,7 @@ impl Life {
     }
 
     fn any_operation(&mut self) -> Option<OperationId> {
-        let at = self.dice.below(self.operations.len().max(1));
+        let at = self.dice.index(self.operations.len());
         self.operations.keys().nth(at).cloned()
     }
 
@@ -189,12 +177,12 @@ impl Life {
     fn step(&mut self) {
         let Some(id) = self.any_operation() else { return };
         let Some(state) = &self.operations[&id].1 else { return };
-        let at = self.dice.below(state.run.steps.len());
+        let at = self.dice.index(state.run.steps.len());
         let (step, grant) = (state.run.skeleton.steps[at].step, state.run.steps[at].grant);
         let lease = LeaseId { operation: id.clone(), step, grant };
         if state.run.steps[at].status.holder().is_none() && self.dice.below(4) > 0 {
             let lease = LeaseId { grant: grant + 1, ..lease };
-            let who = agent(AGENTS[self.dice.below(3)]);
+            let who = agent(AGENTS[self.dice.index(3)]);
             if self.agent(&who, &agent::Command::Reserve { lease }) {
                 let wish = StepWish::Reserve { agent: who, candidates: Default::default() };
                 self.operation(&id, &operation::Command::Step { step, grant: grant + 1, wish });
@@ -333,7 +321,7 @@ fn what_was_decided_is_what_is_folded_here_and_in_another_process() {
                     runtime.block_on(life.write(folder.path()));
                     let lived = (life.live.events, life.live.hash());
                     assert_eq!(runtime.block_on(folded(folder.path())), lived, "seed {seed}");
-                    let mut places = [(); 3].map(|()| life.dice.below(EVENTS) as u64);
+                    let mut places = [(); 3].map(|()| life.dice.below(EVENTS as u64));
                     places.sort_unstable();
                     let from_snapshots = runtime.block_on(folded_from_snapshots(folder.path(), places));
                     assert_eq!(from_snapshots, lived, "seed {seed}, snapshots at {places:?}");

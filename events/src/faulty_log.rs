@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
+use crate::dice::Dice;
 use crate::epoch::Epoch;
 use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Floor, Head, ReadError, Since};
 use crate::record::Recorded;
@@ -162,19 +163,6 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
         self.inner.head()
-    }
-}
-
-/// A small generator of equal sequences for equal seeds (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
     }
 }
 

@@ -7,6 +7,8 @@
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite fails by panicking")]
 pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod dice;
 mod epoch;
 mod faults;
 #[cfg(any(test, feature = "testing"))]

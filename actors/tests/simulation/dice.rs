@@ -1,24 +1,20 @@
-//! Owns all chance of a simulation: one sequence for one seed (SplitMix64). Nothing else may be random.
+//! Owns all chance of a simulation: one sequence for one seed. Nothing else may be random.
 
 /// A generator of equal sequences for equal seeds.
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(events::dice::Dice);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D)
+        Self(events::dice::Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5851_F42D_4C95_7F2D))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.roll()
     }
 
     /// A number under `bound`; 0 when there is none.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.0.below(bound)
     }
 
     /// A number from `least` to `most`.
@@ -32,7 +28,7 @@ impl Dice {
     }
 
     pub(crate) fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
+        self.0.index(len)
     }
 
     pub(crate) fn pick<T: Clone>(&mut self, all: &[T]) -> T {

@@ -13,6 +13,7 @@ use domain::operation::event::{Patch, StepError};
 use domain::operation::{self, Operation, StepWish};
 use domain::world::Everybody;
 use domain::{AgentId, Given, Json, LaneId, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World};
+pub(crate) use events::dice::Dice;
 use events::{Append, EventLog, Expected, NewEvent};
 use uuid::Uuid;
 
@@ -22,19 +23,6 @@ use super::support::{definition, id};
 const AGENTS: u64 = 4;
 const LANES: u64 = 3;
 const STEPS: u64 = 3;
-
-/// The same for the same seed.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// Writes a history.
 pub(crate) struct Author {

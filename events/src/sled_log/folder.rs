@@ -188,10 +188,7 @@ pub(crate) fn renew_journal(generation: &Path) -> io::Result<()> {
         Err(error) if is_full(&error) => {
             tracing::warn!("no space to put the journal out of reach of a former writer");
             // It may not even have been made.
-            return match fs::remove_file(copy) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                removed => removed,
-            };
+            return remove_if_there(&copy).map(drop);
         }
         Err(error) => return Err(error),
     }
@@ -239,10 +236,14 @@ pub(crate) fn read_marker(generation: &Path) -> Option<u64> {
 
 /// Durably forgets a clean close, before anything in the folder changes.
 pub(crate) fn remove_marker(generation: &Path) -> io::Result<()> {
-    match fs::remove_file(generation.join(MARKER)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync(generation),
+    if remove_if_there(&generation.join(MARKER))? { sync(generation) } else { Ok(()) }
+}
+
+/// Whether there was a file to delete.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed.map(|()| true),
     }
 }
 

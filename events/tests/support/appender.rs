@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+pub(crate) use events::dice::Dice;
 use events::{
     Append, EventLog, Expected, Head, NewEvent, OpenError, Options, Position, Recorded, Since, SledLog,
     StreamId,
@@ -268,21 +269,4 @@ fn is_whole(number: u64, events: &[Arc<Recorded>]) -> Result<(), String> {
         });
     let in_one_piece = events.windows(2).all(|pair| pair[1].version == pair[0].version.next());
     if equal && in_one_piece { Ok(()) } else { Err(format!("append {number} is there in part, or changed")) }
-}
-
-/// Equal seeds give equal sequences (SplitMix64).
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-
-    pub(crate) fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
 }
