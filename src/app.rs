@@ -26,6 +26,7 @@ use rustix::net::sockopt;
 use thiserror::Error;
 
 use crate::http::events::{EventFeed, SYSTEM_METRICS};
+use crate::http::front::Front;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
@@ -110,20 +111,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds, opens the log, replays it; returns when requests are taken. Needs a running actix system.
+    /// Takes the port, opens the log, replays it; returns when requests are taken. Needs a running actix
+    /// system.
     ///
     /// # Errors
     /// Why it did not start; nothing runs then.
     pub async fn start(settings: &Settings) -> Result<Self, StartError> {
-        let folder = settings.storage.data_dir.clone();
-        let (path, options) = (folder.clone(), log_options(settings));
         let kept_ms = settings.retention.keep_ended_ms;
-        let open = move || {
-            retain(&path, kept_ms, options.generation_bytes_max / 4)?;
+        let open = move |path: &Path, options: Options| {
+            retain(path, kept_ms, options.generation_bytes_max / 4)?;
             SledLog::open(path, options)
         };
-        let log = opened(&folder, open).await?;
-        let server = Self::around(settings, log, keeping::keeper(settings)).await?;
+        let server = Self::behind(settings, open, keeping::keeper(settings)).await?;
         if let Err(fault) = server.work(settings).await {
             server.stop().await;
             return Err(fault);
@@ -138,11 +137,9 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_read_only(settings: &Settings) -> Result<Self, StartError> {
-        let folder = settings.storage.data_dir.clone();
-        let (path, options) = (folder.clone(), log_options(settings));
-        let log = opened(&folder, move || SledLog::open_read_only(path, &options)).await?;
-        let damage = log.damage();
-        let server = Self::around(settings, log, None).await?;
+        let open = |path: &Path, options: Options| SledLog::open_read_only(path, &options);
+        let server = Self::behind(settings, open, None).await?;
+        let damage = server.log.damage();
         if let Err(fault) = server.api.core.show_all().await {
             server.stop().await;
             return Err(fault.into());
@@ -156,64 +153,72 @@ impl Server {
         Ok(server)
     }
 
-    /// Binds, and begins to follow the log.
-    async fn around(
+    /// Answers from the first moment on, opens the log, and begins to follow it.
+    async fn behind(
         settings: &Settings,
-        log: SledLog,
+        open: impl FnOnce(&Path, Options) -> Result<SledLog, OpenError> + Send + 'static,
         keeper: Option<Arc<Keeper>>,
     ) -> Result<Self, StartError> {
-        let log = Arc::new(log);
+        let options = log_options(settings);
+        let front = web::Data::new(Front::of(Arc::clone(&options.progress)));
+        // Before anything is read: two servers that want the same port must not both work on a log.
+        let (handle, address) = listen(settings, &front)?;
+        let opened = async {
+            let log = opened(settings, options, open).await?;
+            let api = web::Data::new(Self::api(settings, &front, &log, keeper).await?);
+            front.open(api.clone());
+            Ok((log, api))
+        };
+        let (log, api) = match opened.await {
+            Ok(opened) => opened,
+            Err(fault) => {
+                handle.stop(false).await;
+                return Err(fault);
+            }
+        };
+        let drain = Duration::from_millis(settings.server.shutdown_timeout_ms);
+        Ok(Self { api, log, address, handle, monitor: OnceLock::new(), pools: OnceLock::new(), drain })
+    }
+
+    /// Everything that routes can reach, around an open log.
+    async fn api(
+        settings: &Settings,
+        front: &Front,
+        log: &Arc<SledLog>,
+        keeper: Option<Arc<Keeper>>,
+    ) -> Result<Api, StartError> {
         let end = log.head().await.map_err(CatchUpError::from)?;
         let seats = settings.limits.max_streams;
-        let feed = EventFeed::new(Arc::clone(&log) as Arc<dyn EventLog>, end, seats);
+        let feed = EventFeed::new(Arc::clone(log) as Arc<dyn EventLog>, end, seats);
         let feed = Arc::new(feed.with_damage(log.damage()));
         let standing = match &keeper {
-            Some(keeper) => keeper.newest(&(Arc::clone(&log) as Arc<dyn EventLog>)).await,
+            Some(keeper) => keeper.newest(&(Arc::clone(log) as Arc<dyn EventLog>)).await,
             None => Standing::default(),
         };
         let began = health::Began { head: end, snapshot: standing.position };
         let start = Start { standing, keeper: keeper.clone() };
-        let options = core_options(settings, Arc::clone(&log) as Arc<dyn EventLog>);
+        let options = core_options(settings, Arc::clone(log) as Arc<dyn EventLog>);
         let core = Core::start_from(options, start);
-        let state = Arc::new(ServiceState::default());
         let metrics = Metrics::register().map_err(|fault| StartError::Bug(fault.to_string()))?;
         let disk = keeping::disk(settings);
-        let examined = Arc::clone(&log);
-        let api = web::Data::new(Api {
-            core: Arc::clone(&core),
-            feed: Arc::clone(&feed),
+        let examined = Arc::clone(log);
+        Ok(Api {
+            core,
+            feed,
             platforms: Registry::built(),
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),
             plans: Arc::new(tokio::sync::Semaphore::new(http::planning::PLANS_MAX)),
-            state: Arc::clone(&state),
+            state: Arc::clone(&front.state),
             metrics,
             watched: Watched::default(),
             pools: Arc::new(Board::of(&settings.pools)),
-            started: Instant::now(),
+            started: front.started,
             began,
             keeper,
             max_agents: settings.limits.max_agents,
             damage: Box::new(move || examined.damage()),
             disk: Some(disk),
-        });
-        let (handle, address) = match listen(settings, &api) {
-            Ok(listening) => listening,
-            Err(fault) => {
-                core.stop();
-                // Nothing was written: whatever closing says, the bind is what is wrong.
-                let _ = log.close().await;
-                return Err(fault);
-            }
-        };
-        Ok(Self {
-            api,
-            log,
-            address,
-            handle,
-            monitor: OnceLock::new(),
-            pools: OnceLock::new(),
-            drain: Duration::from_millis(settings.server.shutdown_timeout_ms),
         })
     }
 
@@ -328,34 +333,37 @@ fn retain(folder: &Path, kept_ms: u64, worth: u64) -> Result<(), OpenError> {
 
 /// Opening reads and may rebuild: not on a thread that serves.
 async fn opened(
-    folder: &Path,
-    open: impl FnOnce() -> Result<SledLog, OpenError> + Send + 'static,
-) -> Result<SledLog, StartError> {
-    let opened = tokio::task::spawn_blocking(open).await;
+    settings: &Settings,
+    options: Options,
+    open: impl FnOnce(&Path, Options) -> Result<SledLog, OpenError> + Send + 'static,
+) -> Result<Arc<SledLog>, StartError> {
+    let folder = settings.storage.data_dir.clone();
+    let path = folder.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&path, options)).await;
     let opened = opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()));
-    opened.map_err(|source| StartError::Open { folder: folder.to_owned(), source })
+    opened.map(Arc::new).map_err(|source| StartError::Open { folder, source })
 }
 
-fn listen(settings: &Settings, api: &web::Data<Api>) -> Result<(ServerHandle, SocketAddr), StartError> {
+fn listen(settings: &Settings, front: &web::Data<Front>) -> Result<(ServerHandle, SocketAddr), StartError> {
     let (host, port) = (settings.server.host.clone(), settings.server.port);
     let deadline = Duration::from_millis(settings.server.request_timeout_ms);
-    let position = Arc::clone(&api.core.projected);
-    let (counted, refused) = (api.clone(), api.clone());
-    let guard = Guard::new(Arc::clone(&api.state), Hosts::loopback_and(&host), deadline)
+    let (counted, refused, reached) = (front.clone(), front.clone(), front.clone());
+    let guard = Guard::new(Arc::clone(&front.state), Hosts::loopback_and(&host), deadline)
         .exempt(http::waits)
-        .on_panic(move || counted.metrics.count_panic())
+        .on_panic(move || counted.api().iter().for_each(|api| api.metrics.count_panic()))
         .on_offence(move |kind, peer, asked| {
-            refused.metrics.count_offence(kind);
-            refused.watched.offences.count(kind, peer, asked);
+            let Some(api) = refused.api() else { return };
+            api.metrics.count_offence(kind);
+            api.watched.offences.count(kind, peer, asked);
         })
-        .position(move || position.position().get());
+        .position(move || reached.api().map(|api| api.core.projected.position().get()));
     let guard = web::Data::new(guard);
     let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };
     let limits = web::Data::new(limits);
-    let api = api.clone();
+    let front = front.clone();
     let server = HttpServer::new(move || {
         App::new()
-            .app_data(api.clone())
+            .app_data(front.clone())
             .app_data(guard.clone())
             .app_data(limits.clone())
             .app_data(error::path_config())

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod error;
 pub mod event_view;
 pub mod events;
+pub mod front;
 pub mod guard;
 pub mod health;
 pub mod intent;

@@ -19,6 +19,7 @@ mod log;
 mod memory_log;
 mod options;
 mod planted;
+mod progress;
 mod record;
 mod sled_log;
 mod stream;
@@ -32,6 +33,7 @@ pub use log::{
 };
 pub use memory_log::MemoryLog;
 pub use options::Options;
+pub use progress::Progress;
 pub use record::{EventId, NewEvent, Recorded};
 pub use sled_log::{Audit, Compaction, EachEvent, OpenError, Prefix, Retention, Seized, SledLog};
 pub use stream::{CATEGORY_MAX_LEN, ID_MAX_LEN, InvalidStreamId, Position, StreamId, Version};

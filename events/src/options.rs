@@ -1,7 +1,10 @@
 //! Owns what may be chosen about a stored log, with its bounds.
 //! Must never hold a choice that weakens what an answer means.
 
+use std::sync::Arc;
+
 use crate::faults::Faults;
+use crate::progress::Progress;
 
 /// How a stored log uses memory and disk. Start from [`Options::default`].
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct Options {
     /// After so many milliseconds without work the writer notes down how far the journal is durable;
     /// default 100.
     pub idle_ms: u64,
+    /// Where it is noted how far the opening is.
+    pub progress: Arc<Progress>,
     /// Switches that make the log fail.
     #[cfg(any(test, feature = "testing"))]
     pub faults: Faults,
@@ -51,6 +56,7 @@ impl Default for Options {
             live_events_max: 4096,
             live_bytes_max: 8 << 20,
             idle_ms: 100,
+            progress: Arc::default(),
             faults: Faults::default(),
         }
     }

@@ -18,6 +18,7 @@ use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
 use super::events::AGENT_HEARTBEAT;
+use super::front::Reach;
 use super::intent::{Intent, metadata};
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
@@ -43,7 +44,7 @@ const CLAIM_MAX: u32 = 100;
         ("cursor" = Option<String>, Query), ("count" = Option<bool>, Query),
         ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<AgentView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<AgentView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     const NAMES: &[&str] =
         &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition", "at"];
     let parameters = Parameters::of(&request, NAMES, &["label."])?;
@@ -104,11 +105,7 @@ fn unknown(id: &AgentId) -> ApiError {
 #[utoipa::path(post, path = "/api/v1/agents", tag = "agents", request_body = RegisterAgent,
     responses((status = 201, body = super::envelope::ApiResponse<RegisteredView>),
         (status = 200, description = "registered again"), (status = 409)))]
-pub async fn register(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    body: Body<RegisterAgent>,
-) -> Answer<RegisteredView> {
+pub async fn register(api: Reach, request: HttpRequest, body: Body<RegisterAgent>) -> Answer<RegisteredView> {
     Parameters::of(&request, &[], &[])?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let (id, profile, incarnation) = body.value.profile()?;
@@ -168,7 +165,7 @@ async fn recorded(api: &Api, id: &AgentId, revision: u64) -> Result<Agent, ApiEr
 #[utoipa::path(get, path = "/api/v1/agents/{id}", tag = "agents",
     params(("id" = String, Path), ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
-pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
+pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let id: AgentId = id.parse()?;
     reading::wait_for_position(&api, &parameters).await?;
@@ -187,7 +184,7 @@ pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String
     request_body = UpdateAgent,
     responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 412)))]
 pub async fn update(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: Body<UpdateAgent>,
@@ -202,11 +199,7 @@ pub async fn update(
 /// Unregisters an agent; what it was working on is given to others.
 #[utoipa::path(delete, path = "/api/v1/agents/{id}", tag = "agents", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
-pub async fn unregister(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    id: web::Path<String>,
-) -> Answer<AgentView> {
+pub async fn unregister(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
     let reply = execute(&api, &request, &id, Command::Unregister).await?;
@@ -234,7 +227,7 @@ async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Comman
     responses((status = 200, body = super::envelope::ApiResponse<HeartbeatView>),
         (status = 404, description = "register again"), (status = 409)))]
 pub async fn heartbeat(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Heartbeat, HEARTBEAT_MAX>,
@@ -279,7 +272,7 @@ fn beat(heartbeat: Heartbeat, checkpoint_max: usize) -> Result<Beat, ApiError> {
     responses((status = 200, body = super::envelope::ApiResponse<ClaimView>),
         (status = 404), (status = 503)))]
 pub async fn claim(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<ClaimWork>,
@@ -329,7 +322,7 @@ fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
     params(("id" = String, Path), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<AvailabilityView>), (status = 404)))]
 pub async fn availability(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Answer<AvailabilityView> {

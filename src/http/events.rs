@@ -18,6 +18,7 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code, FieldError};
 use super::event_view::EventView;
+use super::front::Reach;
 use super::operations::{Answer, unknown};
 use super::page::Page;
 use super::query::Parameters;
@@ -130,11 +131,7 @@ async fn check_floor(feed: &EventFeed, filter: &Filter, after: Position) -> Resu
     responses((status = 200, body = super::envelope::ApiResponse<Vec<EventView>>),
         (status = 410, description = "after is no longer kept, or the log was restored"),
         (status = 101, description = "a WebSocket; see /asyncapi.json")))]
-pub async fn list(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
+pub async fn list(api: Reach, request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     if socket::is_asked_for(&request) {
         return conversation::open(api, request, payload).await;
     }
@@ -183,11 +180,7 @@ fn reply(api: &Api, found: Found, kind: &str, limit: u64) -> Reply<Vec<Listed>> 
     params(("id" = String, Path), ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<EventView>>), (status = 404)))]
-pub async fn of_operation(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    id: web::Path<String>,
-) -> Answer<Vec<Listed>> {
+pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<Listed>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;

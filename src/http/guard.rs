@@ -77,7 +77,7 @@ pub struct Guard {
     exempt: fn(&str, &str) -> bool,
     on_panic: Box<dyn Fn() + Send + Sync>,
     on_offence: OnOffence,
-    position: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+    position: Box<dyn Fn() -> Option<u64> + Send + Sync>,
 }
 
 impl Guard {
@@ -91,7 +91,7 @@ impl Guard {
             exempt: |_, _| false,
             on_panic: Box::new(|| ()),
             on_offence: Box::new(|_, _, _| ()),
-            position: None,
+            position: Box::new(|| None),
         }
     }
 
@@ -119,10 +119,10 @@ impl Guard {
         self
     }
 
-    /// The log's head, for every answer that does not state a position of its own.
+    /// The log's head once it is known, for every answer that does not state a position of its own.
     #[must_use]
-    pub fn position(mut self, head: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        self.position = Some(Box::new(head));
+    pub fn position(mut self, head: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Self {
+        self.position = Box::new(head);
         self
     }
 
@@ -186,10 +186,10 @@ impl Guard {
         if !docs {
             default(header::CACHE_CONTROL, "no-store");
         }
-        if let Some(head) = &self.position
-            && !headers.contains_key(POSITION)
+        if !headers.contains_key(POSITION)
+            && let Some(head) = (self.position)()
         {
-            headers.insert(POSITION, HeaderValue::from(head()));
+            headers.insert(POSITION, HeaderValue::from(head));
         }
     }
 }
@@ -294,7 +294,7 @@ mod tests {
             .on_panic(|| {
                 PANICS.fetch_add(1, Ordering::SeqCst);
             })
-            .position(|| 42);
+            .position(|| Some(42));
         let app = App::new()
             .app_data(web::Data::new(guard))
             .service(routing::resource("/ok").get(async || "ok"))

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
+use super::front::{Front, Reach};
 use super::guard::Phase;
 use super::operations::Answer;
 use crate::pools::PoolStatus;
@@ -107,32 +108,36 @@ pub struct CheckView {
     pub detail: String,
 }
 
-fn alive(api: &Api) -> HealthView {
-    HealthView {
-        status: "ok".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        uptime_ms: u64::try_from(api.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+impl HealthView {
+    /// Of a process that began then.
+    #[must_use]
+    pub fn since(started: Instant) -> Self {
+        Self {
+            status: "ok".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
     }
 }
 
 /// Whether the server lives. Touches no lock.
 #[utoipa::path(get, path = "/health", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<HealthView>)))]
-pub async fn health(api: web::Data<Api>) -> Answer<HealthView> {
-    Ok(Reply::ok(alive(&api)))
+pub async fn health(front: web::Data<Front>) -> Answer<HealthView> {
+    Ok(Reply::ok(HealthView::since(front.started)))
 }
 
 /// The same for a liveness probe.
 #[utoipa::path(get, path = "/health/live", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<HealthView>)))]
-pub async fn live(api: web::Data<Api>) -> Answer<HealthView> {
-    Ok(Reply::ok(alive(&api)))
+pub async fn live(front: web::Data<Front>) -> Answer<HealthView> {
+    Ok(Reply::ok(HealthView::since(front.started)))
 }
 
 /// Whether requests are taken: the log is open, replay is done, the disk takes writes, and no stop is near.
 #[utoipa::path(get, path = "/health/ready", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<HealthView>), (status = 503)))]
-pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
+pub async fn ready(api: Reach) -> Answer<HealthView> {
     match api.state.phase() {
         Phase::Recovering => return Err(ApiError::of(Code::Recovering)),
         Phase::ReadOnly => return Err(ApiError::of(Code::ReadOnly)),
@@ -141,7 +146,7 @@ pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
     }
     match disk(&api) {
         (State::Fail, _) => Err(ApiError::of(Code::StorageFull)),
-        _ => Ok(Reply::ok(alive(&api))),
+        _ => Ok(Reply::ok(HealthView::since(api.started))),
     }
 }
 
@@ -149,7 +154,7 @@ pub async fn ready(api: web::Data<Api>) -> Answer<HealthView> {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartupView {
-    /// `starting` until the whole log is shown, then `ok`.
+    /// `verifying` the log, then `folding` it into what is shown, and `ok` from then on.
     pub status: String,
     /// Of Photon.
     pub version: String,
@@ -157,30 +162,42 @@ pub struct StartupView {
     pub uptime_ms: u64,
     /// How many events are folded, with those of the snapshot.
     pub events: u64,
-    /// Position up to which the log is folded.
+    /// Position up to which the log is verified or, later, folded.
     pub position: String,
-    /// Where the log ended when the start began.
-    pub head: String,
+    /// Where the log ended when the start began; none until it is verified.
+    pub head: Option<String>,
     /// Position of the snapshot that the start began with; none when the log is folded from its beginning.
     pub snapshot_position: Option<String>,
-    /// Whole percent of the positions that are folded.
+    /// Whole percent of what is verified or, later, folded.
     pub progress: u8,
 }
 
 impl StartupView {
-    fn of(api: &Api) -> Self {
-        let HealthView { version, uptime_ms, .. } = alive(api);
+    fn of(front: &Front) -> Self {
+        let HealthView { version, uptime_ms, .. } = HealthView::since(front.started);
+        let Some(api) = front.api() else {
+            return Self {
+                status: "verifying".into(),
+                version,
+                uptime_ms,
+                events: 0,
+                position: front.progress.position().to_string(),
+                head: None,
+                snapshot_position: None,
+                progress: front.progress.percent(),
+            };
+        };
         let Began { head, snapshot } = api.began;
         let position = api.core.projected.position();
         let percent = position.get().min(head.get()).saturating_mul(100).checked_div(head.get());
-        let starting = api.state.phase() == Phase::Recovering;
+        let starting = front.state.phase() == Phase::Recovering;
         Self {
-            status: if starting { "starting" } else { "ok" }.into(),
+            status: if starting { "folding" } else { "ok" }.into(),
             version,
             uptime_ms,
             events: api.core.projected.events(),
             position: position.to_string(),
-            head: head.to_string(),
+            head: Some(head.to_string()),
             snapshot_position: (snapshot > Position::START).then(|| snapshot.to_string()),
             progress: percent.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(100),
         }
@@ -190,14 +207,14 @@ impl StartupView {
 /// Whether the start is over, and how far it is.
 #[utoipa::path(get, path = "/health/startup", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<StartupView>), (status = 503)))]
-pub async fn startup(api: web::Data<Api>) -> Answer<StartupView> {
-    let view = StartupView::of(&api);
-    Ok(match api.state.phase() {
-        Phase::Recovering => {
-            let error = format!("The server is reading its log: {} of {}.", view.position, view.head);
+pub async fn startup(front: web::Data<Front>) -> Answer<StartupView> {
+    let view = StartupView::of(&front);
+    Ok(match view.status.as_str() {
+        "ok" => Reply::ok(view),
+        doing => {
+            let error = format!("The server is {doing} its log: {} % are done.", view.progress);
             Reply::failing(Code::Recovering, view, error)
         }
-        Phase::Draining | Phase::ReadOnly | Phase::Ready => Reply::ok(view),
     })
 }
 
@@ -238,12 +255,12 @@ pub async fn examine(api: &Api) -> Examined {
 /// Every check; 503 when any fails.
 #[utoipa::path(get, path = "/health/detailed", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<DetailedHealthView>), (status = 503)))]
-pub async fn detailed(api: web::Data<Api>) -> Answer<DetailedHealthView> {
+pub async fn detailed(api: Reach) -> Answer<DetailedHealthView> {
     let Examined { worst, checks } = examine(&api).await;
     let shown =
         |(Check { name, state, detail }, ms)| CheckView { name, state: state.name().into(), ms, detail };
     let checks = checks.into_iter().map(shown).collect();
-    let HealthView { version, uptime_ms, .. } = alive(&api);
+    let HealthView { version, uptime_ms, .. } = HealthView::since(api.started);
     let durability =
         if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
     let status = worst.name().into();

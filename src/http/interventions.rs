@@ -12,6 +12,7 @@ use super::agent_request::NOTE_MAX;
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Reach;
 use super::intent::Intent;
 use super::operation_view::StepView;
 use super::operations::{Answer, unknown};
@@ -91,7 +92,7 @@ macro_rules! with_a_reason {
             params(("id" = String, Path), ("step" = u32, Path)), request_body = Reason,
             responses((status = 200, body = super::envelope::ApiResponse<StepView>), (status = 409)))]
         pub async fn $name(
-            api: web::Data<Api>,
+            api: Reach,
             request: HttpRequest,
             path: web::Path<(String, String)>,
             body: OptionalBody<Reason>,
@@ -119,7 +120,7 @@ with_a_reason! {
     params(("id" = String, Path), ("step" = u32, Path)), request_body = ResolveStep,
     responses((status = 200, body = super::envelope::ApiResponse<StepView>), (status = 409)))]
 pub async fn resolve(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: Body<ResolveStep>,

@@ -7,8 +7,8 @@ use domain::{LaneId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::envelope::Reply;
+use super::front::Reach;
 use super::intent::{ANONYMOUS, metadata};
 use super::operations::Answer;
 use super::page::Page;
@@ -50,7 +50,7 @@ impl LaneView {
     params(("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<LaneView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<LaneView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LaneView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     wait_for_position(&api, &parameters).await?;
@@ -72,7 +72,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<LaneV
 /// Opens a lane, whatever its provider said.
 #[utoipa::path(delete, path = "/api/v1/lanes/{id}", tag = "agents", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<LaneView>), (status = 404)))]
-pub async fn open(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<LaneView> {
+pub async fn open(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<LaneView> {
     Parameters::of(&request, &[], &[])?;
     let id: LaneId = id.parse()?;
     let order = Order::<Lane>::of(Command::Open { by: ANONYMOUS.into() }, metadata()).with_state();

@@ -18,6 +18,7 @@ use super::agent_request::{NOTE_MAX, report_faults};
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
+use super::front::Reach;
 use super::intent::Intent;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
@@ -220,7 +221,7 @@ fn positioned<T: Serialize>(reply: Reply<T>, receipt: &Receipt<Operation>) -> Re
 #[utoipa::path(post, path = "/api/v1/leases/{id}/ack", tag = "leases", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
 pub async fn ack(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Nothing>,
@@ -240,7 +241,7 @@ pub async fn ack(
     request_body = ProgressLease,
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
 pub async fn progress(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: Body<ProgressLease>,
@@ -274,7 +275,7 @@ pub async fn progress(
     responses((status = 200, body = super::envelope::ApiResponse<LeaseSettledView>),
         (status = 409), (status = 410)))]
 pub async fn complete(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: Body<CompleteLease>,
@@ -300,7 +301,7 @@ pub async fn complete(
     responses((status = 200, body = super::envelope::ApiResponse<LeaseFailedView>),
         (status = 409), (status = 410)))]
 pub async fn fail(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: Body<FailLease>,
@@ -372,7 +373,7 @@ fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
     request_body = ReleaseLease,
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
 pub async fn release(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<ReleaseLease>,
@@ -403,7 +404,7 @@ pub async fn release(
     params(("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<LeaseView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<LeaseView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LeaseView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     wait_for_position(&api, &parameters).await?;
@@ -447,11 +448,7 @@ fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
 /// Takes a lease away; the step is given to another agent by its retry policy.
 #[utoipa::path(delete, path = "/api/v1/leases/{id}", tag = "leases", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
-pub async fn revoke(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    id: web::Path<String>,
-) -> Answer<LeaseRenewedView> {
+pub async fn revoke(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let wish = StepWish::LoseLease { reason: StepLeaseLost::REVOKED.into() };

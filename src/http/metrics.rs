@@ -23,6 +23,8 @@ use super::Api;
 use super::dashboard::DashboardView;
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Front;
+use super::front::Reach;
 use super::guard::Phase;
 use super::guard::offences::OFFENCES_TOTAL;
 use super::latencies::Latencies;
@@ -247,9 +249,9 @@ pub async fn measure(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let begun = std::time::Instant::now();
     let method = known_method(request.method().as_str());
-    let api = request.app_data::<web::Data<Api>>().cloned();
+    let front = request.app_data::<web::Data<Front>>().cloned();
     let response = next.call(request).await?;
-    if let Some(api) = api {
+    if let Some(api) = front.as_ref().and_then(|front| front.api()) {
         let route = response.request().match_pattern().unwrap_or_else(|| "none".into());
         let status = response.status();
         api.metrics.requests.with_label_values(&[method, &route, status.as_str()]).inc();
@@ -277,7 +279,7 @@ fn known_method(method: &str) -> &'static str {
 /// The counters and gauges, as Prometheus text or as JSON in the envelope.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "Prometheus text, or JSON when asked for")))]
-pub async fn metrics(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn metrics(api: Reach, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Parameters::of(&request, &[], &[])?;
     api.metrics.look(&api);
     let families = api.metrics.registry.gather();
@@ -314,7 +316,7 @@ fn as_json(families: &[prometheus::proto::MetricFamily]) -> Value {
 #[utoipa::path(get, path = "/metrics/dashboard", tag = "health",
     params(("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<DashboardView>)))]
-pub async fn dashboard(api: web::Data<Api>, request: HttpRequest) -> Answer<DashboardView> {
+pub async fn dashboard(api: Reach, request: HttpRequest) -> Answer<DashboardView> {
     let parameters = Parameters::of(&request, &["at"], &[])?;
     let views = past::look(&api, &parameters).await?;
     Ok(views.mark(Reply::ok(DashboardView::of(&api, &views))))

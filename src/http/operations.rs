@@ -18,6 +18,7 @@ use super::Api;
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Reach;
 use super::intent::{ANONYMOUS, Intent, metadata, same_body};
 use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation};
@@ -49,7 +50,7 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
     const NAMES: &[&str] = &[
         "status",
         "priority",
@@ -174,7 +175,7 @@ impl Filter {
         (status = 200, description = "the plan", body = super::envelope::ApiResponse<PlanView>),
         (status = 422)))]
 pub async fn create(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     body: Body<CreateOperation>,
 ) -> Result<Either<Reply<OperationView>, Reply<PlanView>>, ApiError> {
@@ -256,7 +257,7 @@ pub(super) fn unknown(id: &OperationId) -> ApiError {
         ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404)))]
-pub async fn get(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
+pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
     let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition", "at"], &[])?;
     let wait = parameters.get_duration("wait", WAIT_MAX)?;
     let min_revision = parameters.get_u64("minRevision", 1..=u64::MAX)?;
@@ -300,7 +301,7 @@ async fn wait_until(api: &Api, id: &OperationId, min_revision: Option<u64>, dead
     request_body = UpdateOperation,
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 412)))]
 pub async fn update(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: Body<UpdateOperation>,
@@ -315,11 +316,7 @@ pub async fn update(
 /// Cancels an operation.
 #[utoipa::path(delete, path = "/api/v1/operations/{id}", tag = "operations", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
-pub async fn cancel(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    id: web::Path<String>,
-) -> Answer<OperationView> {
+pub async fn cancel(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     execute(&api, &request, &id, Command::Cancel { by: ANONYMOUS.into() }).await
@@ -356,7 +353,7 @@ async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<O
     params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
 pub async fn start(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Nothing>,
@@ -372,7 +369,7 @@ pub async fn start(
     params(("id" = String, Path)), request_body = Reason,
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
 pub async fn pause(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Reason>,
@@ -390,7 +387,7 @@ pub async fn pause(
     params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 409)))]
 pub async fn resume(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Nothing>,

@@ -23,6 +23,7 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
 use super::events::OLDEST;
+use super::front::Reach;
 use super::operations::{Answer, unknown};
 use super::page::Page;
 use super::query::Parameters;
@@ -206,7 +207,7 @@ pub struct CheckView {
     params(("to" = Option<String>, Query, description = "a position or a time; the end when absent"),
         ("check" = Option<bool>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<ReplayView>), (status = 503)))]
-pub async fn replay(api: web::Data<Api>, request: HttpRequest) -> Answer<ReplayView> {
+pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
     let parameters = Parameters::of(&request, &["to", "check"], &[])?;
     let to = cut(&api, &parameters, "to")?;
     let check = parameters.get_bool("check")?.unwrap_or(false);
@@ -272,7 +273,7 @@ pub struct TransitionView {
         ("minPosition" = Option<u64>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<TransitionView>>), (status = 404)))]
 pub async fn transitions(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Answer<Vec<TransitionView>> {

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
+use super::front::Reach;
 use super::operation_request::CreateOperation;
 use super::operations::Answer;
 use super::refusal::Refusal;
@@ -64,7 +65,7 @@ pub struct PlannedStep {
 ///
 /// # Errors
 /// The refusals of a creation.
-pub async fn plan(api: web::Data<Api>, operation: CreateOperation) -> Answer<PlanView> {
+pub async fn plan(api: Reach, operation: CreateOperation) -> Answer<PlanView> {
     let Ok(permit) = Arc::clone(&api.plans).try_acquire_owned() else {
         let message = "Other plans are being made; try again in a moment.";
         return Err(ApiError::new(Code::Overloaded, message).retry_after(Duration::from_secs(1)));

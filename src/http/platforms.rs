@@ -6,9 +6,9 @@ use platforms::Platform;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Reach;
 use super::operations::Answer;
 use super::query::Parameters;
 
@@ -43,7 +43,7 @@ impl PlatformView {
 /// Lists platforms.
 #[utoipa::path(get, path = "/api/v1/platforms", tag = "platforms",
     responses((status = 200, body = super::envelope::ApiResponse<Vec<PlatformView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<PlatformView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<PlatformView>> {
     Parameters::of(&request, &[], &[])?;
     Ok(Reply::ok(api.platforms.iter().map(|(name, platform)| PlatformView::of(name, platform)).collect()))
 }
@@ -51,7 +51,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Platf
 /// Shows a platform.
 #[utoipa::path(get, path = "/api/v1/platforms/{name}", tag = "platforms", params(("name" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<PlatformView>), (status = 404)))]
-pub async fn get(api: web::Data<Api>, request: HttpRequest, name: web::Path<String>) -> Answer<PlatformView> {
+pub async fn get(api: Reach, request: HttpRequest, name: web::Path<String>) -> Answer<PlatformView> {
     Parameters::of(&request, &[], &[])?;
     let name: PlatformName = name.parse()?;
     let platform = api.platforms.get(&name).ok_or_else(|| {

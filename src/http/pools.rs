@@ -1,13 +1,13 @@
 //! The route of pools, and their gauges. It must never show a pool's command: arguments can hold secrets.
 
-use actix_web::{HttpRequest, web};
+use actix_web::HttpRequest;
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::envelope::Reply;
+use super::front::Reach;
 use super::operations::Answer;
 use super::query::Parameters;
 use crate::pools::{Board, PoolStatus};
@@ -142,7 +142,7 @@ impl PoolView {
 /// Lists pools, in the order of the configuration. At most 32, so that there are no pages.
 #[utoipa::path(get, path = "/api/v1/pools", tag = "agents",
     responses((status = 200, body = super::envelope::ApiResponse<Vec<PoolView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<PoolView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<PoolView>> {
     Parameters::of(&request, &[], &[])?;
     Ok(Reply::ok(api.pools.pools().into_iter().map(PoolView::of).collect()))
 }

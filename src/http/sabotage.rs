@@ -5,8 +5,8 @@ use actix_web::web::ServiceConfig;
 use actix_web::{HttpResponse, web};
 use domain::OperationId;
 
-use super::Api;
 use super::error::ApiError;
+use super::front::Reach;
 use super::routing::resource;
 
 /// The one route, apart from the route table since it is no part of the interface.
@@ -15,7 +15,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// The actor panics at its next message; whoever asked looks at `photon_actor_deaths_total`.
-async fn panic_inside(api: web::Data<Api>, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+async fn panic_inside(api: Reach, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
     let id: OperationId = id.parse()?;
     api.core.gateway.sabotage(&id);
     Ok(HttpResponse::Accepted().finish())

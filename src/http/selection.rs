@@ -1,6 +1,6 @@
 //! Who would be given a step, and why, without giving it to anybody.
 
-use actix_web::{HttpRequest, web};
+use actix_web::HttpRequest;
 use domain::agent::selection::{Candidates, Need};
 use domain::operation::definition::{
     Definition, EffectClass, FailurePolicy, Priority, Requirements, StepDefinition,
@@ -14,6 +14,7 @@ use super::Api;
 use super::body::{OptionalBody, object};
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Reach;
 use super::operation_request::{CreateOperation, CreateStep};
 use super::operations::Answer;
 use super::query::Parameters;
@@ -108,7 +109,7 @@ fn of_the_body(mut refusal: ApiError) -> ApiError {
 #[utoipa::path(post, path = "/api/v1/agents/select", tag = "agents", request_body = SelectAgent,
     responses((status = 200, body = super::envelope::ApiResponse<SelectionView>), (status = 422)))]
 pub async fn select(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     body: OptionalBody<SelectAgent>,
 ) -> Answer<SelectionView> {

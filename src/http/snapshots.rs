@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, web};
+use actix_web::HttpRequest;
 use actors::keeper::{Keeper, TakeError, Taken};
 use domain::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::Api;
 use super::body::OptionalBody;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
+use super::front::Reach;
 use super::operations::Answer;
 use super::query::Parameters;
 use super::reading::Nothing;
@@ -80,7 +81,7 @@ fn refusal(fault: TakeError) -> ApiError {
 /// Lists the snapshots that are whole: those of the views first, the newest of them first. At most 500.
 #[utoipa::path(get, path = "/api/v1/snapshots", tag = "events",
     responses((status = 200, body = super::envelope::ApiResponse<Vec<SnapshotView>>)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<SnapshotView>> {
+pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<SnapshotView>> {
     Parameters::of(&request, &[], &[])?;
     let Some(keeper) = &api.keeper else { return Ok(Reply::ok(Vec::new())) };
     let found = keeper.list().await.map_err(refusal)?;
@@ -91,11 +92,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest) -> Answer<Vec<Snaps
 #[utoipa::path(post, path = "/api/v1/snapshots", tag = "events",
     responses((status = 201, body = super::envelope::ApiResponse<SnapshotView>), (status = 409),
         (status = 503), (status = 507)))]
-pub async fn take(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    _body: OptionalBody<Nothing>,
-) -> Answer<SnapshotView> {
+pub async fn take(api: Reach, request: HttpRequest, _body: OptionalBody<Nothing>) -> Answer<SnapshotView> {
     Parameters::of(&request, &[], &[])?;
     let taken = keeper(&api)?.take(&api.core.around.log, api.core.around.clock.now()).await;
     let view = SnapshotView::from(taken.map_err(refusal)?);

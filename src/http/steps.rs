@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::envelope::Reply;
 use super::error::ApiError;
+use super::front::Reach;
 use super::operation_view::StepView;
 use super::operations::Answer;
 use super::page::Page;
@@ -78,7 +79,7 @@ pub struct AttemptView {
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404)))]
-pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
+pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
@@ -98,11 +99,7 @@ pub async fn list(api: web::Data<Api>, request: HttpRequest, id: web::Path<Strin
     params(("id" = String, Path), ("step" = u32, Path), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query)),
     responses((status = 200, body = super::envelope::ApiResponse<StepDetail>), (status = 404)))]
-pub async fn get(
-    api: web::Data<Api>,
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-) -> Answer<StepDetail> {
+pub async fn get(api: Reach, request: HttpRequest, path: web::Path<(String, String)>) -> Answer<StepDetail> {
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let (id, number) = path.into_inner();
     let id: OperationId = id.parse()?;

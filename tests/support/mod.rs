@@ -121,6 +121,13 @@ impl Photon {
         self.ready().await;
     }
 
+    /// Starts a process on the same folder and port that lives; it may not be ready for a while.
+    pub async fn begin_restart(&mut self) {
+        let config = self.config.clone().unwrap();
+        self.child = spawn(self.port, self.folder.path(), &config, &self.environment);
+        self.answering("/health/live").await;
+    }
+
     /// Starts a process on the same folder and port that cannot become ready.
     pub async fn restart_unready(&mut self) {
         let config = self.config.clone().unwrap();

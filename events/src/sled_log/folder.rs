@@ -108,6 +108,13 @@ pub(crate) fn extent(folder: &Path) -> io::Result<(Place, u64)> {
     Ok((base.map_or(Place::FIRST, Place::of_base), newest.max(base.unwrap_or(0))))
 }
 
+/// The bytes of the journals from this place to the newest generation, as far as they are there.
+pub(crate) fn journal_bytes(folder: &Path, first: &Place, newest: u64) -> u64 {
+    let later = (first.generation + 1..=newest).map(|number| generation(folder, number));
+    let journals = std::iter::once(of(folder, first)).chain(later);
+    journals.map(|folder| fs::metadata(folder.join(FILE_NAME)).map_or(0, |journal| journal.len())).sum()
+}
+
 /// The folder of what has its place there.
 pub(crate) fn of(folder: &Path, place: &Place) -> PathBuf {
     if place.base { base(folder, place.generation) } else { generation(folder, place.generation) }

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::epoch::Identity;
-use crate::journal::frame::FORMAT;
+use crate::journal::frame::{FORMAT, FRAME_HEADER_LEN};
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
 use crate::journal::{FrameBuffer, Journal};
 use crate::live::{Feed, RingMax};
 use crate::log::{Damage, Floor};
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::sled_log::audit::{self, Whole};
 use crate::sled_log::block::Blocks;
 use crate::sled_log::fence::Fence;
@@ -65,11 +66,13 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
     let (mut place, newest) = folder::extent(path)?;
+    let progress = &options.progress;
+    progress.begin(folder::journal_bytes(path, &place, newest));
     let mut ledger = Ledger::new(options.recent_ids);
     let mut generations = Vec::new();
     let mut floor = Floor::NONE;
     while place.base || place.generation < newest {
-        let (generation, scanned) = open_sealed(path, place, &mut ledger)?;
+        let (generation, scanned) = open_sealed(path, place, &mut ledger, progress)?;
         generations.push(Arc::new(generation));
         if place.base {
             floor = scanned.floor();
@@ -81,7 +84,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     if place.generation > newest {
         folder::create_generation(path, place.generation, place.after, place.previous, &options.faults)?;
     }
-    let (generation, scanned) = open_newest(path, place, &mut ledger)?;
+    let (generation, scanned) = open_newest(path, place, &mut ledger, progress)?;
     let generation = Arc::new(generation);
     generations.push(Arc::clone(&generation));
     let journal = Journal::resume(&scanned, options.faults.clone())?;
@@ -138,27 +141,37 @@ fn share(
 }
 
 /// A sealed generation must be whole to its last byte.
-fn open_sealed(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
+fn open_sealed(
+    path: &Path,
+    place: Place,
+    ledger: &mut Ledger,
+    progress: &Progress,
+) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::of(path, &place);
     if let Err(error) = Blocks::remove(&folder) {
         tracing::warn!(%error, generation = place.generation, "cannot delete sealed blocks");
     }
-    let (generation, scanned) = verify(path, place, ledger, &mut None)?;
+    let (generation, scanned) = verify(path, place, ledger, &mut None, progress)?;
     place.ends_sealed(&scanned)?;
     Ok((generation, scanned))
 }
 
 /// The newest generation may end in a torn tail, and gets its blocks: those of a clean close, or new ones.
-fn open_newest(path: &Path, place: Place, ledger: &mut Ledger) -> Result<(Generation, Scanned), OpenError> {
+fn open_newest(
+    path: &Path,
+    place: Place,
+    ledger: &mut Ledger,
+    progress: &Progress,
+) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::generation(path, place.generation);
     let Some(durable) = folder::read_marker(&folder) else {
         folder::renew_journal(&folder).map_err(|error| place.missing_is_damage(error.into()))?;
         let mut blocks = create_blocks(&folder);
-        let (generation, scanned) = verify(path, place, ledger, &mut blocks)?;
+        let (generation, scanned) = verify(path, place, ledger, &mut blocks, progress)?;
         generation.set_blocks(blocks.map(Arc::new));
         return Ok((generation, scanned));
     };
-    let (generation, scanned) = verify(path, Place { durable, ..place }, ledger, &mut None)?;
+    let (generation, scanned) = verify(path, Place { durable, ..place }, ledger, &mut None, progress)?;
     place.ends_at(durable, &scanned)?;
     folder::remove_marker(&folder)?;
     match Blocks::open(&folder) {
@@ -175,11 +188,13 @@ fn verify(
     place: Place,
     ledger: &mut Ledger,
     blocks: &mut Option<Blocks>,
+    progress: &Progress,
 ) -> Result<(Generation, Scanned), OpenError> {
     let folder = folder::of(path, &place);
     let mut index = Index::default();
     let scanned = scan(&folder, place, Access::Writing, &mut |frame| {
         ledger.learn(frame.records)?;
+        progress.verified(FRAME_HEADER_LEN + frame.payload.len(), ledger.last());
         index.add(frame.offset, frame.payload);
         if let Some(Err(error)) = blocks.as_ref().map(|blocks| blocks.put(frame.payload)) {
             tracing::warn!(%error, "no blocks: reads of this generation use the journal");

@@ -8,8 +8,8 @@ use events::Position;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::Api;
 use super::super::error::{ApiError, Code};
+use super::super::front::Reach;
 use super::super::query::Parameters;
 use super::super::socket::{self, CloseCode, Conversation, Heard, Inbox, Say};
 use super::EventFeed;
@@ -50,7 +50,7 @@ struct EventConversation {
 /// # Errors
 /// 400 for a query or a handshake that cannot be used, 503 when all seats are taken.
 pub(super) async fn open(
-    api: web::Data<Api>,
+    api: Reach,
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {

@@ -5,13 +5,13 @@ use std::convert::Infallible;
 
 use actix_web::http::Version;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use events::Position;
 use futures_util::{StreamExt, stream};
 
-use super::super::Api;
 use super::super::error::ApiError;
+use super::super::front::Reach;
 use super::super::query::Parameters;
 use super::filter::Filter;
 use super::telling::{self, Telling, Told};
@@ -33,7 +33,7 @@ const BEAT: &[u8] = b":\n\n";
         ("Last-Event-ID" = Option<u64>, Header, description = "as `after`, and wins over it")),
     responses((status = 200, content_type = "text/event-stream", body = String),
         (status = 400), (status = 410), (status = 503)))]
-pub async fn stream(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn stream(api: Reach, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let parameters = Parameters::of(&request, &["types", "operation", "agent", "after", "epoch"], &[])?;
     let filter = Filter::of(&parameters)?;
     super::check_epoch(&api.feed, parameters.get("epoch"))?;
