@@ -25,6 +25,7 @@ use platforms::Registry;
 use rustix::net::sockopt;
 use thiserror::Error;
 
+use crate::exit::Exit;
 use crate::http::events::{EventFeed, SYSTEM_METRICS};
 use crate::http::front::Front;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
@@ -42,15 +43,6 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 /// What workers of pools may take of the time that a stop has; the rest is for requests.
 const POOLS_SHARE: f32 = 0.8;
-
-/// A bug.
-pub const EXIT_BUG: i32 = 70;
-/// The log is damaged.
-pub const EXIT_CORRUPT: i32 = 65;
-/// The disk failed.
-pub const EXIT_DISK: i32 = 74;
-/// The port is taken, or the data folder belongs to another process.
-pub const EXIT_UNAVAILABLE: i32 = 69;
 
 /// Why the server did not start.
 #[derive(Debug, Error)]
@@ -82,17 +74,17 @@ pub enum StartError {
 impl StartError {
     /// What the process ends with.
     #[must_use]
-    pub fn exit_code(&self) -> i32 {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => EXIT_UNAVAILABLE,
+            Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => Exit::UNAVAILABLE,
             Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
             | Self::Replay(
                 CatchUpError::Read(ReadError::Corrupt(_))
                 | CatchUpError::Views(Fault::Log(ReadError::Corrupt(_))),
-            ) => EXIT_CORRUPT,
-            Self::Replay(CatchUpError::Views(Fault::Ended(_))) => EXIT_BUG,
-            Self::Open { .. } | Self::Replay(_) => EXIT_DISK,
-            Self::Bug(_) => EXIT_BUG,
+            ) => Exit::DAMAGED,
+            Self::Replay(CatchUpError::Views(Fault::Ended(_))) => Exit::BUG,
+            Self::Open { .. } | Self::Replay(_) => Exit::DISK,
+            Self::Bug(_) => Exit::BUG,
         }
     }
 }
@@ -195,7 +187,7 @@ impl Server {
             Some(keeper) => keeper.newest(&(Arc::clone(log) as Arc<dyn EventLog>)).await,
             None => Standing::default(),
         };
-        let began = health::Began { head: end, snapshot: standing.position };
+        let began = health::Began { head: end, snapshot: standing.past.position };
         let start = Start { standing, keeper: keeper.clone() };
         let options = core_options(settings, Arc::clone(log) as Arc<dyn EventLog>);
         let core = Core::start_from(options, start);
@@ -262,18 +254,18 @@ impl Server {
 
     /// Completes when the process must stop by itself, with its exit code: the disk failed a sync, or
     /// the views cannot follow the log.
-    pub async fn failed(&self) -> i32 {
+    pub async fn failed(&self) -> Exit {
         let mut fault = self.api.core.projected.fault();
         tokio::select! {
             fault = self.log.failed() => {
                 tracing::error!(%fault, "the log failed and takes no more appends");
                 // Somebody else has taken it over.
-                if fault.kind() == std::io::ErrorKind::ResourceBusy { EXIT_UNAVAILABLE } else { EXIT_DISK }
+                if fault.kind() == std::io::ErrorKind::ResourceBusy { Exit::UNAVAILABLE } else { Exit::DISK }
             }
             fault = fault.wait_for(Option::is_some) => match fault.as_deref() {
-                Ok(Some(Fault::Ended(_))) | Err(_) => EXIT_BUG,
-                Ok(Some(Fault::Log(ReadError::Corrupt(_)))) => EXIT_CORRUPT,
-                Ok(_) => EXIT_DISK,
+                Ok(Some(Fault::Ended(_))) | Err(_) => Exit::BUG,
+                Ok(Some(Fault::Log(ReadError::Corrupt(_)))) => Exit::DAMAGED,
+                Ok(_) => Exit::DISK,
             },
         }
     }

@@ -39,9 +39,7 @@ use exit::{Complaint, Exit};
 /// Photon coordinates AI agents over a durable event log.
 #[derive(Debug, Parser)]
 #[command(name = "photon", version, disable_help_subcommand = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, \
-    6 the operation failed, 7 timed out, 9 unreachable, 64 configuration, 65 damaged or bad input, \
-    69 used by another process, 74 the disk failed, 130 interrupted.")]
+#[command(after_help = Exit::HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -231,12 +231,13 @@ fn written(wait: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
 
     #[test]
     fn an_address_that_is_no_plain_url_is_refused_with_an_example() {
         for bad in ["", "localhost", "localhost:8080", "https://localhost", "ftp://a"] {
             let refusal = Client::new(bad).unwrap_err();
-            assert_eq!(refusal.exit_code(), 2, "{bad}");
+            assert_eq!(refusal.exit(), Exit::USAGE, "{bad}");
             assert!(refusal.to_string().contains(DEFAULT_SERVER), "{refusal}");
         }
     }
@@ -255,7 +256,7 @@ mod tests {
         // Nothing can listen on a port that was bound and let go a moment ago, as long as nobody takes it.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let failure = Client::new(&format!("http://127.0.0.1:{port}")).unwrap().ready().await.unwrap_err();
-        assert_eq!(failure.exit_code(), 9);
+        assert_eq!(failure.exit(), Exit::UNREACHABLE);
         assert!(failure.is_passing() && failure.to_string().contains("refused"), "{failure}");
     }
 }

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod backup;
 pub mod cli;
 pub mod client;
+pub mod exit;
 pub mod http;
 pub mod keeping;
 pub mod monitor;

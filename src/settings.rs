@@ -18,9 +18,6 @@ pub use pools::Pool;
 /// The file with every default. The same text is read for the defaults, so that the two cannot differ.
 pub const DEFAULTS: &str = include_str!("../config.toml");
 
-/// Exit code for a configuration that cannot be used (`EX_USAGE`).
-pub const EXIT_CONFIGURATION: u8 = 64;
-
 /// Every setting, valid and whole.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,7 +314,8 @@ pub enum Fault {
     Defaults(String),
 }
 
-/// Why there are no settings: all that is wrong, at once. The process ends with [`EXIT_CONFIGURATION`].
+/// Why there are no settings: all that is wrong, at once. The process ends with
+/// [`crate::exit::Exit::CONFIGURATION`].
 #[derive(Debug, Error)]
 #[error("{}", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct SettingsError {

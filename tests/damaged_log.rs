@@ -52,6 +52,10 @@ async fn a_damaged_log_is_named_by_the_start_and_by_the_audit() {
         assert!(told.contains(", position 3"), "{told}");
     }
     assert!(said(&audited).contains("photon serve --quarantine"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
+    command.args(["snapshot", "verify", "--data-dir", "data"]).current_dir(photon.folder());
+    let snapshots = command.output().unwrap();
+    assert_eq!(snapshots.status.code(), Some(65), "{}", said(&snapshots));
     assert!(fs::read(journal).unwrap() == damaged, "nothing was repaired");
 }
 

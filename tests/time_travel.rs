@@ -124,6 +124,7 @@ async fn a_replay_says_the_same_before_and_after_a_restart_and_finds_no_differen
     let whole = photon.get("/api/v1/replay?check=true").await.expect(200).data().clone();
     assert_eq!(whole["check"], json!({"equal": true, "compared": 2, "movedOn": 0, "differing": []}));
     assert_eq!(whole["operations"]["completed"], json!(1));
+    photon.get("/api/v1/replay?check=true&to=0").await.refused(400, "invalid_parameter");
     let early = &seen[0].0;
     let part = photon.get(&format!("/api/v1/replay?to={early}")).await.expect(200).data().clone();
     assert_ne!(part["hash"], whole["hash"]);

@@ -127,7 +127,7 @@ impl Core {
         let [aggregates, views, house] = handles;
         let CoreOptions { log, clock, limits, platforms, periods, weights } = options;
         let Start { standing, keeper } = start;
-        clock.raise_to(standing.time);
+        clock.raise_to(standing.past.time);
         let projected = Arc::new(Projected::from(standing));
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };

@@ -155,7 +155,7 @@ impl Keeper {
             tracing::error!(%fault, "the snapshots were not read, the log is folded from its beginning");
             Standing::default()
         });
-        *self.newest.lock() = standing.events;
+        *self.newest.lock() = standing.past.events;
         standing
     }
 
@@ -211,8 +211,9 @@ impl Keeper {
         if !go_on() {
             return Err(TakeError::Stopping);
         }
-        let Standing { views, keys, position, events, .. } = &standing;
-        self.write(log, views, keys, (*position, *events), now).await
+        let Standing { past, keys } = &standing;
+        let stamp = stamp_of(log, past.position, past.events, now).await?;
+        self.write(&past.views, keys, &stamp)
     }
 
     /// Takes one of the views as they are, at the end: nobody writes any more.
@@ -236,40 +237,21 @@ impl Keeper {
         if projected.fault().borrow().is_some() {
             return Err(TakeError::Stopping);
         }
-        let taken = {
-            let end = event_at(log, position).await?.ok_or(TakeError::Empty)?;
-            let (views, keys) = (projected.views.read(), projected.keys.lock());
-            self.written(&views, &keys, &stamp_of(&end, log.origin(), events, now))?
-        };
-        Ok(self.taken(taken))
+        let stamp = stamp_of(log, position, events, now).await?;
+        self.write(&projected.views.read(), &projected.keys.lock(), &stamp)
     }
 
-    async fn write(
-        &self,
-        log: &dyn EventLog,
-        views: &Views,
-        keys: &Keys,
-        (position, events): (Position, u64),
-        now: Timestamp,
-    ) -> Result<Taken, TakeError> {
-        let end = event_at(log, position).await?.ok_or(TakeError::Empty)?;
-        let taken = self.written(views, keys, &stamp_of(&end, log.origin(), events, now))?;
-        Ok(self.taken(taken))
-    }
-
-    fn written(&self, views: &Views, keys: &Keys, stamp: &Stamp) -> Result<Taken, TakeError> {
+    /// Writes one, which makes older ones needless.
+    fn write(&self, views: &Views, keys: &Keys, stamp: &Stamp) -> Result<Taken, TakeError> {
         let mut writer = self.store.begin(stamp)?;
         keep_all::<TakeError>(views, keys, &mut |part| Ok(writer.piece(part)?))?;
         let (hash, bytes) = writer.finish()?;
-        Ok(Taken::of(stamp, hash, bytes))
-    }
-
-    fn taken(&self, taken: Taken) -> Taken {
+        let taken = Taken::of(stamp, hash, bytes);
         self.store.tidy_views(taken.position);
         *self.newest.lock() = taken.events;
         let Taken { position, events, bytes, .. } = &taken;
         tracing::info!(%position, events, bytes, "a snapshot was taken");
-        taken
+        Ok(taken)
     }
 
     /// Whether so many events came since the last snapshot of the views that it is time for another.
@@ -316,18 +298,25 @@ fn hash_of(recorded: &Recorded) -> Hash {
     *hasher.finalize().as_bytes()
 }
 
-fn stamp_of(end: &Recorded, origin: u64, events: u64, now: Timestamp) -> Stamp {
-    Stamp {
+/// The stamp of a snapshot of the views that ends at this position of the log.
+async fn stamp_of(
+    log: &dyn EventLog,
+    position: Position,
+    events: u64,
+    now: Timestamp,
+) -> Result<Stamp, TakeError> {
+    let end = event_at(log, position).await?.ok_or(TakeError::Empty)?;
+    Ok(Stamp {
         form: FORM,
         subject: Subject::Views,
         version: 0,
         position: end.position.get(),
         events,
         time_us: end.time_us,
-        end: hash_of(end),
-        origin,
+        end: hash_of(&end),
+        origin: log.origin(),
         taken_at_us: now.as_micros(),
-    }
+    })
 }
 
 /// The event at exactly this position.
@@ -361,12 +350,12 @@ async fn restored(mut reader: Reader, log: &dyn EventLog) -> Result<Standing, Fl
     let mut standing = Standing::default();
     let mut part = Vec::new();
     while reader.piece(&mut part)? {
-        let put = restore_part(&part, &mut standing.views, &mut standing.keys);
+        let put = restore_part(&part, &mut standing.past.views, &mut standing.keys);
         put.ok_or(Flaw::Damaged("a part of it is not understood"))?;
     }
     let stamp = reader.stamp();
-    standing.position = Position::new(stamp.position);
-    standing.time = Timestamp::from_micros(stamp.time_us);
-    standing.events = stamp.events;
+    standing.past.position = Position::new(stamp.position);
+    standing.past.time = Timestamp::from_micros(stamp.time_us);
+    standing.past.events = stamp.events;
     Ok(standing)
 }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::operation::definition::Priority;
+use domain::operation::step::Status;
 use domain::views::Views;
 use domain::views::operation_board::Row;
 use domain::{AgentId, OperationId, Timestamp};
@@ -14,14 +16,12 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
-use crate::codec::Durable;
+use crate::codec::{CodecError, Durable};
 use crate::core::Core;
 use crate::gateway::stream_of;
-use crate::projections::apply;
-use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::projections::{Applied, apply};
+use crate::recovery::{Recovered, RecoveryError, recover, walk};
 
-/// Bytes of events that are read at once.
-const PAGE_BYTES: u64 = 1 << 20;
 /// Differences that a comparison names.
 const DIFFERENCES_MAX: usize = 100;
 /// Rows that are compared under one lock, so that nobody waits long for the views.
@@ -83,15 +83,15 @@ pub enum PastError {
 /// What a comparison of the past with the present found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Aggregates that stand at the same revision in both, and were compared.
+    /// Aggregates that have not moved on since, and were compared.
     pub compared: u64,
-    /// Aggregates that have moved on since.
+    /// Aggregates that have a later revision now.
     pub moved_on: u64,
-    /// Streams that differ at the same revision, at most a hundred of them.
+    /// Streams that differ without having moved on, at most a hundred of them.
     pub differing: Vec<String>,
 }
 
-/// Keeps the last look, since a list is read page by page.
+/// Keeps the last look that is the same for ever, since a list is read page by page.
 pub(crate) struct Pasts {
     permit: Arc<Semaphore>,
     last: Mutex<Option<(Cut, Arc<Past>)>>,
@@ -150,21 +150,21 @@ impl Core {
         let folding = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             runtime.block_on(async {
-                let past = Arc::new(fold(&*log, cut).await?);
-                pasts.keep(cut, &past);
+                let (past, met_a_later_event) = Past::look(&*log, cut).await?;
+                let past = Arc::new(past);
+                if met_a_later_event || matches!(cut, Cut::Position(_)) {
+                    pasts.keep(cut, &past);
+                }
                 Ok(past)
             })
         });
         folding.await?
     }
 
-    /// The last look, if it is the same. The same position shows the same for ever; the same moment does
-    /// once an event after it is known.
+    /// The last look, if it is the same.
     fn kept(&self, cut: Cut) -> Option<Arc<Past>> {
         let last = self.pasts.last.lock();
-        let (kept, past) = last.as_ref()?;
-        let settled = matches!(cut, Cut::Position(_)) || past.position < self.projected.position();
-        (*kept == cut && settled).then(|| Arc::clone(past))
+        last.as_ref().filter(|(kept, _)| *kept == cut).map(|(_, past)| Arc::clone(past))
     }
 
     /// Compares the past with the present, aggregate by aggregate; those that moved on are only counted.
@@ -177,7 +177,7 @@ impl Core {
             let views = self.projected.views.read();
             for id in ids {
                 let (then, now) = (past.views.operations.get(id), views.operations.get(id));
-                let moved = then.map(|row| row.revision) != now.map(|row| row.revision);
+                let moved = has_moved_on(then.map(|row| row.revision), now.map(|row| row.revision));
                 found.note(
                     moved,
                     || then.map(hash_of_row) == now.map(hash_of_row),
@@ -191,11 +191,27 @@ impl Core {
             let views = self.projected.views.read();
             for id in ids {
                 let (then, now) = (past.views.agents.ever(id), views.agents.ever(id));
-                let moved = then.map(|row| row.revision) != now.map(|row| row.revision);
+                let moved = has_moved_on(then.map(|row| row.revision), now.map(|row| row.revision));
                 found.note(moved, || hash(&then) == hash(&now), || format!("agent/{id}"));
             }
         }
+        self.whole(past, &mut found);
         found
+    }
+
+    /// What has no revision can only be compared while nothing has happened since.
+    fn whole(&self, past: &Past, found: &mut Comparison) {
+        let (then, now) = (&past.views, self.projected.views.read());
+        if self.projected.position() != past.position {
+            return;
+        }
+        let lanes = |views: &Views| hash(&views.lanes.parked(past.time).collect::<Vec<_>>());
+        found.differs_unless(lanes(then) == lanes(&now), || "the parked lanes".into());
+        let open = then.operations.open() == now.operations.open();
+        found.differs_unless(open, || "which operations are open".into());
+        found.differs_unless(counts(then) == counts(&now), || {
+            "how many operations there are by status and priority".into()
+        });
     }
 
     /// Finds operations that are shown and were never created. What was created since comes later.
@@ -219,6 +235,17 @@ impl Core {
     }
 }
 
+/// How many operations there are of each status and priority.
+fn counts(views: &Views) -> Vec<usize> {
+    let every = Status::ALL.into_iter().flat_map(|status| Priority::ALL.map(|priority| (status, priority)));
+    every.map(|(status, priority)| views.operations.count(status, priority)).collect()
+}
+
+/// Whether there is a later revision now. One that has gone, or gone back, has not moved on.
+fn has_moved_on(then: Option<u64>, now: Option<u64>) -> bool {
+    then < now
+}
+
 impl Comparison {
     fn note(&mut self, moved: bool, equal: impl FnOnce() -> bool, name: impl FnOnce() -> String) {
         if moved {
@@ -226,7 +253,11 @@ impl Comparison {
             return;
         }
         self.compared += 1;
-        if !equal() && self.differing.len() < DIFFERENCES_MAX {
+        self.differs_unless(equal(), name);
+    }
+
+    fn differs_unless(&mut self, equal: bool, name: impl FnOnce() -> String) {
+        if !equal && self.differing.len() < DIFFERENCES_MAX {
             self.differing.push(name());
         }
     }
@@ -252,19 +283,41 @@ fn hash_of_row(row: &Row) -> blake3::Hash {
 
 impl Past {
     /// Folds the next event of the log.
-    pub fn take(&mut self, recorded: &Recorded) {
-        // What is not understood is not shown, then as now; it is told where it is followed live.
-        let _ = apply(&mut self.views, recorded);
+    ///
+    /// # Errors
+    /// When it is not understood; it counts all the same, and is not shown, then as now.
+    pub fn take(&mut self, recorded: &Recorded) -> Result<(), CodecError> {
+        self.apply(recorded).map(drop)
+    }
+
+    /// The same, and what it was about.
+    pub(crate) fn apply(&mut self, recorded: &Recorded) -> Result<Option<Applied>, CodecError> {
         (self.position, self.time) = (recorded.position, Timestamp::from_micros(recorded.time_us));
         self.events += 1;
+        apply(&mut self.views, recorded)
     }
 
     /// Folds a log from its beginning.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Self, PastError> {
-        fold(log, cut).await
+    pub async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Self, ReadError> {
+        Ok(Self::look(log, cut).await?.0)
+    }
+
+    /// The same, and whether an event was met that comes later: without one, more may come that counts.
+    async fn look(log: &dyn EventLog, cut: Cut) -> Result<(Self, bool), ReadError> {
+        let (mut past, mut later) = (Self::default(), false);
+        walk(log, Position::START, &mut |recorded| {
+            later = !cut.admits(recorded);
+            if !later {
+                // What is not understood is told where the log is followed live.
+                let _ = past.take(recorded);
+            }
+            !later
+        })
+        .await?;
+        Ok((past, later))
     }
 
     /// One hash for all operations, agents and parked lanes: equal for equal histories, on any machine.
@@ -284,21 +337,5 @@ impl Past {
             take(format!("lane/{id}"), hash(lane));
         }
         all.finalize().to_hex().to_string()
-    }
-}
-
-async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Past, PastError> {
-    let mut past = Past::default();
-    loop {
-        let page = log.page(past.position, PAGE_BYTES).await?;
-        if page.is_empty() {
-            return Ok(past);
-        }
-        for recorded in page {
-            if !cut.admits(&recorded) {
-                return Ok(past);
-            }
-            past.take(&recorded);
-        }
     }
 }

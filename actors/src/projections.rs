@@ -22,6 +22,7 @@ use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
 use crate::codec::{CodecError, KeyUse, Metadata, Stored};
 use crate::keys::Keys;
+use crate::past::Past;
 use crate::reached::Reached;
 use crate::standing::Standing;
 use crate::supervisor::{Supervisor, Vital};
@@ -91,7 +92,7 @@ impl Projected {
     /// What was folded before, to be gone on with.
     #[must_use]
     pub fn from(standing: Standing) -> Self {
-        let Standing { views, keys, position, events, .. } = standing;
+        let Standing { past: Past { views, position, events, .. }, keys } = standing;
         let projected = Self { views: RwLock::new(views), keys: Mutex::new(keys), ..Self::default() };
         projected.events.store(events, Ordering::Relaxed);
         projected.reached.advance(position);
@@ -163,11 +164,12 @@ impl Projected {
                 tracing::error!(%stream, position, %fault, "an event is not understood and not shown");
             }
         }
-        drop(views);
         self.events.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let Some(last) = chunk.last() {
+            // Before anybody else may look: who reads the views finds the position that they are of.
             self.reached.advance(last.position);
         }
+        drop(views);
         self.tell(touched);
     }
 

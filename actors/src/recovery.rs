@@ -1,5 +1,5 @@
-//! A state from its stream. Running and recovering are the same fold; this is the only place that
-//! reads a stream in order to decide on it.
+//! A state from its stream, and the whole log from a place on. Running and recovering are the same fold; this
+//! is the only place that reads a stream in order to decide on it.
 
 use domain::{Aggregate, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded, Since, StreamId, Version};
@@ -7,6 +7,9 @@ use futures_util::StreamExt;
 use thiserror::Error;
 
 use crate::codec::{CodecError, Durable};
+
+/// Bytes of events that are read at once.
+const PAGE_BYTES: u64 = 1 << 20;
 
 /// Why a stream cannot be turned into a state. Its actor is quarantined; others are not affected.
 #[derive(Debug, Clone, Error)]
@@ -43,6 +46,25 @@ pub struct Recovered<A> {
 impl<A> Default for Recovered<A> {
     fn default() -> Self {
         Self { state: None, version: Version::NONE, position: Position::default() }
+    }
+}
+
+/// Shows the events of the whole log after a position, until `each` has enough or there are no more.
+///
+/// # Errors
+/// When the log cannot be read.
+pub(crate) async fn walk(
+    log: &dyn EventLog,
+    mut after: Position,
+    each: &mut (dyn FnMut(&Recorded) -> bool + Send),
+) -> Result<(), ReadError> {
+    loop {
+        let page = log.page(after, PAGE_BYTES).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.position;
+        if !page.iter().all(|recorded| each(recorded)) {
+            return Ok(());
+        }
     }
 }
 

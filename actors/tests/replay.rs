@@ -256,9 +256,10 @@ async fn folded_from_snapshots(folder: &Path, places: [u64; 3]) -> (u64, String)
     let mut standing = Standing::default();
     for place in places {
         standing.fold_up_to(&log, Position::new(place), &|| true).await.unwrap();
-        let mut again = Standing { views: Default::default(), keys: Default::default(), ..standing };
-        keep_all::<String>(&standing.views, &standing.keys, &mut |part| {
-            restore_part(part, &mut again.views, &mut again.keys).unwrap();
+        let mut again =
+            Standing { past: Past { views: Default::default(), ..standing.past }, keys: Default::default() };
+        keep_all::<String>(&standing.past.views, &standing.keys, &mut |part| {
+            restore_part(part, &mut again.past.views, &mut again.keys).unwrap();
             Ok(())
         })
         .unwrap();
@@ -266,8 +267,7 @@ async fn folded_from_snapshots(folder: &Path, places: [u64; 3]) -> (u64, String)
     }
     standing.fold_up_to(&log, log.head().await.unwrap(), &|| true).await.unwrap();
     log.close().await.unwrap();
-    let Standing { views, position, time, events, .. } = standing;
-    (events, Past { views, position, time, events }.hash())
+    (standing.past.events, standing.past.hash())
 }
 
 async fn folded(folder: &Path) -> (u64, String) {

@@ -16,6 +16,7 @@ use actors::codec::Durable;
 use actors::gateway::stream_of;
 use actors::keeper::{Keeper, Policy, Verdict, verify};
 use actors::kept::{FORM, Kept, keep_all, restore_part};
+use actors::past::Past;
 use actors::recovery::{Recovered, recover};
 use actors::standing::Standing;
 use domain::Timestamp;
@@ -31,7 +32,7 @@ use author::{Author, Dice};
 /// Everything, as one list of bytes.
 fn parts(standing: &Standing) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
-    keep_all::<String>(&standing.views, &standing.keys, &mut |part| {
+    keep_all::<String>(&standing.past.views, &standing.keys, &mut |part| {
         parts.push(part.to_vec());
         Ok(())
     })
@@ -64,8 +65,8 @@ async fn must_be_the_whole(log: &dyn EventLog, mut standing: Standing) {
     // The parts themselves are too long to be shown.
     assert!(parts(&standing) == parts(&whole), "the fold comes to something else");
     assert_eq!(
-        (standing.position, standing.time, standing.events),
-        (whole.position, whole.time, whole.events)
+        (standing.past.position, standing.past.time, standing.past.events),
+        (whole.past.position, whole.past.time, whole.past.events)
     );
 }
 
@@ -80,18 +81,21 @@ async fn views_and_keys_put_together_again_go_on_as_if_nothing_had_happened() {
             let cut = dice.below(all.len() as u64 + 1) as usize;
             let mut before = Standing::default();
             all[..cut].iter().for_each(|event| before.fold(event).unwrap());
-            let mut again = Standing { views: Default::default(), keys: Default::default(), ..before };
+            let mut again = Standing {
+                past: Past { views: Default::default(), ..before.past },
+                keys: Default::default(),
+            };
             for part in parts(&before) {
-                restore_part(&part, &mut again.views, &mut again.keys).unwrap();
+                restore_part(&part, &mut again.past.views, &mut again.keys).unwrap();
             }
             assert!(parts(&again) == parts(&before), "seed {seed}, after {cut} events");
             all[cut..].iter().for_each(|event| {
                 before.fold(event).unwrap();
                 again.fold(event).unwrap();
-                assert_eq!(again.views.operations.len(), before.views.operations.len());
+                assert_eq!(again.past.views.operations.len(), before.past.views.operations.len());
             });
             assert!(parts(&again) == parts(&before), "seed {seed}, from {cut} events on");
-            assert_eq!(again.views.operations.open(), before.views.operations.open());
+            assert_eq!(again.past.views.operations.open(), before.past.views.operations.open());
         }
     }
 }
@@ -240,7 +244,7 @@ async fn whatever_becomes_of_the_snapshots_a_start_comes_to_the_same() {
                 }
             }
             let standing = keeper(data.path()).newest(&log).await;
-            if standing.events > 0 {
+            if standing.past.events > 0 {
                 used += 1;
             } else {
                 refused += 1;
@@ -279,15 +283,15 @@ async fn a_snapshot_from_before_something_left_the_log_is_not_used() {
     Author::new(400).write(&*stored, 400).await;
     let log: Arc<dyn EventLog> = Arc::clone(&stored) as Arc<dyn EventLog>;
     keeper(data.path()).take(&log, Timestamp::default()).await.unwrap();
-    assert!(keeper(data.path()).newest(&log).await.events > 0);
+    assert!(keeper(data.path()).newest(&log).await.past.events > 0);
     stored.close().await.unwrap();
     drop((stored, log));
     assert_eq!(SledLog::compact(data.path(), 0, &mut First).unwrap().streams, 1);
     let log = open(data.path());
     let standing = keeper(data.path()).newest(&log).await;
-    assert_eq!(standing.events, 0);
+    assert_eq!(standing.past.events, 0);
     must_be_the_whole(&*log, standing).await;
-    assert!(whole(&*log).await.views.operations.get(&support::id(1)).is_none());
+    assert!(whole(&*log).await.past.views.operations.get(&support::id(1)).is_none());
 }
 
 #[actix::test]
@@ -310,7 +314,7 @@ async fn a_snapshot_that_is_ahead_of_a_log_that_lost_its_end_is_not_used() {
         for moves in [0, 120] {
             Author::numbered_from(seed + 1, 1_000).write(&*lost, moves).await;
             let standing = keeper(early.path()).newest(&lost).await;
-            assert_eq!(standing.events, 0, "seed {seed}");
+            assert_eq!(standing.past.events, 0, "seed {seed}");
             must_be_the_whole(&*lost, standing).await;
         }
         assert!(lost.head().await.unwrap() > taken.position);
@@ -319,7 +323,7 @@ async fn a_snapshot_that_is_ahead_of_a_log_that_lost_its_end_is_not_used() {
         // One more of this log takes its place.
         keeper(early.path()).take(&lost, Timestamp::default()).await.unwrap();
         let standing = keeper(early.path()).newest(&lost).await;
-        assert!(standing.events > 0);
+        assert!(standing.past.events > 0);
         must_be_the_whole(&*lost, standing).await;
     }
 }

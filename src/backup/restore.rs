@@ -161,7 +161,7 @@ impl Plan {
         let mut counter = Counter::new(position);
         Survey::of(&source.join(LOG), &mut |event| {
             if event.position <= position {
-                past.take(event);
+                let _ = past.take(event);
                 digest.add(event);
             }
             counter.take(event);

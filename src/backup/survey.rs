@@ -33,7 +33,7 @@ impl Survey {
                 "an event is not understood"
             })?;
             digest.add(event);
-            past.take(event);
+            let _ = past.take(event);
             each(event);
             Ok(())
         });

@@ -12,7 +12,6 @@ use super::event::verify::refused;
 use super::exit::{Complaint, Exit};
 use super::output::Output;
 use super::table::pairs;
-use crate::app::{EXIT_CORRUPT, EXIT_DISK};
 use crate::backup::manifest::Manifest;
 use crate::backup::{self, Fault};
 
@@ -87,14 +86,14 @@ fn complaint(fault: Fault) -> Complaint {
         }
         Fault::NoBackup(path) => {
             let sentence = format!("There is no whole backup in {}: it has no manifest.", path.display());
-            Complaint::new(Exit::BAD_INPUT, sentence)
+            Complaint::new(Exit::DAMAGED, sentence)
         }
         Fault::Changed { folder, what } => {
             let sentence = format!("The backup in {} is damaged: {what}.", folder.display());
-            Complaint::new(Exit::of(EXIT_CORRUPT), sentence)
+            Complaint::new(Exit::DAMAGED, sentence)
         }
         Fault::Log { folder, source, unknown } => refused(&folder, *source, unknown.map(|fault| *fault)),
         Fault::Place(sentence) => Complaint::new(Exit::USAGE, sentence),
-        Fault::Disk { .. } => Complaint::new(Exit::of(EXIT_DISK), sentence),
+        Fault::Disk { .. } => Complaint::new(Exit::DISK, sentence),
     }
 }

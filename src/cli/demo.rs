@@ -75,7 +75,7 @@ async fn with_server(
     let played = tokio::select! {
         played = play::run(&client, &mut team, place) => played,
         _ = signals.next() => Err(interrupted()),
-        code = server.failed() => Err(Complaint::new(Exit::of(code), "The server failed.")),
+        exit = server.failed() => Err(Complaint::new(exit, "The server failed.")),
     };
     let shown = match played {
         Ok(operation) => end(&client, place, &operation, keep),
@@ -85,9 +85,9 @@ async fn with_server(
         output::say(&format!("The server goes on at {} until Ctrl-C.", client.server()));
         tokio::select! {
             _ = signals.next() => {}
-            code = server.failed() => {
+            exit = server.failed() => {
                 team.dismiss().await;
-                return Err(Complaint::new(Exit::of(code), "The server failed."));
+                return Err(Complaint::new(exit, "The server failed."));
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct ReviewArgs {
 }
 
 pub(super) fn run(arguments: &ReviewArgs) -> Result<Exit, Complaint> {
-    let bad = |sentence: String| Complaint::new(Exit::BAD_INPUT, sentence);
+    let bad = |sentence: String| Complaint::new(Exit::DAMAGED, sentence);
     let mut text = String::new();
     std::io::stdin()
         .lock()

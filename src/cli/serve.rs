@@ -44,7 +44,7 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     }
     let exit = tokio::select! {
         exit = signals.next() => exit,
-        code = server.failed() => Exit::of(code),
+        exit = server.failed() => exit,
     };
     // Whoever asks twice does not want to wait for requests to finish.
     tokio::select! {
@@ -90,7 +90,7 @@ pub(super) fn start_log(settings: &Settings) -> Result<(), Complaint> {
 
 /// Why there is no server.
 pub(super) fn refused_start(fault: &StartError) -> Complaint {
-    Complaint::new(Exit::of(fault.exit_code()), sentence(&fault.to_string()))
+    Complaint::new(fault.exit(), sentence(&fault.to_string()))
 }
 
 /// An error's text as a sentence.

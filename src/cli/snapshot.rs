@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actors::keeper::{Verdict, Verified, verify};
 use clap::{Args, Subcommand};
-use events::{EventLog, Options, SledLog};
+use events::{EventLog, OpenError, Options, SledLog};
 use serde_json::json;
 use snapshots::FileStore;
 
@@ -15,7 +15,6 @@ use super::exit::{Complaint, Exit};
 use super::output::{self, Output};
 use super::table::Table;
 use super::terminal;
-use crate::app::EXIT_DISK;
 use crate::http::snapshots::SnapshotView;
 use crate::keeping::FOLDER;
 
@@ -85,11 +84,12 @@ fn listed(found: &[SnapshotView]) -> Table {
 async fn verified(arguments: VerifyArgs) -> Result<Exit, Complaint> {
     let folder = arguments.folder.path()?;
     let log = SledLog::open_read_only(&folder, &Options::default());
+    let log = log.and_then(|log| log.damage().map_or(Ok(log), |damage| Err(OpenError::Corrupt(damage))));
     let log: Arc<dyn EventLog> = Arc::new(log.map_err(|fault| refused(&folder, fault, None))?);
     let store = FileStore::look(folder.join(FOLDER));
-    let found = verify(&store, &log).await.map_err(|fault| {
-        Complaint::new(Exit::of(EXIT_DISK), format!("The snapshots cannot be verified: {fault}."))
-    })?;
+    let found = verify(&store, &log)
+        .await
+        .map_err(|fault| Complaint::new(Exit::DISK, format!("The snapshots cannot be verified: {fault}.")))?;
     let wrong = found.iter().filter(|one| matches!(one.verdict, Verdict::Wrong(_))).count();
     let shown: Vec<serde_json::Value> = found.iter().map(shown).collect();
     arguments.output.list(&shown, "snapshots", |_| table(&found))?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::exit::Exit;
 use crate::http::envelope::ApiResponse;
 use crate::http::error::Code;
 
@@ -102,18 +103,18 @@ impl Refusal {
 impl ClientError {
     /// What a command ends with.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) => 2,
-            Self::Unreachable { .. } => 9,
-            Self::TimedOut { .. } => 7,
-            Self::Unreadable { .. } => 1,
+            Self::Usage(_) => Exit::USAGE,
+            Self::Unreachable { .. } => Exit::UNREACHABLE,
+            Self::TimedOut { .. } => Exit::TIMED_OUT,
+            Self::Unreadable { .. } => Exit::FAILED,
             Self::Refused(refusal) => match refusal.status {
-                404 => 3,
-                401 | 403 => 4,
-                409 | 410 | 412 => 5,
-                408 | 504 => 7,
-                _ => 1,
+                404 => Exit::NOT_FOUND,
+                401 | 403 => Exit::NOT_ALLOWED,
+                409 | 410 | 412 => Exit::CONFLICT,
+                408 | 504 => Exit::TIMED_OUT,
+                _ => Exit::FAILED,
             },
         }
     }
@@ -169,7 +170,7 @@ mod tests {
         let table =
             [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (410, 5), (412, 5), (422, 1), (504, 7)];
         for (status, exit) in table {
-            assert_eq!(refusal(status, &json!(null)).exit_code(), exit, "{status}");
+            assert_eq!(refusal(status, &json!(null)).exit(), Exit::of(exit), "{status}");
         }
     }
 

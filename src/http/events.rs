@@ -67,7 +67,7 @@ impl Serialize for Listed {
     }
 }
 
-/// Where a new stream begins: after a position, or with the next event.
+/// Where a reader begins: after a position that the log has, or with the next event.
 async fn begin(feed: &EventFeed, filter: &Filter, after: Option<u64>) -> Result<Position, ApiError> {
     let Some(after) = after.map(Position::new) else { return Ok(feed.end()) };
     check_floor(feed, filter, after).await?;
@@ -146,10 +146,11 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
     let descending = parameters.get_choice("order", &["asc", "desc"])? == Some("desc");
     let after = parameters.get_u64("after", 0..=u64::MAX)?;
     check_epoch(&api.feed, parameters.get("epoch"))?;
-    if let Some(after) = after {
-        check_floor(&api.feed, &filter, Position::new(after)).await?;
-    }
-    let after = after.unwrap_or(0);
+    let after = match after {
+        Some(_) => begin(&api.feed, &filter, after).await?,
+        // Whatever is kept, from the oldest on.
+        None => Position::START,
+    };
     let paging = Paging::of(&parameters, &api.cursors)?;
     reading::wait_for_position(api, &parameters).await?;
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
@@ -158,9 +159,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
     let head = api.core.projected.position();
     let found = if descending {
         let end = from.map_or(head, |before| Position::new(before.saturating_sub(1)).min(head));
-        history::backwards(&api.feed, &filter, Position::new(after), end, limit).await?
+        history::backwards(&api.feed, &filter, after, end, limit).await?
     } else {
-        let start = Position::new(from.unwrap_or(after));
+        let start = from.map_or(after, Position::new);
         history::forwards(&api.feed, &filter, start, head, limit).await?
     };
     Ok(reply(api, found, kind, paging.limit))

@@ -194,11 +194,11 @@ pub struct ReplayView {
 pub struct CheckView {
     /// Whether nothing differs.
     pub equal: bool,
-    /// Aggregates at the same revision in both, which were compared.
+    /// Aggregates that have not moved on since, which were compared.
     pub compared: u64,
     /// Aggregates that have moved on during the replay, and were not.
     pub moved_on: u64,
-    /// Streams that differ, at most 100.
+    /// Streams, and anything else, that differ, at most 100.
     pub differing: Vec<String>,
 }
 
@@ -211,6 +211,10 @@ pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
     let parameters = Parameters::of(&request, &["to", "check"], &[])?;
     let to = cut(&api, &parameters, "to")?;
     let check = parameters.get_bool("check")?.unwrap_or(false);
+    if check && to.is_some() {
+        let detail = "the present is compared with the whole log: leave `to` out";
+        return Err(ApiError::invalid_parameter("check", detail));
+    }
     let cut = to.unwrap_or_else(|| Cut::Position(api.core.projected.position()));
     check_floor(&api, cut)?;
     let past = api.core.past(cut).await?;

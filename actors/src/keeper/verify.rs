@@ -76,7 +76,7 @@ async fn of(reader: &Reader, log: &dyn EventLog, standing: &mut Standing) -> Res
             return Ok(judged(flaw));
         }
         standing.fold_up_to(log, Position::new(stamp.position), &|| true).await?;
-        let counted = standing.events == stamp.events && standing.time.as_micros() == stamp.time_us;
+        let counted = standing.past.events == stamp.events && standing.past.time.as_micros() == stamp.time_us;
         return Ok(compared(hash_of_all(standing), reader.state(), counted));
     };
     let Ok(stream) = StreamId::parse(name) else { return Ok(Verdict::Wrong("it is of no stream".into())) };
@@ -124,7 +124,7 @@ pub(super) fn hash_of_all(standing: &Standing) -> Option<Hash> {
         piece(&mut hasher, part);
         Ok(())
     };
-    keep_all::<String>(&standing.views, &standing.keys, each).ok()?;
+    keep_all::<String>(&standing.past.views, &standing.keys, each).ok()?;
     Some(*hasher.finalize().as_bytes())
 }
 

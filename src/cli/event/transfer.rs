@@ -105,7 +105,7 @@ fn exported<W: Write>(folder: &Path, out: W, wanted: impl Fn(u64) -> bool) -> Re
 pub(super) fn import(arguments: &ImportArgs) -> Result<Exit, Complaint> {
     let (folder, path) = (arguments.folder.path()?, &arguments.file);
     let unreadable = |fault: io::Error| {
-        Complaint::new(Exit::BAD_INPUT, format!("{} cannot be imported: {fault}.", path.display()))
+        Complaint::new(Exit::DAMAGED, format!("{} cannot be imported: {fault}.", path.display()))
     };
     let file = BufReader::new(File::open(path).map_err(unreadable)?);
     let lines: Box<dyn BufRead> = if is_compressed(path) {

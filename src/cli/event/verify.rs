@@ -10,7 +10,6 @@ use serde_json::json;
 use super::super::exit::{Complaint, Exit};
 use super::super::output::Output;
 use super::folder::LogFolder;
-use crate::app::{EXIT_CORRUPT, EXIT_DISK, EXIT_UNAVAILABLE};
 use crate::archive::{Digest, hex};
 
 /// Which log.
@@ -64,21 +63,19 @@ pub(in crate::cli) fn refused(folder: &Path, fault: OpenError, unknown: Option<C
             let more = unknown.map(|fault| format!(" ({fault})")).unwrap_or_default();
             let advice = "'photon serve --quarantine' shows what is whole before that.";
             let sentence = format!("{log} is damaged: {damage}{more}. {advice}");
-            Complaint::new(Exit::of(EXIT_CORRUPT), sentence)
+            Complaint::new(Exit::DAMAGED, sentence)
         }
         OpenError::Locked => {
             let sentence = format!("{log} is in use by a running server; stop it first.");
-            Complaint::new(Exit::of(EXIT_UNAVAILABLE), sentence)
+            Complaint::new(Exit::UNAVAILABLE, sentence)
         }
         OpenError::NewerFormat { .. } => {
-            Complaint::new(Exit::of(EXIT_CORRUPT), format!("{log} cannot be read: {fault}."))
+            Complaint::new(Exit::DAMAGED, format!("{log} cannot be read: {fault}."))
         }
         OpenError::Io(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
             Complaint::new(Exit::CONFIGURATION, format!("There is no folder {}.", folder.display()))
         }
-        OpenError::Io(fault) => {
-            Complaint::new(Exit::of(EXIT_DISK), format!("{log} cannot be used: {fault}."))
-        }
+        OpenError::Io(fault) => Complaint::new(Exit::DISK, format!("{log} cannot be used: {fault}.")),
     }
 }
 

@@ -84,13 +84,13 @@ fn next(lines: &mut dyn BufRead, name: &str, number: &mut usize) -> Result<Optio
         let mut line = String::new();
         *number += 1;
         let place = format!("{name}, line {number}");
-        let cannot = |cause| Complaint::new(Exit::BAD_INPUT, format!("{place} cannot be read: {cause}."));
+        let cannot = |cause| Complaint::new(Exit::DAMAGED, format!("{place} cannot be read: {cause}."));
         let read = lines.take(LINE_MAX).read_line(&mut line).map_err(cannot)?;
         if read == 0 {
             return Ok(None);
         }
         if !line.trim().is_empty() {
-            let fault = |fault| Complaint::new(Exit::BAD_INPUT, format!("{place} is no event: {fault}."));
+            let fault = |fault| Complaint::new(Exit::DAMAGED, format!("{place} is no event: {fault}."));
             return serde_json::from_str(&line).map(Some).map_err(fault);
         }
     }
