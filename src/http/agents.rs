@@ -112,27 +112,32 @@ pub async fn register(
     Parameters::of(&request, &[], &[])?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let (id, profile, incarnation) = body.value.profile()?;
+    let command = Command::Register { profile: Box::new(profile), incarnation };
+    intent.carry_out(|intent| async move { admit(&api, &id, command, &intent).await }).await
+}
+
+/// Registers an agent once per key.
+async fn admit(api: &Api, id: &AgentId, command: Command, intent: &Intent) -> Answer<RegisteredView> {
     if let Some(used) = intent.used(&api.core.projected)? {
-        let agent = recorded(&api, &id, used.version).await?;
-        let reply = registered(&api, &id, &agent, used.version).replayed();
+        let agent = recorded(api, id, used.version).await?;
+        let reply = registered(api, id, &agent, used.version).replayed();
         return Ok(reply);
     }
     let (known, agents) = {
         let views = api.core.projected.views.read();
-        (views.agents.get(&id).is_some(), views.agents.iter().count())
+        (views.agents.get(id).is_some(), views.agents.iter().count())
     };
     if !known && agents >= api.max_agents {
         let message =
             format!("There are {agents} agents already, which is the maximum; unregister some first.");
         return Err(ApiError::conflict(message));
     }
-    let command = Command::Register { profile: Box::new(profile), incarnation };
     let order = Order::<Agent>::of(command, intent.metadata.clone()).with_state();
-    let receipt = api.core.gateway.execute(&id, order).await?;
-    let agent = receipt.state.ok_or_else(|| unknown(&id))?;
+    let receipt = api.core.gateway.execute(id, order).await?;
+    let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let now = api.core.around.clock.now();
-    api.core.presence.heard(&id, None, now, u64::MAX);
-    Ok(registered(&api, &id, &agent, receipt.version.get()))
+    api.core.presence.heard(id, None, now, u64::MAX);
+    Ok(registered(api, id, &agent, receipt.version.get()))
 }
 
 /// 201 for the first incarnation, 200 for a later one.
