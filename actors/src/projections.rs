@@ -163,11 +163,12 @@ impl Projected {
                 tracing::error!(%stream, position, %fault, "an event is not understood and not shown");
             }
         }
-        drop(views);
         self.events.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         if let Some(last) = chunk.last() {
+            // Before anybody can read them: the position is never behind what was shown.
             self.reached.advance(last.position);
         }
+        drop(views);
         self.tell(touched);
     }
 
