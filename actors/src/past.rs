@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::operation::Operation;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::views::Views;
@@ -66,6 +67,17 @@ pub struct Past {
     pub events: u64,
 }
 
+/// One aggregate as it stands, or stood.
+#[derive(Clone, Debug)]
+pub struct Seen<A> {
+    /// Its state.
+    pub state: Arc<A>,
+    /// Its revision.
+    pub revision: u64,
+    /// Whatever happened to it up to there is in the state, and nothing that happened later.
+    pub position: Position,
+}
+
 /// Why there is no look at the past.
 #[derive(Debug, Error)]
 pub enum PastError {
@@ -119,7 +131,22 @@ impl Pasts {
 }
 
 impl Core {
-    /// One aggregate as it stood, and its revision. None when it did not exist yet.
+    /// One operation as it stands. None when there is none.
+    ///
+    /// # Errors
+    /// When its stream cannot be read.
+    pub async fn operation(&self, id: &OperationId) -> Result<Option<Seen<Operation>>, RecoveryError> {
+        let (row, position) = {
+            let views = self.projected.views.read();
+            // While they are held it stands still.
+            (views.operations.get(id).map(|row| row.revision), self.projected.position())
+        };
+        let Some(revision) = row else { return Ok(None) };
+        let state = self.reader.at(id, revision).await?;
+        Ok(state.map(|state| Seen { state, revision, position }))
+    }
+
+    /// One aggregate as it stood. None when it did not exist yet.
     ///
     /// # Errors
     /// When its stream cannot be read.
@@ -127,11 +154,16 @@ impl Core {
         &self,
         id: &A::Id,
         cut: Cut,
-    ) -> Result<Option<(u64, A)>, RecoveryError> {
+    ) -> Result<Option<Seen<A>>, RecoveryError> {
         let (log, stream) = (&*self.around.log, stream_of::<A>(id));
         let recovered =
             recover::<A>(log, &stream, Recovered::default(), &|recorded| cut.admits(recorded)).await?;
-        Ok(recovered.state.map(|state| (recovered.version.get(), state)))
+        let position = match cut {
+            Cut::Position(position) => position,
+            Cut::Time(_) => recovered.position,
+        };
+        let revision = recovered.version.get();
+        Ok(recovered.state.map(|state| Seen { state: Arc::new(state), revision, position }))
     }
 
     /// The views as they stood, folded from the beginning of the log.

@@ -1,8 +1,6 @@
 //! The agent protocol: claim, heartbeat, report. Joins presence, which is memory, with the aggregates,
 //! which are history. Knows neither HTTP nor JSON bodies.
 
-use std::sync::Arc;
-
 use domain::agent::event::{Outcome, ReportedMetrics, Status};
 use domain::agent::{self, Agent};
 use domain::operation::event::StepReserved;
@@ -425,20 +423,6 @@ impl Core {
             // If it is not taken now, the end of grace does the same.
             let _ = self.gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await;
         }
-    }
-
-    /// The operation of a lease as it stands now.
-    ///
-    /// # Errors
-    /// When its stream cannot be read.
-    pub async fn operation(
-        &self,
-        id: &domain::OperationId,
-    ) -> Result<Option<(u64, Arc<Operation>)>, crate::recovery::RecoveryError> {
-        let Some(revision) = self.projected.views.read().operations.get(id).map(|row| row.revision) else {
-            return Ok(None);
-        };
-        Ok(self.reader.at(id, revision).await?.map(|operation| (revision, operation)))
     }
 }
 

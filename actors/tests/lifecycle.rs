@@ -10,6 +10,7 @@ use std::time::Duration;
 use actors::aggregate_actor::DispatchError;
 use actors::codec::Stored;
 use actors::gateway::stream_of;
+use actors::past::Seen;
 use actors::recovery::{Recovered, recover};
 use domain::operation::Operation;
 use domain::system;
@@ -29,7 +30,7 @@ async fn a_panic_ends_one_actor_which_comes_back_with_its_state() {
     until(|| core.supervisor.deaths() == 1).await;
     assert_eq!(rename(&core, 2, "undisturbed").await.unwrap(), 3);
     assert_eq!(rename(&core, 1, "after").await.unwrap(), 4);
-    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    let Seen { state: operation, revision, .. } = core.operation(&id(1)).await.unwrap().unwrap();
     assert_eq!((revision, operation.definition.name.as_str()), (4, "after"));
     assert!(core.supervisor.quarantined().is_empty());
     core.stop();
@@ -95,7 +96,7 @@ async fn what_readers_see_is_what_the_log_folds_to() {
     create(&core, 1).await;
     for round in 0..20 {
         let version = rename(&core, 1, &format!("n{round}")).await.unwrap();
-        let (revision, shown) = core.operation(&id(1)).await.unwrap().unwrap();
+        let Seen { state: shown, revision, .. } = core.operation(&id(1)).await.unwrap().unwrap();
         assert_eq!(revision, version);
         let stream = stream_of::<Operation>(&id(1));
         let folded = recover::<Operation>(&*log, &stream, Recovered::default(), &|_| true).await.unwrap();
@@ -116,7 +117,7 @@ async fn a_lost_answer_is_an_unknown_outcome_and_the_log_is_asked_what_happened(
     log.then([Fault::LostAppend]);
     assert!(matches!(rename(&core, 1, "did not").await, Err(DispatchError::OutcomeUnknown)));
     assert_eq!(rename(&core, 1, "did not").await.unwrap(), 4);
-    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    let Seen { state: operation, revision, .. } = core.operation(&id(1)).await.unwrap().unwrap();
     assert_eq!((revision, operation.definition.name.as_str()), (4, "did not"));
     core.stop();
 }
@@ -129,7 +130,7 @@ async fn an_overloaded_log_refuses_and_leaves_nothing_behind() {
     create(&core, 1).await;
     log.then([Fault::Overloaded]);
     assert!(matches!(rename(&core, 1, "x").await, Err(DispatchError::Overloaded)));
-    let (revision, operation) = core.operation(&id(1)).await.unwrap().unwrap();
+    let Seen { state: operation, revision, .. } = core.operation(&id(1)).await.unwrap().unwrap();
     assert_eq!((revision, operation.definition.name.as_str()), (2, "n"));
     assert_eq!(rename(&core, 1, "x").await.unwrap(), 3);
     core.stop();

@@ -1,10 +1,13 @@
 //! The routes of agents: registry, heartbeat, claim, availability.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
+use actors::past::Seen;
 use actors::protocol::{Beat, LeaseBeat};
 use domain::agent::{Agent, Command};
 use domain::views::agent_directory::Row;
@@ -109,27 +112,32 @@ pub async fn register(api: Reach, request: HttpRequest, body: Body<RegisterAgent
     Parameters::of(&request, &[], &[])?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let (id, profile, incarnation) = body.value.profile()?;
+    let command = Command::Register { profile: Box::new(profile), incarnation };
+    intent.carry_out(|intent| async move { admit(&api, &id, command, &intent).await }).await
+}
+
+/// Registers an agent once per key.
+async fn admit(api: &Api, id: &AgentId, command: Command, intent: &Intent) -> Answer<RegisteredView> {
     if let Some(used) = intent.used(&api.core.projected)? {
-        let agent = recorded(&api, &id, used.version).await?;
-        let reply = registered(&api, &id, &agent, used.version).replayed();
+        let agent = recorded(api, id, used.version).await?;
+        let reply = registered(api, id, &agent, used.version).replayed();
         return Ok(reply);
     }
     let (known, agents) = {
         let views = api.core.projected.views.read();
-        (views.agents.get(&id).is_some(), views.agents.iter().count())
+        (views.agents.get(id).is_some(), views.agents.iter().count())
     };
     if !known && agents >= api.max_agents {
         let message =
             format!("There are {agents} agents already, which is the maximum; unregister some first.");
         return Err(ApiError::conflict(message));
     }
-    let command = Command::Register { profile: Box::new(profile), incarnation };
     let order = Order::<Agent>::of(command, intent.metadata.clone()).with_state();
-    let receipt = api.core.gateway.execute(&id, order).await?;
-    let agent = receipt.state.ok_or_else(|| unknown(&id))?;
+    let receipt = api.core.gateway.execute(id, order).await?;
+    let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let now = api.core.around.clock.now();
-    api.core.presence.heard(&id, None, now, u64::MAX);
-    Ok(registered(&api, &id, &agent, receipt.version.get()))
+    api.core.presence.heard(id, None, now, u64::MAX);
+    Ok(registered(api, id, &agent, receipt.version.get()))
 }
 
 /// 201 for the first incarnation, 200 for a later one.
@@ -171,12 +179,15 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
     reading::wait_for_position(&api, &parameters).await?;
     if let Some(cut) = past::cut(&api, &parameters, "at")? {
         let then = api.core.aggregate_at::<Agent>(&id, cut).await?;
-        let (revision, agent) = then.filter(|(_, agent)| agent.registered).ok_or_else(|| unknown(&id))?;
-        return Ok(Reply::ok(AgentView::of(&id, &Row { agent, revision }, None)).etag(revision));
+        let seen = then.filter(|seen| seen.state.registered).ok_or_else(|| unknown(&id))?;
+        let Seen { state, revision, position } = seen;
+        let row = Row { agent: Arc::unwrap_or_clone(state), revision };
+        return Ok(Reply::ok(AgentView::of(&id, &row, None)).etag(revision).position(position.get()));
     }
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
-    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision))
+    let position = api.core.projected.position();
+    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision).position(position.get()))
 }
 
 /// Changes what an agent says of itself.

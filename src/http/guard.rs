@@ -170,7 +170,8 @@ impl Guard {
         Ok(())
     }
 
-    fn finish(&self, response: &mut HttpResponse, path: &str) {
+    /// `seen` is where the log stood when a question was asked, for an answer that does not say it itself.
+    fn finish(&self, response: &mut HttpResponse, path: &str, seen: Option<u64>) {
         let docs = is_below(path, "/docs");
         let policy = if docs { DOCS_POLICY } else { POLICY };
         let headers = response.headers_mut();
@@ -187,7 +188,7 @@ impl Guard {
             default(header::CACHE_CONTROL, "no-store");
         }
         if !headers.contains_key(POSITION)
-            && let Some(head) = (self.position)()
+            && let Some(head) = seen.or_else(|| (self.position)())
         {
             headers.insert(POSITION, HeaderValue::from(head));
         }
@@ -209,17 +210,19 @@ pub async fn protect(
     let unread = Unread::share(&mut request);
     if let Err(refusal) = guard.admit(&request) {
         let mut response = refusal.error_response();
-        guard.finish(&mut response, &path);
+        guard.finish(&mut response, &path, None);
         return Ok(request.into_response(unread::held(response, unread)));
     }
     let deadline = if (guard.exempt)(&path, request.query_string()) { Duration::MAX } else { guard.deadline };
     let method = request.method().clone();
+    // What happens while it is answered may be missing from the answer: who goes on from there must see it.
+    let seen = if method.is_safe() { (guard.position)() } else { None };
     let handled = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind();
     let failure = match tokio::time::timeout(deadline, handled).await {
         Ok(Ok(Ok(response))) => {
             let (request, response) = response.map_into_boxed_body().into_parts();
             let mut response = error::normalized(response);
-            guard.finish(&mut response, &path);
+            guard.finish(&mut response, &path, seen);
             return Ok(ServiceResponse::new(request, unread::held(response, unread)));
         }
         Ok(Ok(Err(failure))) => failure,
@@ -232,7 +235,7 @@ pub async fn protect(
         Err(_) => ApiError::of(Code::Timeout).into(),
     };
     let mut response = error::normalized(HttpResponse::from_error(failure));
-    guard.finish(&mut response, &path);
+    guard.finish(&mut response, &path, seen);
     Err(error::finished(unread::held(response, unread)))
 }
 

@@ -2,10 +2,12 @@
 //! events that follow, and how the first answer to a key is found again.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Weak};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
+use actix_web::rt::spawn;
 use actors::codec::{KeyUse, Metadata};
 use actors::keys::Used;
 use actors::projections::Projected;
@@ -25,7 +27,7 @@ pub struct Intent {
     /// What is stored with its events.
     pub metadata: Metadata,
     /// Held until the answer stands, so that two requests with one key are answered one after the other.
-    _turn: Option<OwnedMutexGuard<()>>,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// The turns of keys that are in use now.
@@ -56,7 +58,33 @@ impl Intent {
             Some(key) => Some(turns.take(key.key).await),
             None => None,
         };
-        Ok(Self { metadata: Metadata { key, ..metadata() }, _turn: turn })
+        Ok(Self { metadata: Metadata { key, ..metadata() }, turn })
+    }
+
+    /// Does what is wanted. With a key it is done to its end, also when the client hangs up meanwhile: who
+    /// repeats the request has the key's turn only when this answer stands, and is given the same.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn carry_out<T: 'static, W>(mut self, work: impl FnOnce(Self) -> W) -> Result<T, ApiError>
+    where
+        W: Future<Output = Result<T, ApiError>> + 'static,
+    {
+        let Some(turn) = self.turn.take() else { return work(self).await };
+        let work = work(self);
+        let working = async move {
+            let outcome = work.await;
+            drop(turn);
+            outcome
+        };
+        match spawn(RequestContext::current().scope(working)).await {
+            Ok(outcome) => outcome,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The server ends.
+                Err(_) => Err(ApiError::of(Code::Draining)),
+            },
+        }
     }
 
     /// What this key was used for before.
@@ -113,4 +141,52 @@ fn first_half(hash: &blake3::Hash) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&hash.as_bytes()[..16]);
     half
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::pin::pin;
+    use std::rc::Rc;
+
+    use actix_web::test::TestRequest;
+    use futures_util::poll;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn who_repeats_a_request_waits_for_the_first_though_its_client_is_gone() {
+        let turns = Turns::default();
+        let request = TestRequest::post().insert_header(("idempotency-key", "k")).to_http_request();
+        let intent = Intent::of(&request, [0; 16], &turns).await.unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let done = Rc::new(Cell::new(false));
+        let noted = Rc::clone(&done);
+        let mut working = Box::pin(intent.carry_out(|intent| async move {
+            let _ = ended.await;
+            noted.set(intent.metadata.key.is_some());
+            Ok(())
+        }));
+        assert!(poll!(&mut working).is_pending());
+        drop(working);
+        let mut again = pin!(Intent::of(&request, [0; 16], &turns));
+        assert!(poll!(&mut again).is_pending());
+        end.send(()).unwrap();
+        assert!(again.await.is_ok() && done.get());
+    }
+
+    #[actix_web::test]
+    async fn what_has_no_key_ends_with_its_client() {
+        let request = TestRequest::post().to_http_request();
+        let intent = Intent::of(&request, [0; 16], &Turns::default()).await.unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let mut working = Box::pin(intent.carry_out(|_| async move {
+            let _ = ended.await;
+            Ok(())
+        }));
+        assert!(poll!(&mut working).is_pending());
+        drop(working);
+        assert!(end.is_closed());
+    }
 }

@@ -99,7 +99,11 @@ macro_rules! with_a_reason {
         ) -> Answer<StepView> {
             let intent = Intent::of(&request, body.hash, &api.turns).await?;
             let reason = body.value.checked()?;
-            intervene(&api, &request, path.into_inner(), $intervention, reason, &intent).await
+            Parameters::of(&request, &[], &[])?;
+            let path = path.into_inner();
+            let intervening =
+                |intent| async move { intervene(&api, path, $intervention, reason, &intent).await };
+            intent.carry_out(intervening).await
         }
     )*};
 }
@@ -128,18 +132,19 @@ pub async fn resolve(
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let intervention = body.value.intervention()?;
     let reason = Reason { reason: body.value.reason }.checked()?;
-    intervene(&api, &request, path.into_inner(), intervention, reason, &intent).await
+    Parameters::of(&request, &[], &[])?;
+    let path = path.into_inner();
+    let intervening = |intent| async move { intervene(&api, path, intervention, reason, &intent).await };
+    intent.carry_out(intervening).await
 }
 
 async fn intervene(
     api: &Api,
-    request: &HttpRequest,
     (id, step): (String, String),
     intervention: Intervention,
     reason: Option<String>,
     intent: &Intent,
 ) -> Answer<StepView> {
-    Parameters::of(request, &[], &[])?;
     let id: OperationId = id.parse()?;
     let absent = || ApiError::not_found(format!("Operation {id} has no such step; see its /steps."));
     let step: u32 = step.parse().map_err(|_| absent())?;

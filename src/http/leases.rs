@@ -229,11 +229,15 @@ pub async fn ack(
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    if intent.used(&api.core.projected)?.is_some() {
-        return Ok(Reply::ok(renewed(&api, &lease)).replayed());
-    }
-    let outcome = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await;
-    sign_of_life(&api, &lease, outcome)
+    intent
+        .carry_out(|intent| async move {
+            if intent.used(&api.core.projected)?.is_some() {
+                return Ok(Reply::ok(renewed(&api, &lease)).replayed());
+            }
+            let outcome = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await;
+            sign_of_life(&api, &lease, outcome)
+        })
+        .await
 }
 
 /// Says how far the work is.
@@ -254,19 +258,23 @@ pub async fn progress(
         return Err(invalid_fields(faults));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    if intent.used(&api.core.projected)?.is_some() {
-        return Ok(Reply::ok(renewed(&api, &lease)).replayed());
-    }
-    // The checkpoint first, and without the key: a progress that is remembered has kept it.
-    if let Some(checkpoint) = checkpoint {
-        let metadata = Metadata { key: None, ..intent.metadata.clone() };
-        if let Err(fault) = report(&api, &lease, StepWish::Checkpoint(checkpoint), metadata).await {
-            return sign_of_life(&api, &lease, Err(fault));
-        }
-    }
-    let wish = StepWish::Progress { progress, note, usage };
-    let outcome = report(&api, &lease, wish, intent.metadata.clone()).await;
-    sign_of_life(&api, &lease, outcome)
+    intent
+        .carry_out(|intent| async move {
+            if intent.used(&api.core.projected)?.is_some() {
+                return Ok(Reply::ok(renewed(&api, &lease)).replayed());
+            }
+            // The checkpoint first, and without the key: a progress that is remembered has kept it.
+            if let Some(checkpoint) = checkpoint {
+                let metadata = Metadata { key: None, ..intent.metadata.clone() };
+                if let Err(fault) = report(&api, &lease, StepWish::Checkpoint(checkpoint), metadata).await {
+                    return sign_of_life(&api, &lease, Err(fault));
+                }
+            }
+            let wish = StepWish::Progress { progress, note, usage };
+            let outcome = report(&api, &lease, wish, intent.metadata.clone()).await;
+            sign_of_life(&api, &lease, outcome)
+        })
+        .await
 }
 
 /// Says that the step is done.
@@ -283,16 +291,21 @@ pub async fn complete(
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    if let Some(operation) = before(&api, &lease, &intent).await? {
-        let view = LeaseSettledView { operation_status: operation.status().name().into() };
-        return Ok(Reply::ok(view).replayed());
-    }
-    let CompleteLease { result, usage } = body.value;
-    let receipt = report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
-    let status =
-        api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
-    let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
-    Ok(positioned(Reply::ok(view), &receipt))
+    intent
+        .carry_out(|intent| async move {
+            if let Some(operation) = before(&api, &lease, &intent).await? {
+                let view = LeaseSettledView { operation_status: operation.status().name().into() };
+                return Ok(Reply::ok(view).replayed());
+            }
+            let CompleteLease { result, usage } = body.value;
+            let receipt =
+                report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
+            let status =
+                api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
+            let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
+            Ok(positioned(Reply::ok(view), &receipt))
+        })
+        .await
 }
 
 /// Says that the attempt failed.
@@ -313,29 +326,33 @@ pub async fn fail(
         return Err(invalid_fields(faults));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    if let Some(operation) = before(&api, &lease, &intent).await? {
-        return Ok(Reply::ok(failed(scheduled(&operation.run, &lease))).replayed());
-    }
-    let FailLease { code, message, retryable, retry_after_ms, resets_at } = body.value;
-    let receipt = if code == RATE_LIMITED {
-        let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
-        let (until, error) = (resets_at.unwrap_or_else(usual), StepError { code, message });
-        api.core.report_limit(&lease, until, error, retryable, intent.metadata.clone()).await?
-    } else {
-        let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
-        report(&api, &lease, wish, intent.metadata.clone()).await?
-    };
-    let retry = receipt.events.iter().find_map(|event| match &**event {
-        Event::StepRetryScheduled(retry) => Some(retry.at),
-        Event::StepLimited(limited) => Some(limited.until),
-        _ => None,
-    });
-    // A repeated report changes nothing: the step itself says whether it will be tried again.
-    let retry = retry.or_else(|| {
-        let views = api.core.projected.views.read();
-        scheduled(views.operations.get(&lease.operation)?.run.as_ref()?, &lease)
-    });
-    Ok(positioned(Reply::ok(failed(retry)), &receipt))
+    intent
+        .carry_out(|intent| async move {
+            if let Some(operation) = before(&api, &lease, &intent).await? {
+                return Ok(Reply::ok(failed(scheduled(&operation.run, &lease))).replayed());
+            }
+            let FailLease { code, message, retryable, retry_after_ms, resets_at } = body.value;
+            let receipt = if code == RATE_LIMITED {
+                let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
+                let (until, error) = (resets_at.unwrap_or_else(usual), StepError { code, message });
+                api.core.report_limit(&lease, until, error, retryable, intent.metadata.clone()).await?
+            } else {
+                let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
+                report(&api, &lease, wish, intent.metadata.clone()).await?
+            };
+            let retry = receipt.events.iter().find_map(|event| match &**event {
+                Event::StepRetryScheduled(retry) => Some(retry.at),
+                Event::StepLimited(limited) => Some(limited.until),
+                _ => None,
+            });
+            // A repeated report changes nothing: the step itself says whether it will be tried again.
+            let retry = retry.or_else(|| {
+                let views = api.core.projected.views.read();
+                scheduled(views.operations.get(&lease.operation)?.run.as_ref()?, &lease)
+            });
+            Ok(positioned(Reply::ok(failed(retry)), &receipt))
+        })
+        .await
 }
 
 fn failed(retry: Option<Timestamp>) -> LeaseFailedView {
@@ -390,13 +407,17 @@ pub async fn release(
         return Err(ApiError::invalid_field("/holdMs", format!("holdMs must be at most {HOLD_MAX_MS}")));
     }
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
-    if intent.used(&api.core.projected)?.is_some() {
-        return Ok(Reply::ok(view).replayed());
-    }
-    let receipt =
-        report(&api, &lease, StepWish::Release { reason, hold_ms }, intent.metadata.clone()).await?;
-    Ok(positioned(Reply::ok(view), &receipt))
+    intent
+        .carry_out(|intent| async move {
+            let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
+            if intent.used(&api.core.projected)?.is_some() {
+                return Ok(Reply::ok(view).replayed());
+            }
+            let receipt =
+                report(&api, &lease, StepWish::Release { reason, hold_ms }, intent.metadata.clone()).await?;
+            Ok(positioned(Reply::ok(view), &receipt))
+        })
+        .await
 }
 
 /// Lists the leases of this moment.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{Either, HttpRequest, web};
 use actors::gateway::{Order, stream_of};
+use actors::past::Seen;
 use actors::projections::Watch;
 use domain::operation::definition::{Definition, Priority};
 use domain::operation::pending::Cause;
@@ -183,18 +184,19 @@ pub async fn create(
     if parameters.get_bool("dryRun")?.unwrap_or(false) {
         return planning::plan(api, body.value).await.map(Either::Right);
     }
-    accept(&api, &request, body).await.map(Either::Left)
+    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let accepted = intent.carry_out(|intent| async move { accept(&api, intent, body.value).await });
+    accepted.await.map(Either::Left)
 }
 
-async fn accept(api: &Api, request: &HttpRequest, body: Body<CreateOperation>) -> Answer<OperationView> {
-    let intent = Intent::of(request, body.hash, &api.turns).await?;
+async fn accept(api: &Api, intent: Intent, new: CreateOperation) -> Answer<OperationView> {
     let id = operation_id(&intent);
     if intent.metadata.key.is_some()
         && let Some(reply) = first_answer(api, &id, &intent).await?
     {
         return Ok(reply);
     }
-    let definition = body.value.definition(&api.core.around.world.limits)?;
+    let definition = new.definition(&api.core.around.world.limits)?;
     create_new(api, id, definition, intent).await
 }
 
@@ -274,8 +276,9 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
             () = api.state.draining() => {}
         }
     }
-    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
-    Ok(Reply::ok(OperationView::of(&id, &operation, revision)).etag(revision))
+    let Seen { state, revision, position } = past::operation(&api, &parameters, &id).await?;
+    let view = OperationView::of(&id, &state, revision);
+    Ok(Reply::ok(view).etag(revision).position(position.get()))
 }
 
 /// Waits until the operation has ended or reached a revision, or until the deadline.
@@ -361,7 +364,7 @@ pub async fn start(
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    act(&api, &id, Command::Start, &intent).await
+    act(api, id, Command::Start, intent).await
 }
 
 /// Lets no step start until the operation is resumed; what runs goes on.
@@ -379,7 +382,7 @@ pub async fn pause(
     let reason = body.value.checked()?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let by = intent.metadata.actor.clone();
-    act(&api, &id, Command::Pause { by, reason }, &intent).await
+    act(api, id, Command::Pause { by, reason }, intent).await
 }
 
 /// Lets steps start again.
@@ -396,15 +399,18 @@ pub async fn resume(
     let id: OperationId = id.parse()?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     let by = intent.metadata.actor.clone();
-    act(&api, &id, Command::Resume { by }, &intent).await
+    act(api, id, Command::Resume { by }, intent).await
 }
 
 /// Carries out a POST about the whole operation, once per key.
-async fn act(api: &Api, id: &OperationId, command: Command, intent: &Intent) -> Answer<OperationView> {
-    if let Some(used) = intent.used(&api.core.projected)? {
-        let operation = api.core.reader.at(id, used.version).await?.ok_or_else(|| unknown(id))?;
-        let view = OperationView::of(id, &operation, used.version);
-        return Ok(Reply::ok(view).etag(used.version).replayed());
-    }
-    shown(api, id, Order::<Operation>::of(command, intent.metadata.clone()).with_state()).await
+async fn act(api: Reach, id: OperationId, command: Command, intent: Intent) -> Answer<OperationView> {
+    let acting = |intent: Intent| async move {
+        if let Some(used) = intent.used(&api.core.projected)? {
+            let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
+            let view = OperationView::of(&id, &operation, used.version);
+            return Ok(Reply::ok(view).etag(used.version).replayed());
+        }
+        shown(&api, &id, Order::<Operation>::of(command, intent.metadata.clone()).with_state()).await
+    };
+    intent.carry_out(acting).await
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, web};
 use actors::codec::Stored;
 use actors::gateway::stream_of;
-use actors::past::{Cut, Past, PastError, STATE_FORM};
+use actors::past::{Cut, Past, PastError, STATE_FORM, Seen};
 use actors::recovery::RecoveryError;
 use domain::operation::Operation;
 use domain::operation::step::Status;
@@ -70,8 +70,8 @@ fn check_floor(api: &Api, cut: Cut) -> Result<(), ApiError> {
 
 /// The views, as they are or as they were.
 pub enum Look<'v> {
-    /// As they are.
-    Now(RwLockReadGuard<'v, Views>),
+    /// As they are, at this position.
+    Now(RwLockReadGuard<'v, Views>, Position),
     /// As they were.
     Then(Arc<Past>),
 }
@@ -81,7 +81,7 @@ impl Deref for Look<'_> {
 
     fn deref(&self) -> &Views {
         match self {
-            Self::Now(views) => views,
+            Self::Now(views, _) => views,
             Self::Then(past) => &past.views,
         }
     }
@@ -92,7 +92,7 @@ impl Look<'_> {
     #[must_use]
     pub fn time(&self, api: &Api) -> Timestamp {
         match self {
-            Self::Now(_) => api.core.around.clock.now(),
+            Self::Now(..) => api.core.around.clock.now(),
             Self::Then(past) => past.time,
         }
     }
@@ -103,13 +103,14 @@ impl Look<'_> {
         matches!(self, Self::Then(_))
     }
 
-    /// Marks an answer with the position that it reflects, when that is not the present one.
+    /// Marks an answer with the position that it reflects.
     #[must_use]
     pub fn mark<T: Serialize>(&self, reply: Reply<T>) -> Reply<T> {
-        match self {
-            Self::Now(_) => reply,
-            Self::Then(past) => reply.position(past.position.get()),
-        }
+        let position = match self {
+            Self::Now(_, position) => *position,
+            Self::Then(past) => past.position,
+        };
+        reply.position(position.get())
     }
 }
 
@@ -120,7 +121,12 @@ impl Look<'_> {
 pub async fn look<'v>(api: &'v Api, parameters: &Parameters) -> Result<Look<'v>, ApiError> {
     wait_for_position(api, parameters).await?;
     match cut(api, parameters, "at")? {
-        None => Ok(Look::Now(api.core.projected.views.read())),
+        None => {
+            let views = api.core.projected.views.read();
+            // While they are held it stands still.
+            let position = api.core.projected.position();
+            Ok(Look::Now(views, position))
+        }
         Some(cut) => {
             check_floor(api, cut)?;
             Ok(Look::Then(api.core.past(cut).await?))
@@ -128,7 +134,7 @@ pub async fn look<'v>(api: &'v Api, parameters: &Parameters) -> Result<Look<'v>,
     }
 }
 
-/// The operation that `at` or `minPosition` ask for, and its revision.
+/// The operation that `at` or `minPosition` ask for.
 ///
 /// # Errors
 /// 404 when there is, or was, none; 400 for a bad value; 503 when its stream cannot be read.
@@ -136,7 +142,7 @@ pub async fn operation(
     api: &Api,
     parameters: &Parameters,
     id: &OperationId,
-) -> Result<(u64, Arc<Operation>), ApiError> {
+) -> Result<Seen<Operation>, ApiError> {
     wait_for_position(api, parameters).await?;
     let found = match cut(api, parameters, "at")? {
         None => api.core.operation(id).await?,
@@ -145,7 +151,7 @@ pub async fn operation(
             if then.is_none() {
                 check_floor(api, cut)?;
             }
-            then.map(|(revision, operation)| (revision, Arc::new(operation)))
+            then
         }
     };
     found.ok_or_else(|| unknown(id))

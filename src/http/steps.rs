@@ -3,6 +3,7 @@
 use actix_web::{HttpRequest, web};
 use actors::codec::Stored;
 use actors::gateway::stream_of;
+use actors::past::Seen;
 use actors::recovery::RecoveryError;
 use domain::agent::selection::Candidates;
 use domain::operation::event::StepError;
@@ -83,7 +84,7 @@ pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
-    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
+    let Seen { state: operation, revision, position } = past::operation(&api, &parameters, &id).await?;
     let first = paging.after_number("steps")?;
     let total = operation.run.steps.len();
     let end = total.min(first.saturating_add(usize::try_from(paging.limit).unwrap_or(usize::MAX)));
@@ -91,7 +92,7 @@ pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let shown = (first.min(end)..end).map(|position| StepView::of(&operation, position)).collect();
     let page = Page::new(paging.limit, cursor);
     let page = if paging.count { page.total(total as u64) } else { page };
-    Ok(Reply::ok(shown).etag(revision).page(page))
+    Ok(Reply::ok(shown).etag(revision).position(position.get()).page(page))
 }
 
 /// Shows a step with every attempt.
@@ -103,13 +104,14 @@ pub async fn get(api: Reach, request: HttpRequest, path: web::Path<(String, Stri
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let (id, number) = path.into_inner();
     let id: OperationId = id.parse()?;
-    let (revision, operation) = past::operation(&api, &parameters, &id).await?;
+    let Seen { state: operation, revision, position: seen } = past::operation(&api, &parameters, &id).await?;
     let position = number.parse().ok().and_then(|number| operation.run.skeleton.position(number));
     let position = position
         .ok_or_else(|| ApiError::not_found(format!("Operation {id} has no such step; see its /steps.")))?;
     let step = operation.run.skeleton.steps[position].step;
     let attempts = attempts(&api, &id, step, revision).await?;
-    Ok(Reply::ok(StepDetail { step: StepView::of(&operation, position), attempts }).etag(revision))
+    let detail = StepDetail { step: StepView::of(&operation, position), attempts };
+    Ok(Reply::ok(detail).etag(revision).position(seen.get()))
 }
 
 /// Folds the attempts of one step from the operation's history.

@@ -62,7 +62,7 @@ pub(crate) fn check_row(core: &Core, id: &OperationId, fold: &Operation, version
 /// What readers of one operation see.
 pub(crate) async fn check_reader(core: &Core, id: &OperationId, fold: &Operation, faults: &mut Faults) {
     match core.operation(id).await {
-        Ok(Some((_, shown))) => same_operation(&shown, fold, &format!("reader's {id}"), faults),
+        Ok(Some(shown)) => same_operation(&shown.state, fold, &format!("reader's {id}"), faults),
         other => faults.push(format!("P4: {id} cannot be read: {:?}", other.err())),
     }
 }

@@ -282,7 +282,7 @@ impl Stage<'_> {
     }
 
     async fn ending(&self) -> Ending {
-        let (_, operation) = self.core.operation(&operation()).await.unwrap().unwrap();
+        let operation = self.core.operation(&operation()).await.unwrap().unwrap().state;
         let run = &operation.run;
         let steps = run.skeleton.steps.iter().zip(&run.steps).map(|(definition, step)| {
             let ending = StepEnding {
