@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 mod support;
 
+use support::streams::{Asked, Said, Way};
 use support::{Photon, step};
 
 fn backup(photon: &Photon, arguments: &[&str]) -> Command {
@@ -301,6 +302,11 @@ async fn whoever_resumes_in_a_former_history_is_told_the_new_one() {
     let socket = photon.request("GET", &format!("/api/v1/events?{known}"));
     let socket = socket.header("connection", "upgrade").header("upgrade", "websocket");
     photon.send(socket).await.refused(410, "epoch_changed");
+    let mut socket = Asked::new(photon.port(), Way::Socket, "").open().await;
+    socket.begun().await;
+    socket.say(&json!({"type": "subscribe", "after": "1", "epoch": former}).to_string()).await;
+    assert_eq!(socket.control("error").await, 0);
+    assert_eq!(socket.next().await, Said::End(Some(4410)));
     photon.get(&format!("/api/v1/events?after=1&epoch={epoch}")).await.expect(200);
     assert_eq!(photon.stopped().await, 0);
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use events::{Options, SledLog};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Photon, checker, step};
 
@@ -213,4 +215,25 @@ async fn a_second_process_on_the_same_folder_is_refused() {
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(told.contains("another process"), "{told}");
     photon.get("/health/ready").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_server_whose_log_another_process_has_taken_over_ends_with_69() {
+    let mut photon = Photon::start().await;
+    photon.agent("mine", &[]).await;
+    let folder = photon.folder().join("data");
+    photon.signal(Signal::STOP);
+    // As on a file system that grants the lock twice.
+    std::fs::remove_file(folder.join("lock")).unwrap();
+    let log = SledLog::open(&folder, Options::default()).unwrap();
+    photon.signal(Signal::CONT);
+    let body = json!({"id": "late", "capabilities": []});
+    let late = photon.request("POST", "/api/v1/agents").json(&body).send().await;
+    assert!(late.is_ok_and(|answer| answer.status().is_server_error()), "nobody is told that it was done");
+    assert_eq!(photon.ended().await, 69);
+    log.close().await.unwrap();
+    drop(log);
+    photon.restart().await;
+    photon.get("/api/v1/agents/mine").await.expect(200);
+    photon.get("/api/v1/agents/late").await.refused(404, "not_found");
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 mod support;
 
+use support::streams::{Asked, Said, Way};
 use support::{Photon, step};
 
 const SMALL: &str = "[storage]\ngeneration_max_bytes = 65536\n";
@@ -96,6 +97,11 @@ async fn what_ended_long_ago_goes_to_the_archive_and_everything_else_goes_on() {
         .get(&format!("/api/v1/events?operation={}&after=0", over[0]))
         .await
         .refused(410, "position_compacted");
+    let mut socket = Asked::new(photon.port(), Way::Socket, "").open().await;
+    socket.begun().await;
+    socket.say(r#"{"type": "subscribe", "after": "1"}"#).await;
+    assert_eq!(socket.control("error").await, done.floor.get());
+    assert_eq!(socket.next().await, Said::End(Some(4410)));
     // Nobody is shown a past that was otherwise.
     for path in ["operations?at=1", "agents?at=2026-01-01T00:00:00Z", "replay?to=1"] {
         photon.get(&format!("/api/v1/{path}")).await.refused(410, "position_compacted");

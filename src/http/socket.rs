@@ -85,6 +85,8 @@ pub enum CloseCode {
     TooLarge,
     /// The server stops and will be back.
     Restart,
+    /// What is asked for is no longer kept, or of another history.
+    Gone,
     /// More messages than are answered.
     TooFast,
     /// The server failed.
@@ -98,6 +100,7 @@ impl CloseCode {
             Self::NotText => (1007, "a text message is not UTF-8"),
             Self::TooLarge => (1009, "a message may have 65536 bytes and 1000 fragments"),
             Self::Restart => (1012, "the server restarts; resume after the last sequence"),
+            Self::Gone => (4410, "that place is gone; begin again after the sequence of the error"),
             Self::TooFast => (4429, "too many messages at a time; wait for the answers"),
             Self::Failed => (4500, "the server failed; resume after the last sequence"),
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -158,13 +159,13 @@ impl Photon {
 
     /// Asks the process to stop, and waits for its end.
     pub fn stop(&mut self) -> i32 {
-        self.terminate();
+        self.signal(Signal::TERM);
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
     /// Asks the process to stop, and lets the test go on until its end.
     pub async fn stopped(&mut self) -> i32 {
-        self.terminate();
+        self.signal(Signal::TERM);
         self.ended().await
     }
 
@@ -187,9 +188,9 @@ impl Photon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     pub fn port(&self) -> u16 {

@@ -115,7 +115,10 @@ fn messages() -> Value {
         "position": {"type": "string", "pattern": "^[0-9]+$"}, "generation": {"type": "integer"},
         "offset": {"type": "integer"}, "what": {"type": "string"},
     });
-    let error = json!({"code": {"type": "string"}, "detail": {"type": "string"}});
+    let error = json!({
+        "code": {"type": "string"}, "detail": {"type": "string"},
+        "sequence": {"type": "string", "description": "begin again after it; the socket closes with 4410"},
+    });
     let subscribe = json!({
         "filter": filter_schema(true), "after": {"type": "string", "pattern": "^[0-9]+$"}, "epoch": epoch,
     });
@@ -128,7 +131,7 @@ fn messages() -> Value {
         "bookmark": control("bookmark", "Everything up to this sequence was told.", place()),
         "gap": control("gap", "Everything whole of a damaged log was told; here is the damage.", gap),
         "pong": control("pong", "The answer to a ping.", sequence()),
-        "error": control("error", "A message was refused and changed nothing.", error),
+        "error": control("error", "A message was refused; it changed nothing.", error),
         "bye": control("bye", "The last frame; resume after this sequence.", bye),
         "subscribe": control("subscribe", "Other events from now on, instead of those before.", subscribe),
         "ping": control("ping", "Asks for a sign of life.", json!({})),

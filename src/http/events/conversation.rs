@@ -67,7 +67,7 @@ impl Conversation for EventConversation {
     async fn next(&mut self, inbox: &mut Inbox) -> Vec<Say> {
         tokio::select! {
             biased;
-            heard = inbox.next() => vec![self.answer(heard).await],
+            heard = inbox.next() => self.answer(heard).await,
             told = self.telling.next() => self.say(told),
         }
     }
@@ -99,18 +99,29 @@ impl EventConversation {
         }
     }
 
-    async fn answer(&mut self, heard: Heard) -> Say {
+    async fn answer(&mut self, heard: Heard) -> Vec<Say> {
         let answered = match heard {
             Heard::Binary(_) => Err(ApiError::new(Code::MalformedJson, "Send text, not binary frames.")),
             Heard::Text(text) => self.obey(&text).await,
         };
-        answered.unwrap_or_else(|refusal| {
-            let refused = json!({"type": "error", "code": refusal.code.slug(), "detail": refusal.message});
-            said(&refused)
-        })
+        match answered {
+            Ok(answer) => vec![answer],
+            Err(refusal) => self.refuse(&refusal),
+        }
     }
 
-    /// Does what was asked; a refusal changes nothing.
+    /// A mistake costs a stream nothing. Who asks for a place that is gone does not know where it is, and is
+    /// told where it can begin again.
+    fn refuse(&self, refusal: &ApiError) -> Vec<Say> {
+        let mut error = json!({"type": "error", "code": refusal.code.slug(), "detail": refusal.message});
+        if !matches!(refusal.code, Code::PositionCompacted | Code::EpochChanged) {
+            return vec![said(&error)];
+        }
+        error["sequence"] = self.feed.log.floor().position.to_string().into();
+        vec![said(&error), Say::Close(CloseCode::Gone)]
+    }
+
+    /// Does what was asked.
     async fn obey(&mut self, text: &[u8]) -> Result<Say, ApiError> {
         let request: Request = serde_json::from_slice(text).map_err(|fault| {
             let detail = format!(
