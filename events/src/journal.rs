@@ -33,6 +33,8 @@ pub(crate) struct Journal {
     last: u64,
     /// The hash of the last frame, or of the header if there is none.
     chain: Hash,
+    /// Whether no frame of events is the last: such a one could pass for a torn tail once it is damaged.
+    noted: bool,
 }
 
 /// Why a frame was not appended.
@@ -107,17 +109,17 @@ impl Journal {
         file.sync_all()?;
         let chain = blake3::hash(&bytes).into();
         let (end, last) = (bytes.len() as u64, header.after);
-        Ok(Self { file: Arc::new(file), faults, header, end, last, chain })
+        Ok(Self { file: Arc::new(file), faults, header, end, last, chain, noted: true })
     }
 
     /// Goes on with a journal that was scanned; what lies after its end is cut off.
     pub(crate) fn resume(scanned: &scan::Scanned, faults: Faults) -> io::Result<Self> {
-        let scan::Scanned { file, header, end, last, chain, .. } = scanned.clone();
+        let scan::Scanned { file, header, end, last, chain, noted, .. } = scanned.clone();
         if file.metadata()?.len() != end {
             file.set_len(end)?;
             file.sync_all()?;
         }
-        Ok(Self { file, faults, header, end, last, chain })
+        Ok(Self { file, faults, header, end, last, chain, noted })
     }
 
     /// Writes the frame and syncs it.
@@ -157,6 +159,7 @@ impl Journal {
         self.faults.write(&self.file, &frame.bytes, self.end).map_err(|error| self.undo(error))?;
         self.end = header.end();
         self.last = last;
+        self.noted = kind != Kind::Events;
         self.chain = blake3::hash(&frame.bytes).into();
         Ok(())
     }
@@ -164,6 +167,11 @@ impl Journal {
     /// Notes durably that everything so far is durable, which tells a torn tail from a damaged record.
     pub(crate) fn watermark(&mut self) -> Result<(), WriteError> {
         self.append(&mut FrameBuffer::new())
+    }
+
+    /// Whether there is nothing to note.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.noted
     }
 
     /// After a write that failed. A full disk leaves part of a frame, which must go before we may say so.

@@ -88,6 +88,21 @@ async fn a_copy_beside_a_running_log_holds_all_that_was_acknowledged_before() {
 }
 
 #[tokio::test]
+async fn a_copy_beside_an_idle_log_that_was_not_closed_cleanly_before_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.idle_ms = 3_600_000;
+    let log = SledLog::open(folder.path(), options.clone()).unwrap();
+    log.append(append(&stream("a"), Expected::Any, 0, 3)).await.unwrap();
+    options.faults.abandon();
+    log.close().await.unwrap();
+    let log = SledLog::open(folder.path(), small()).unwrap();
+    let (copy, position) = copied(folder.path(), u64::MAX);
+    assert_eq!((position.get(), audited(copy.path()).0.events), (3, 3));
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_copy_up_to_any_position_ends_with_a_whole_commit_and_can_be_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let log = SledLog::open(folder.path(), small()).unwrap();

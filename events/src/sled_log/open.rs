@@ -105,6 +105,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         retiring,
         lock,
         fence,
+        unnoted_told: false,
     };
     Ok((shared, writer))
 }

@@ -87,14 +87,13 @@ impl Prefix {
                 place.durable = folder::read_marker(&folder).unwrap_or(0);
             }
             let (mut part, mut beyond) = (Part { place, len: JOURNAL_HEADER_LEN as u64 }, false);
-            let (mut last, mut end) = (self.position, 0);
+            let mut last = self.position;
             let scanned = scan(&folder, place, Access::Looking { until: u64::MAX }, &mut |frame| {
                 ledger.learn(frame.records)?;
-                end = frame.offset + frame.payload.len() as u64;
                 let reached = frame.records.last().map_or(last, RawRecord::position);
                 beyond |= reached > until;
                 if !beyond {
-                    (part.len, last) = (end, reached);
+                    (part.len, last) = (frame.offset + frame.payload.len() as u64, reached);
                 }
                 Ok(())
             });
@@ -115,7 +114,7 @@ impl Prefix {
                 return Ok(None);
             }
             if is_newest {
-                let (mark, noted) = (scanned.header.mark, scanned.end > end);
+                let (mark, noted) = (scanned.header.mark, scanned.noted);
                 return Ok(Some(Newest { folder, number, mark, end: scanned.end, noted }));
             }
             place = place.next(&scanned);

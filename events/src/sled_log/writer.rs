@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     pub(crate) lock: File,
     /// Asked before each write, and again before it counts.
     pub(crate) fence: Fence,
+    /// Whether it was said that there is no space for a watermark.
+    pub(crate) unnoted_told: bool,
 }
 
 /// One commit in the making.
@@ -63,25 +65,21 @@ impl Writer {
     /// Works until the queue is closed and empty, then ends the log.
     pub(crate) fn run(mut self) {
         let idle = Duration::from_millis(self.options.idle_ms);
-        let mut noted = true;
         loop {
-            match self.shared.queue.take((!noted).then_some(idle)) {
+            let unnoted = !self.journal.is_noted() && !self.shared.has_failed();
+            match self.shared.queue.take(unnoted.then_some(idle)) {
                 Taken::Commands(commands) => {
                     self.options.faults.pass();
-                    noted &= !self.commit(commands);
+                    self.commit(commands);
                 }
-                Taken::Idle => {
-                    noted = true;
-                    self.note_durable();
-                }
+                Taken::Idle => self.note_durable(),
                 Taken::Closed => break,
             }
         }
-        self.finish(noted);
+        self.finish();
     }
 
-    /// Whether anything was written.
-    fn commit(&mut self, commands: Vec<Command>) -> bool {
+    fn commit(&mut self, commands: Vec<Command>) {
         let mut commit = Commit::default();
         self.check_fence();
         for command in commands {
@@ -104,7 +102,6 @@ impl Writer {
         if let Err(WriteError::Failed(error)) = outcome {
             self.shared.fail(error);
         }
-        written
     }
 
     /// Makes an append part of the commit, or answers it. A caller that no longer listens is no concern here.
@@ -208,19 +205,23 @@ impl Writer {
             return;
         }
         match self.journal.watermark() {
-            Ok(()) => {}
-            Err(WriteError::Full) => tracing::warn!("no space to note how far the journal is durable"),
+            Ok(()) => self.unnoted_told = false,
+            Err(WriteError::Full) if self.unnoted_told => {}
+            Err(WriteError::Full) => {
+                self.unnoted_told = true;
+                tracing::warn!("no space to note how far the journal is durable: it is tried again");
+            }
             Err(WriteError::Failed(error)) => self.shared.fail(error),
         }
     }
 
-    fn finish(mut self, noted: bool) {
+    fn finish(mut self) {
         for thread in self.retiring.drain(..) {
             // It only deletes what opening the log would delete as well.
             let _ = thread.join();
         }
         let abandoned = self.options.faults.abandoned();
-        if !noted && !abandoned {
+        if !self.journal.is_noted() && !abandoned {
             self.note_durable();
         }
         self.check_fence();
