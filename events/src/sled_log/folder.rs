@@ -240,7 +240,7 @@ pub(crate) fn remove_marker(generation: &Path) -> io::Result<()> {
 }
 
 /// Whether there was a file to delete.
-fn remove_if_there(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         removed => removed.map(|()| true),
