@@ -46,6 +46,29 @@ pub(crate) enum WriteError {
     Failed(io::Error),
 }
 
+impl WriteError {
+    /// Of something that nobody reads yet: without space it is as if it had not been tried.
+    pub(crate) fn before(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full } else { Self::Failed(error) }
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Full => io::ErrorKind::StorageFull.into(),
+            WriteError::Failed(error) => error,
+        }
+    }
+}
+
+/// Whether a write was refused because there is no space for it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// A frame in the making: room for its header, then records.
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
@@ -90,23 +113,24 @@ impl Journal {
         after: u64,
         previous: Hash,
         faults: Faults,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WriteError> {
         let header = JournalHeader { generation, after, mark: new_mark(), previous, base: false };
         Self::begin(folder, header, faults)
     }
 
     /// The same for a base.
-    pub(crate) fn create_base(folder: &Path, generation: u64) -> io::Result<Self> {
+    pub(crate) fn create_base(folder: &Path, generation: u64) -> Result<Self, WriteError> {
         let previous = Hash::default();
         let header = JournalHeader { generation, after: 0, mark: new_mark(), previous, base: true };
         Self::begin(folder, header, Faults::default())
     }
 
-    fn begin(folder: &Path, header: JournalHeader, faults: Faults) -> io::Result<Self> {
+    fn begin(folder: &Path, header: JournalHeader, faults: Faults) -> Result<Self, WriteError> {
         let bytes = header.encode();
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME))?;
-        faults.write(&file, &bytes, 0)?;
-        file.sync_all()?;
+        let created = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME));
+        let file = created.map_err(WriteError::before)?;
+        faults.write(&file, &bytes, 0).map_err(WriteError::before)?;
+        file.sync_all().map_err(WriteError::Failed)?;
         let chain = blake3::hash(&bytes).into();
         let (end, last) = (bytes.len() as u64, header.after);
         Ok(Self { file: Arc::new(file), faults, header, end, last, chain, noted: true })
@@ -176,8 +200,7 @@ impl Journal {
 
     /// After a write that failed. A full disk leaves part of a frame, which must go before we may say so.
     fn undo(&self, error: io::Error) -> WriteError {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+        if !is_full(&error) {
             return WriteError::Failed(error);
         }
         match self.file.set_len(self.end).and_then(|()| self.faults.sync(&self.file)) {

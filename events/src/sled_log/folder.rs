@@ -19,7 +19,7 @@ use crate::faults::Faults;
 use crate::journal::bytes::{array_at, u32_at, u64_at};
 use crate::journal::frame::Hash;
 use crate::journal::scan::Place;
-use crate::journal::{FILE_NAME, Journal};
+use crate::journal::{FILE_NAME, Journal, WriteError, is_full};
 use crate::planted::Planted;
 
 const LOCK: &str = "lock";
@@ -159,24 +159,25 @@ pub(crate) fn generation(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{number:06}"))
 }
 
-/// Makes a generation with an empty journal: complete and durable, or not there.
+/// Makes a generation with an empty journal: complete and durable, or not there. Only where nothing has its
+/// name yet is a disk without space no failure: from the rename on, the log may go on in it.
 pub(crate) fn create_generation(
     folder: &Path,
     number: u64,
     after: u64,
     previous: Hash,
     faults: &Faults,
-) -> io::Result<Journal> {
+) -> Result<Journal, WriteError> {
     let unfinished = folder.join(format!("{PREFIX}{number:06}{UNFINISHED}"));
     if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
+        fs::remove_dir_all(&unfinished).map_err(WriteError::Failed)?;
     }
-    fs::create_dir(&unfinished)?;
+    fs::create_dir(&unfinished).map_err(WriteError::before)?;
     let journal = Journal::create(&unfinished, number, after, previous, faults.clone())?;
-    sync(&unfinished)?;
-    fs::rename(&unfinished, generation(folder, number))?;
-    sync(folder)?;
-    Ok(journal)
+    let named = sync(&unfinished)
+        .and_then(|()| fs::rename(&unfinished, generation(folder, number)))
+        .and_then(|()| sync(folder));
+    named.map(|()| journal).map_err(WriteError::Failed)
 }
 
 /// Puts a copy in the place of a journal, so that a former writer, which may have been stopped in the middle
@@ -209,10 +210,6 @@ pub(crate) fn copy_synced(from: &Path, to: &Path, len: u64) -> io::Result<()> {
         let copied = bytes.len();
         from.consume(copied);
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Notes that a generation was closed cleanly with its journal ending at that byte.

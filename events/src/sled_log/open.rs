@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::epoch::Identity;
 use crate::journal::frame::FORMAT;
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
-use crate::journal::{FrameBuffer, Journal};
+use crate::journal::{FrameBuffer, Journal, WriteError};
 use crate::live::{Feed, RingMax};
 use crate::log::{Damage, Floor};
 use crate::options::Options;
@@ -54,6 +54,12 @@ impl From<ScanError> for OpenError {
             ScanError::NewerFormat(found) => Self::NewerFormat { found, supported: FORMAT },
             ScanError::Io(error) => Self::Io(error),
         }
+    }
+}
+
+impl From<WriteError> for OpenError {
+    fn from(error: WriteError) -> Self {
+        Self::Io(error.into())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::faults::Faults;
 use crate::journal::frame::{FRAME_HEADER_LEN, FrameHeader, JOURNAL_HEADER_LEN, Mark};
 use crate::journal::record::RawRecord;
 use crate::journal::scan::{Access, Place, Scanned, scan};
-use crate::journal::{FILE_NAME, Journal, WriteError};
+use crate::journal::{FILE_NAME, Journal};
 use crate::sled_log::fence::Fence;
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::open::OpenError;
@@ -144,11 +144,7 @@ impl Prefix {
 fn note_durable(folder: &Path, place: Place) -> Result<(), OpenError> {
     let place = Place { durable: 0, ..place };
     let copy = scan(folder, place, Access::Writing, &mut |_| Ok(()))?;
-    let noted = Journal::resume(&copy, Faults::default())?.watermark();
-    noted.map_err(|error| match error {
-        WriteError::Full => io::Error::from(io::ErrorKind::StorageFull).into(),
-        WriteError::Failed(error) => error.into(),
-    })
+    Ok(Journal::resume(&copy, Faults::default())?.watermark()?)
 }
 
 fn check_end(place: &Place, scanned: &Scanned, is_newest: bool) -> Result<(), OpenError> {

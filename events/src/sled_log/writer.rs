@@ -2,7 +2,6 @@
 //! Must never answer before the sync, and must never sync again after one failed.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -167,12 +166,8 @@ impl Writer {
     fn roll(&mut self) -> Result<(), WriteError> {
         let (number, after) = (self.generation.number + 1, self.ledger.last());
         let (chain, place) = (self.journal.chain(), self.journal.place());
-        let created =
-            folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults);
-        self.journal = created.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::Full,
-            _ => WriteError::Failed(error),
-        })?;
+        self.journal =
+            folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults)?;
         let path = folder::generation(&self.shared.folder, number);
         let (header, file) = (self.journal.header(), Arc::clone(self.journal.file()));
         let generation = Generation::new(path, header, file, Index::default());
