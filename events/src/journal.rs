@@ -250,3 +250,19 @@ fn new_mark() -> Mark {
     mark.copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
     mark
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_disk_says_for_want_of_space_is_known_and_nothing_else() {
+        use io::ErrorKind::{FileTooLarge, Other, QuotaExceeded, StorageFull, TimedOut};
+        for full in [StorageFull, QuotaExceeded, FileTooLarge] {
+            assert!(is_full(&full.into()) && matches!(WriteError::before(full.into()), WriteError::Full));
+        }
+        for other in [Other, TimedOut] {
+            assert!(!is_full(&other.into()));
+        }
+    }
+}

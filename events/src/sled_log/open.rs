@@ -93,7 +93,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     let journal = Journal::resume(&scanned, options.faults.clone())?;
 
     let identity = identity::keep(path).or_else(|error| {
-        tracing::warn!(%error, "cannot note which history this is: clients are told of another after the next start");
+        tracing::warn!(%error, "cannot note which history this is: after the next start it is another");
         identity::of(path)
     })?;
     let shared = share(path, &options, &ledger, generations, floor, identity);
