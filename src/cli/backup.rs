@@ -85,6 +85,10 @@ fn complaint(fault: Fault) -> Complaint {
             let sentence = format!("{} is there already; nothing was changed.", path.display());
             Complaint::new(Exit::CONFLICT, sentence)
         }
+        Fault::NoParent(path) => {
+            let sentence = format!("There is no folder {}; make it first.", path.display());
+            Complaint::new(Exit::CONFIGURATION, sentence)
+        }
         Fault::NoBackup(path) => {
             let sentence = format!("There is no whole backup in {}: it has no manifest.", path.display());
             Complaint::new(Exit::BAD_INPUT, sentence)
