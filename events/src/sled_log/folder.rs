@@ -21,6 +21,7 @@ use crate::journal::frame::Hash;
 use crate::journal::scan::Place;
 use crate::journal::{FILE_NAME, Journal, WriteError, is_full};
 use crate::planted::Planted;
+use crate::sled_log::fence::Fence;
 
 const LOCK: &str = "lock";
 const MARKER: &str = "clean";
@@ -159,9 +160,21 @@ pub(crate) fn generation(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{number:06}"))
 }
 
-/// Makes a generation with an empty journal: complete and durable, or not there. Only where nothing has its
-/// name yet is a disk without space no failure: from the rename on, the log may go on in it.
+/// Makes a generation with an empty journal: complete and durable, or not there.
 pub(crate) fn create_generation(
+    folder: &Path,
+    number: u64,
+    after: u64,
+    previous: Hash,
+    faults: &Faults,
+    fence: &Fence,
+) -> Result<Journal, WriteError> {
+    let journal = begin_generation(folder, number, after, previous, faults)?;
+    commit_generation(folder, number, fence).map(|()| journal).map_err(WriteError::Failed)
+}
+
+/// Without space for it nothing has happened: it has not its name yet.
+fn begin_generation(
     folder: &Path,
     number: u64,
     after: u64,
@@ -174,10 +187,15 @@ pub(crate) fn create_generation(
     }
     fs::create_dir(&unfinished).map_err(WriteError::before)?;
     let journal = Journal::create(&unfinished, number, after, previous, faults.clone())?;
-    let named = sync(&unfinished)
-        .and_then(|()| fs::rename(&unfinished, generation(folder, number)))
-        .and_then(|()| sync(folder));
-    named.map(|()| journal).map_err(WriteError::Failed)
+    sync(&unfinished).map(|()| journal).map_err(WriteError::Failed)
+}
+
+/// Gives it its name, in which the log then perhaps goes on, whatever failed. Whoever takes the log over
+/// takes the fence before it deletes what is unfinished.
+fn commit_generation(folder: &Path, number: u64, fence: &Fence) -> io::Result<()> {
+    fence.holds()?;
+    fs::rename(folder.join(format!("{PREFIX}{number:06}{UNFINISHED}")), generation(folder, number))?;
+    sync(folder)
 }
 
 /// Puts a copy in the place of a journal, so that a former writer, which may have been stopped in the middle
@@ -278,10 +296,24 @@ mod tests {
     #[test]
     fn a_half_made_generation_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+        let fence = Fence::take(folder.path()).unwrap().unwrap();
+        create_generation(folder.path(), 1, 0, [0; 32], &Faults::default(), &fence).unwrap();
         fs::create_dir(folder.path().join("gen-000002.new")).unwrap();
         remove_unfinished(folder.path()).unwrap();
         assert_eq!(numbers(folder.path(), PREFIX).unwrap(), [1]);
         assert!(!folder.path().join("gen-000002.new").exists());
+    }
+
+    #[test]
+    fn a_generation_of_a_former_writer_gets_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let former = Fence::take(folder.path()).unwrap().unwrap();
+        drop(begin_generation(folder.path(), 2, 9, [0; 32], &Faults::default()).unwrap());
+        let owner = Fence::take(folder.path()).unwrap().unwrap();
+        let refused = commit_generation(folder.path(), 2, &former).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        assert!(!generation(folder.path(), 2).exists());
+        create_generation(folder.path(), 2, 7, [0; 32], &Faults::default(), &owner).unwrap();
+        assert_eq!(numbers(folder.path(), PREFIX).unwrap(), [2]);
     }
 }

@@ -103,6 +103,12 @@ fn derived(path: &Path) -> io::Result<Option<Identity>> {
 mod tests {
     use super::*;
     use crate::faults::Faults;
+    use crate::sled_log::fence::Fence;
+
+    fn create_generation(path: &Path) {
+        let fence = Fence::take(path).unwrap().unwrap();
+        folder::create_generation(path, 1, 0, [0; 32], &Faults::default(), &fence).unwrap();
+    }
 
     #[test]
     fn a_log_without_the_file_has_a_name_of_its_own_and_its_history_stays_when_it_is_kept() {
@@ -110,7 +116,7 @@ mod tests {
         assert_eq!(of(one.path()).unwrap(), None);
         assert_eq!(of(&one.path().join("missing")).unwrap(), None);
         for folder in [&one, &other] {
-            folder::create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+            create_generation(folder.path());
         }
         let log = |folder: &Path| of(folder).unwrap().unwrap().log;
         assert!(log(one.path()) == log(one.path()) && log(one.path()) != log(other.path()));
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn a_file_that_is_lost_or_does_not_hold_brings_no_former_history_back() {
         let folder = tempfile::tempdir().unwrap();
-        folder::create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+        create_generation(folder.path());
         let former = keep(folder.path()).unwrap().unwrap();
         let restored = Identity { log: former.log, epoch: Epoch::fresh() };
         let losses: [fn(&Path); 2] =

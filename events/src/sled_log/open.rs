@@ -85,7 +85,8 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         place = place.next(&scanned);
     }
     if place.generation > newest {
-        folder::create_generation(path, place.generation, place.after, place.previous, &options.faults)?;
+        let Place { generation, after, previous, .. } = place;
+        folder::create_generation(path, generation, after, previous, &options.faults, &fence)?;
     }
     let (generation, scanned) = open_newest(path, place, &mut ledger)?;
     let generation = Arc::new(generation);

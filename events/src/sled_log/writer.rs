@@ -166,8 +166,8 @@ impl Writer {
     fn roll(&mut self) -> Result<(), WriteError> {
         let (number, after) = (self.generation.number + 1, self.ledger.last());
         let (chain, place) = (self.journal.chain(), self.journal.place());
-        self.journal =
-            folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults)?;
+        let (folder, faults) = (&self.shared.folder, &self.options.faults);
+        self.journal = folder::create_generation(folder, number, after.get(), chain, faults, &self.fence)?;
         let path = folder::generation(&self.shared.folder, number);
         let (header, file) = (self.journal.header(), Arc::clone(self.journal.file()));
         let generation = Generation::new(path, header, file, Index::default());
