@@ -173,6 +173,23 @@ fn account_in(outside: &Path) -> PathBuf {
     outside.join("account")
 }
 
+#[test]
+fn a_journal_of_which_a_full_disk_takes_no_copy_is_synced_before_anything_is_written_behind_it() {
+    let instruments = Instruments::build();
+    let sites = sites(&instruments);
+    let copies = sites.iter().find(|(sort, _)| sort.starts_with("create gen-/journal.new"));
+    for site in copies.expect("a journal is copied").1 {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let said = instruments.live(inside.path(), outside.path(), site, "enospc");
+        assert!(!said.contains("ended: "), "{said}");
+        let trace = fs::read_to_string(outside.path().join("trace")).unwrap();
+        let journal = format!(" {} ", site.split([' ', '.']).nth(1).unwrap());
+        let mut behind = trace.lines().skip_while(|line| line != site).filter(|line| line.contains(&journal));
+        let next = behind.find(|line| !line.starts_with("read ") && !line.starts_with("open "));
+        assert!(next.is_some_and(|line| line.starts_with("fsync ")), "{site}: {next:?}");
+    }
+}
+
 /// The calls that a whole life makes, in their order.
 fn calls(instruments: &Instruments) -> Vec<String> {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -206,6 +206,8 @@ pub(crate) fn renew_journal(generation: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if is_full(&error) => {
             tracing::warn!("no space to put the journal out of reach of a former writer");
+            // What is read of it and shown must be as durable as the copy would be.
+            File::open(&journal)?.sync_all()?;
             // It may not even have been made.
             return remove_if_there(&copy).map(drop);
         }
