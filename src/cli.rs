@@ -41,7 +41,7 @@ use exit::{Complaint, Exit};
 #[command(name = "photon", version, disable_help_subcommand = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, \
     6 the operation failed, 7 timed out, 9 unreachable, 64 configuration, 65 damaged or bad input, \
-    69 used by another process, 74 the disk failed, 130 interrupted.")]
+    69 used by another process, 74 the disk failed, 75 repeat it, 130 interrupted.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

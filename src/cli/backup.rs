@@ -102,3 +102,16 @@ fn complaint(fault: Fault) -> Complaint {
         Fault::Disk { .. } => Complaint::new(Exit::of(EXIT_DISK), sentence),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_compacted_meanwhile_is_not_called_damaged() {
+        let (folder, source) = (PathBuf::from("copy/log"), Box::new(events::OpenError::Compacted));
+        let told = complaint(Fault::Log { folder, source, unknown: None });
+        let expected = "Streams were removed from the log meanwhile; repeat it.";
+        assert_eq!(told, Complaint::new(Exit::REPEAT, expected));
+    }
+}

@@ -19,6 +19,8 @@ impl Exit {
     pub(super) const TIMED_OUT: Self = Self(7);
     pub(super) const CONFIGURATION: Self = Self(64);
     pub(super) const BAD_INPUT: Self = Self(65);
+    /// It would perhaps be done if it were asked for once more.
+    pub(super) const REPEAT: Self = Self(75);
     pub(super) const CANNOT_START: Self = Self(127);
     pub(super) const INTERRUPTED: Self = Self(130);
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::faults::Faults;
 use crate::journal::bytes::{array_at, u32_at, u64_at};
-use crate::journal::frame::Hash;
+use crate::journal::frame::{Hash, JOURNAL_HEADER_LEN};
 use crate::journal::scan::Place;
 use crate::journal::{FILE_NAME, Journal, WriteError, is_full};
 use crate::planted::Planted;
@@ -107,6 +107,23 @@ pub(crate) fn extent(folder: &Path) -> io::Result<(Place, u64)> {
     let base = numbers(folder, BASE_PREFIX)?.last().copied();
     let newest = numbers(folder, PREFIX)?.last().copied().unwrap_or(0);
     Ok((base.map_or(Place::FIRST, Place::of_base), newest.max(base.unwrap_or(0))))
+}
+
+/// The header of the oldest journal, by its mark unlike any other; none where no log is.
+pub(crate) fn first_bytes(folder: &Path) -> io::Result<Option<Vec<u8>>> {
+    let (oldest, newest) = match extent(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        extent => extent?,
+    };
+    if newest == 0 {
+        return Ok(None);
+    }
+    let mut header = Vec::new();
+    match File::open(of(folder, &oldest).join(FILE_NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        journal => journal?.take(JOURNAL_HEADER_LEN as u64).read_to_end(&mut header)?,
+    };
+    Ok(Some(header))
 }
 
 /// The folder of what has its place there.

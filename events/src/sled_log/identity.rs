@@ -6,13 +6,11 @@
 //! before.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::epoch::{Epoch, Identity};
-use crate::journal::FILE_NAME;
 use crate::journal::bytes::{array_at, u32_at};
-use crate::journal::frame::JOURNAL_HEADER_LEN;
 use crate::sled_log::folder;
 
 const NAME: &str = "identity";
@@ -82,18 +80,7 @@ fn decode(bytes: &[u8]) -> Option<Identity> {
 /// From the header of the oldest journal, which is random and never changes while no stream is removed. A
 /// restore keeps it, so it does not say which history it is.
 fn derived(path: &Path) -> io::Result<Option<Identity>> {
-    let (oldest, newest) = match folder::extent(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        extent => extent?,
-    };
-    if newest == 0 {
-        return Ok(None);
-    }
-    let mut header = Vec::new();
-    match File::open(folder::of(path, &oldest).join(FILE_NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        journal => journal?.take(JOURNAL_HEADER_LEN as u64).read_to_end(&mut header)?,
-    };
+    let Some(header) = folder::first_bytes(path)? else { return Ok(None) };
     let hash: [u8; 32] = blake3::hash(&header).into();
     let log = array_at(&hash, 0).map(Epoch::from_bytes);
     Ok(log.map(|log| Identity { log, epoch: Epoch::fresh() }))

@@ -42,6 +42,9 @@ pub enum OpenError {
         /// The newest format this program reads.
         supported: u32,
     },
+    /// Streams were removed from it while it was read without its lock (exit 75): what was read says nothing.
+    #[error("the log was compacted meanwhile; repeat it")]
+    Compacted,
     /// The disk did not do as it was told (exit 74).
     #[error("cannot open the log: {0}")]
     Io(#[from] io::Error),

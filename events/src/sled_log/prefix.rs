@@ -35,7 +35,9 @@ pub struct Prefix {
     /// Which log and history.
     pub identity: Identity,
     /// Held when no server runs on the log.
-    _lock: Option<File>,
+    lock: Option<File>,
+    /// The first bytes of the log, which a compaction changes.
+    beginning: Option<Vec<u8>>,
 }
 
 /// The beginning of one journal.
@@ -65,25 +67,35 @@ impl Prefix {
             path: path.to_owned(),
             parts: Vec::new(),
             position: Position::START,
+            beginning: folder::first_bytes(path)?,
             identity: identity::of(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?,
-            _lock: None,
+            lock,
         };
-        if let Some(newest) = prefix.read(until, lock.is_some())?
-            && lock.is_none()
-        {
-            newest.wait_until_durable(path)?;
+        let read = prefix.read(until).and_then(|newest| match newest {
+            Some(newest) if prefix.lock.is_none() => Ok(newest.wait_until_durable(path)?),
+            _ => Ok(()),
+        });
+        prefix.unless_compacted(read)?;
+        Ok(prefix)
+    }
+
+    /// Without the lock a start or a command may have compacted the log meanwhile: then what was found says
+    /// nothing about it, nor is what was copied whole.
+    fn unless_compacted<T>(&self, found: Result<T, OpenError>) -> Result<T, OpenError> {
+        if self.lock.is_none() && folder::first_bytes(&self.path)? != self.beginning {
+            return Err(OpenError::Compacted);
         }
-        Ok(Self { _lock: lock, ..prefix })
+        found
     }
 
     /// Reads generation by generation; gives the newest one unless the prefix ends before it.
-    fn read(&mut self, until: Position, stopped: bool) -> Result<Option<Newest>, OpenError> {
+    fn read(&mut self, until: Position) -> Result<Option<Newest>, OpenError> {
         let (mut place, number) = folder::extent(&self.path)?;
         let mut ledger = Ledger::new(1);
         while place.generation <= number {
             let is_newest = place.generation == number && !place.base;
             let folder = folder::of(&self.path, &place);
-            if is_newest && stopped {
+            if is_newest && self.lock.is_some() {
                 place.durable = folder::read_marker(&folder).unwrap_or(0);
             }
             let (mut part, mut beyond) = (Part { place, len: JOURNAL_HEADER_LEN as u64 }, false);
@@ -125,8 +137,12 @@ impl Prefix {
     /// Writes it to an empty folder as a log of that identity, durably but for the folder's own name.
     ///
     /// # Errors
-    /// When the disk does not take it; what is there then is not whole.
+    /// When the disk does not take it, or [`OpenError::Compacted`]; what is there then is not whole.
     pub fn copy_to(&self, target: &Path, identity: &Identity) -> Result<(), OpenError> {
+        self.unless_compacted(self.copy(target, identity))
+    }
+
+    fn copy(&self, target: &Path, identity: &Identity) -> Result<(), OpenError> {
         for Part { place, len } in &self.parts {
             let (from, to) = (folder::of(&self.path, place), folder::of(target, place));
             fs::create_dir(&to)?;

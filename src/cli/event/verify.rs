@@ -70,6 +70,10 @@ pub(in crate::cli) fn refused(folder: &Path, fault: OpenError, unknown: Option<C
             let sentence = format!("{log} is in use by a running server; stop it first.");
             Complaint::new(Exit::of(EXIT_UNAVAILABLE), sentence)
         }
+        OpenError::Compacted => {
+            let sentence = "Streams were removed from the log meanwhile; repeat it.";
+            Complaint::new(Exit::REPEAT, sentence)
+        }
         OpenError::NewerFormat { .. } => {
             Complaint::new(Exit::of(EXIT_CORRUPT), format!("{log} cannot be read: {fault}."))
         }
