@@ -62,6 +62,10 @@ impl Prefix {
     /// Looks for the whole commits up to a position, verifying everything on the way. Beside a running server
     /// too: what was acknowledged before is part of it.
     pub(crate) fn of(path: &Path, until: Position) -> Result<Self, OpenError> {
+        Self::within(path, until, DURABLE_WITHIN)
+    }
+
+    fn within(path: &Path, until: Position, patience: Duration) -> Result<Self, OpenError> {
         let lock = folder::lock_as_found(path)?;
         let mut prefix = Self {
             path: path.to_owned(),
@@ -72,7 +76,7 @@ impl Prefix {
             lock,
         };
         let read = prefix.read(until).and_then(|newest| match newest {
-            Some(newest) if prefix.lock.is_none() => Ok(newest.wait_until_durable(path)?),
+            Some(newest) if prefix.lock.is_none() => Ok(newest.wait_until_durable(path, patience)?),
             _ => Ok(()),
         });
         prefix.unless_compacted(read)?;
@@ -175,8 +179,8 @@ fn check_end(place: &Place, scanned: &Scanned, is_newest: bool) -> Result<(), Op
 impl Newest {
     /// Waits for the word that everything that was read is durable: the next frame says so, a watermark or
     /// not, and so does the next generation.
-    fn wait_until_durable(&self, path: &Path) -> io::Result<()> {
-        let deadline = Instant::now() + DURABLE_WITHIN;
+    fn wait_until_durable(&self, path: &Path, patience: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + patience;
         let journal = File::open(self.folder.join(FILE_NAME))?;
         if self.noted {
             return Ok(());
@@ -189,7 +193,8 @@ impl Newest {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let sentence = "the server does not note that its newest events are durable";
+                let sentence = "the server does not note that its newest events are durable; \
+                    repeat it, or stop the server first";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, sentence));
             }
             thread::sleep(LOOK_EVERY);
@@ -210,5 +215,27 @@ impl Seized {
         let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
         let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
         Ok(Self { _lock: lock, _fence: fence })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{append, stream};
+    use crate::{EventLog, Expected, Options, SledLog};
+
+    #[tokio::test]
+    async fn a_server_that_does_not_note_what_is_durable_is_complained_of_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { idle_ms: 3_600_000, ..Options::default() };
+        let log = SledLog::open(folder.path(), options).unwrap();
+        log.append(append(&stream("a"), Expected::Any, 0, 1)).await.unwrap();
+        match Prefix::within(folder.path(), Position::new(u64::MAX), Duration::ZERO) {
+            Err(OpenError::Io(fault)) => {
+                assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
+                assert!(fault.to_string().contains("repeat it, or stop the server"), "{fault}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
