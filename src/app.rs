@@ -315,7 +315,7 @@ fn retain(folder: &Path, kept_ms: u64, worth: u64) -> Result<(), OpenError> {
             tracing::info!(operations = streams, events, bytes, %floor, "removed what ended long ago");
             Ok(())
         }
-        Err(OpenError::Io(fault)) if fault.kind() == std::io::ErrorKind::StorageFull => {
+        Err(OpenError::Io(fault)) if events::is_full(&fault) => {
             tracing::warn!("nothing was removed from the log: there is no space for what is kept of it");
             Ok(())
         }

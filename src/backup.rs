@@ -31,6 +31,9 @@ pub enum Fault {
     /// There is something where something new should be.
     #[error("{} is there already", .0.display())]
     Exists(PathBuf),
+    /// The folder in which a log should lie is not there.
+    #[error("there is no folder {}", .0.display())]
+    NoParent(PathBuf),
     /// No manifest.
     #[error("there is no whole backup in {}", .0.display())]
     NoBackup(PathBuf),

@@ -35,6 +35,8 @@ impl Exit {
     pub const BUG: Self = Self(70);
     /// The disk failed.
     pub const DISK: Self = Self(74);
+    /// It would perhaps be done if it were asked for once more.
+    pub const REPEAT: Self = Self(75);
     /// A worker's command cannot be started, as shells say it.
     pub const CANNOT_START: Self = Self(127);
     /// A signal asked for it.
@@ -43,7 +45,7 @@ impl Exit {
     /// For people, below the help of the program.
     pub const HELP: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, \
         6 the operation failed, 7 timed out, 9 unreachable, 64 configuration, 65 damaged or bad input, \
-        69 used by another process, 70 a bug, 74 the disk failed, 130 interrupted.";
+        69 used by another process, 70 a bug, 74 the disk failed, 75 repeat it, 130 interrupted.";
 
     /// A code that something else decided; what no process can end with becomes "failed".
     #[must_use]
@@ -72,7 +74,8 @@ mod tests {
     fn the_help_names_every_code_that_is_not_somebody_elses() {
         let failures = [Exit::FAILED, Exit::USAGE, Exit::NOT_FOUND, Exit::NOT_ALLOWED, Exit::CONFLICT];
         let waits = [Exit::OPERATION_FAILED, Exit::TIMED_OUT, Exit::UNREACHABLE, Exit::INTERRUPTED];
-        let server = [Exit::CONFIGURATION, Exit::DAMAGED, Exit::UNAVAILABLE, Exit::BUG, Exit::DISK];
+        let server =
+            [Exit::CONFIGURATION, Exit::DAMAGED, Exit::UNAVAILABLE, Exit::BUG, Exit::DISK, Exit::REPEAT];
         for Exit(code) in [Exit::DONE].into_iter().chain(failures).chain(waits).chain(server) {
             assert!(Exit::HELP.contains(&format!(" {code} ")), "{code}");
         }

@@ -28,21 +28,12 @@ pub fn apply(folder: &Path, kept_us: i64, worth: u64) -> Result<Compaction, Open
     let now_us = chrono::Utc::now().timestamp_micros();
     let operations = HashMap::new();
     let mut ended = Ended { kept_us, now_us, operations, folder: folder.to_owned(), file: None };
-    // Of a process that ended in the middle; what it holds is in the log still.
-    remove_if_there(&ended.unfinished())?;
     let done = SledLog::compact(folder, worth, &mut ended);
     if ended.file.take().is_some() {
         // Nothing went. Whatever is left of it goes the next time.
         let _ = fs::remove_file(ended.unfinished());
     }
     done
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 /// What is known of an operation.
@@ -95,6 +86,9 @@ impl Retention for Ended {
     }
 
     fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId> {
+        // Of a process that ended in the middle: what it holds is in the log still. Under the lock nobody
+        // else archives.
+        let _ = fs::remove_file(self.unfinished());
         let before_us = self.now_us.min(last_time_us).saturating_sub(self.kept_us);
         let operations = std::mem::take(&mut self.operations).into_iter();
         let going = operations.filter(|(_, known)| known.over && known.last_us < before_us);

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,7 +119,9 @@ async fn a_backup_under_load_restores_to_the_state_that_was_there_at_its_positio
     let aside = done["done"]["movedTo"].as_str().unwrap();
     assert_eq!(digest(Path::new(aside)), before, "what was there is kept");
     photon.restart().await;
-    assert_eq!(hash(&photon, None).await, first["stateHash"].as_str().unwrap());
+    // What was under way at that position goes on at once.
+    let at = first["position"].to_string();
+    assert_eq!(hash(&photon, Some(&at)).await, first["stateHash"].as_str().unwrap());
     photon.operation(json!([step(1, "look", &[], json!({}))])).await;
     assert_eq!(photon.stopped().await, 0);
 }
@@ -257,6 +260,33 @@ async fn a_restore_that_is_killed_leaves_the_old_log_or_the_new_one() {
     told(&photon, &["restore", "copy", "--replace"]);
     assert_eq!(digest(&data), Some(new));
     photon.restart().await;
+}
+
+#[tokio::test]
+async fn a_restored_folder_is_open_to_nobody_to_whom_the_former_was_not() {
+    let mut photon = Photon::start().await;
+    photon.operation(json!([step(1, "look", &[], json!({}))])).await;
+    told(&photon, &["create", "copy"]);
+    assert_eq!(photon.stopped().await, 0);
+    let data = photon.folder().join("data");
+    let mode = |folder: &Path| fs::metadata(folder).unwrap().mode() & 0o7777;
+    // Only root may give something away.
+    let _ = chown(&data, Some(4_321), Some(4_321));
+    let owner = fs::metadata(&data).unwrap().uid();
+    for kept in [0o700, 0o750, 0o755] {
+        fs::set_permissions(&data, Permissions::from_mode(kept)).unwrap();
+        told(&photon, &["restore", "copy", "--replace"]);
+        assert_eq!(mode(&data), kept);
+        for path in [data.clone(), data.join("identity"), data.join("gen-000001/journal")] {
+            assert_eq!(fs::metadata(path).unwrap().uid(), owner);
+        }
+    }
+    told(&photon, &["restore", "copy", "--data-dir", "new"]);
+    assert_eq!(mode(&photon.folder().join("new")), 0o700);
+    let before = everything(photon.folder());
+    let said = refused(&photon, &["restore", "copy", "--data-dir", "missing/new"], 64);
+    assert!(said.contains("no folder missing"), "{said}");
+    assert!(everything(photon.folder()) == before, "nothing was changed");
 }
 
 /// The first words of a stream that begins at the beginning.

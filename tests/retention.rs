@@ -121,6 +121,23 @@ async fn what_ended_long_ago_goes_to_the_archive_and_everything_else_goes_on() {
 }
 
 #[tokio::test]
+async fn who_is_refused_the_log_leaves_the_archive_in_the_making_alone() {
+    let (photon, _, _) = stopped().await;
+    let data = photon.folder().join("data");
+    let unfinished = data.join(retention::ARCHIVE).join("unfinished");
+    fs::create_dir(data.join(retention::ARCHIVE)).unwrap();
+    fs::write(&unfinished, "of another process").unwrap();
+    let server = events::SledLog::open(&data, events::Options::default()).unwrap();
+    let refused = retention::apply(&data, -1, 0);
+    assert!(matches!(refused, Err(events::OpenError::Locked)), "{refused:?}");
+    assert!(unfinished.exists());
+    server.close().await.unwrap();
+    drop(server);
+    retention::apply(&data, i64::MAX, 0).unwrap();
+    assert!(!unfinished.exists(), "of a process that ended in the middle");
+}
+
+#[tokio::test]
 async fn an_export_can_be_imported_into_an_empty_folder_with_the_same_digest() {
     let (mut photon, over, open) = stopped().await;
     for file in ["log.jsonl", "log.jsonl.zst"] {

@@ -70,6 +70,7 @@ mod switches {
         skip_syncs: bool,
         fail_next_sync: bool,
         full: bool,
+        refused: u64,
         abandoned: bool,
         stalled: bool,
         panics: bool,
@@ -85,9 +86,11 @@ mod switches {
         }
 
         pub(super) fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-            if !self.set.lock().full {
+            let mut set = self.set.lock();
+            if !set.full {
                 return Ok(());
             }
+            set.refused += 1;
             // A full disk takes what fits, and then no more.
             file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
             Err(io::ErrorKind::StorageFull.into())
@@ -120,6 +123,12 @@ mod switches {
         /// Writes are cut short and report a full disk, or work again.
         pub fn set_full(&self, full: bool) {
             self.switches.set.lock().full = full;
+        }
+
+        /// How many writes were cut short by a full disk.
+        #[must_use]
+        pub fn refused(&self) -> u64 {
+            self.switches.set.lock().refused
         }
 
         /// The log will end as if the process were killed.

@@ -33,6 +33,8 @@ pub(crate) struct Journal {
     last: u64,
     /// The hash of the last frame, or of the header if there is none.
     chain: Hash,
+    /// Whether no frame of events is the last: such a one could pass for a torn tail once it is damaged.
+    noted: bool,
 }
 
 /// Why a frame was not appended.
@@ -42,6 +44,29 @@ pub(crate) enum WriteError {
     Full,
     /// Nobody knows what is on the disk: perhaps written, and nothing more may be.
     Failed(io::Error),
+}
+
+impl WriteError {
+    /// Of something that nobody reads yet: without space it is as if it had not been tried.
+    pub(crate) fn before(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full } else { Self::Failed(error) }
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Full => io::ErrorKind::StorageFull.into(),
+            WriteError::Failed(error) => error,
+        }
+    }
+}
+
+/// Whether a write was refused because there is no space for it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// A frame in the making: room for its header, then records.
@@ -88,36 +113,37 @@ impl Journal {
         after: u64,
         previous: Hash,
         faults: Faults,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, WriteError> {
         let header = JournalHeader { generation, after, mark: new_mark(), previous, base: false };
         Self::begin(folder, header, faults)
     }
 
     /// The same for a base.
-    pub(crate) fn create_base(folder: &Path, generation: u64) -> io::Result<Self> {
+    pub(crate) fn create_base(folder: &Path, generation: u64) -> Result<Self, WriteError> {
         let previous = Hash::default();
         let header = JournalHeader { generation, after: 0, mark: new_mark(), previous, base: true };
         Self::begin(folder, header, Faults::default())
     }
 
-    fn begin(folder: &Path, header: JournalHeader, faults: Faults) -> io::Result<Self> {
+    fn begin(folder: &Path, header: JournalHeader, faults: Faults) -> Result<Self, WriteError> {
         let bytes = header.encode();
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME))?;
-        faults.write(&file, &bytes, 0)?;
-        file.sync_all()?;
+        let created = OpenOptions::new().read(true).write(true).create_new(true).open(folder.join(FILE_NAME));
+        let file = created.map_err(WriteError::before)?;
+        faults.write(&file, &bytes, 0).map_err(WriteError::before)?;
+        file.sync_all().map_err(WriteError::Failed)?;
         let chain = blake3::hash(&bytes).into();
         let (end, last) = (bytes.len() as u64, header.after);
-        Ok(Self { file: Arc::new(file), faults, header, end, last, chain })
+        Ok(Self { file: Arc::new(file), faults, header, end, last, chain, noted: true })
     }
 
     /// Goes on with a journal that was scanned; what lies after its end is cut off.
     pub(crate) fn resume(scanned: &scan::Scanned, faults: Faults) -> io::Result<Self> {
-        let scan::Scanned { file, header, end, last, chain, .. } = scanned.clone();
+        let scan::Scanned { file, header, end, last, chain, noted, .. } = scanned.clone();
         if file.metadata()?.len() != end {
             file.set_len(end)?;
             file.sync_all()?;
         }
-        Ok(Self { file, faults, header, end, last, chain })
+        Ok(Self { file, faults, header, end, last, chain, noted })
     }
 
     /// Writes the frame and syncs it.
@@ -157,6 +183,7 @@ impl Journal {
         self.faults.write(&self.file, &frame.bytes, self.end).map_err(|error| self.undo(error))?;
         self.end = header.end();
         self.last = last;
+        self.noted = kind != Kind::Events;
         self.chain = blake3::hash(&frame.bytes).into();
         Ok(())
     }
@@ -166,10 +193,14 @@ impl Journal {
         self.append(&mut FrameBuffer::new())
     }
 
+    /// Whether there is nothing to note.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.noted
+    }
+
     /// After a write that failed. A full disk leaves part of a frame, which must go before we may say so.
     fn undo(&self, error: io::Error) -> WriteError {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        if !matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+        if !is_full(&error) {
             return WriteError::Failed(error);
         }
         match self.file.set_len(self.end).and_then(|()| self.faults.sync(&self.file)) {
@@ -218,4 +249,20 @@ fn new_mark() -> Mark {
     let mut mark: Mark = [0; 8];
     mark.copy_from_slice(&Uuid::new_v4().as_bytes()[8..]);
     mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_disk_says_for_want_of_space_is_known_and_nothing_else() {
+        use io::ErrorKind::{FileTooLarge, Other, QuotaExceeded, StorageFull, TimedOut};
+        for full in [StorageFull, QuotaExceeded, FileTooLarge] {
+            assert!(is_full(&full.into()) && matches!(WriteError::before(full.into()), WriteError::Full));
+        }
+        for other in [Other, TimedOut] {
+            assert!(!is_full(&other.into()));
+        }
+    }
 }

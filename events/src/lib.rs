@@ -27,6 +27,7 @@ mod stream;
 pub use epoch::{Epoch, Identity, InvalidEpoch};
 #[cfg(any(test, feature = "testing"))]
 pub use faults::Faults;
+pub use journal::is_full;
 pub use log::{
     APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Floor, Head,
     NAME_MAX_LEN, ReadError, Refusal, Since,

@@ -133,8 +133,9 @@ impl SledLog {
     /// there. A server may run on it: then everything acknowledged before is part of it. Blocks meanwhile.
     ///
     /// # Errors
-    /// [`OpenError::Corrupt`] with the first place that does not hold; [`io::ErrorKind::InvalidInput`] for a
-    /// position up to which events were removed, [`io::ErrorKind::NotFound`] when there is no log.
+    /// [`OpenError::Corrupt`] with the first place that does not hold; [`OpenError::Compacted`];
+    /// [`io::ErrorKind::InvalidInput`] for a position up to which events were removed,
+    /// [`io::ErrorKind::NotFound`] when there is no log.
     pub fn prefix(path: impl AsRef<Path>, until: Position) -> Result<Prefix, OpenError> {
         Prefix::of(path.as_ref(), until)
     }

@@ -137,15 +137,50 @@ async fn an_idle_writer_notes_how_far_the_journal_is_durable() {
     let faults = options.faults.clone();
     let log = SledLog::open(folder.path(), options).unwrap();
     log.append(append(&stream("a"), Expected::Any, 0, 1)).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while frames(&last_journal(folder.path())) < 2 {
-        assert!(Instant::now() < deadline, "no watermark");
-        tokio::task::yield_now().await;
-    }
+    until("no watermark", || frames(&last_journal(folder.path())) == 2).await;
     faults.abandon();
     log.close().await.unwrap();
     assert!(flip_stored_byte(folder.path(), b"body of event 0"));
     assert_eq!(damage(folder.path()).position, Position::new(1));
+}
+
+/// An idle log goes on where another ended uncleanly, on a disk that is full for a while or not.
+async fn noted_after_an_unclean_end(full: bool) {
+    let folder = log_of_sixty(false).await;
+    let len = || fs::metadata(last_journal(folder.path())).unwrap().len();
+    let noted = len() + 72;
+    let mut options = options();
+    options.idle_ms = 1;
+    let faults = options.faults.clone();
+    faults.set_full(full);
+    let log = SledLog::open(folder.path(), options).unwrap();
+    if full {
+        until("no watermark is tried", || faults.refused() > 0).await;
+        faults.set_full(false);
+    }
+    until("no watermark", || len() == noted).await;
+    faults.abandon();
+    log.close().await.unwrap();
+    assert!(flip_stored_byte(folder.path(), b"body of event 59"));
+    assert_eq!(damage(folder.path()).position, Position::new(60));
+}
+
+#[tokio::test]
+async fn after_an_unclean_end_an_idle_writer_notes_that_what_it_found_is_durable() {
+    noted_after_an_unclean_end(false).await;
+}
+
+#[tokio::test]
+async fn a_watermark_for_which_there_was_no_space_is_written_once_there_is() {
+    noted_after_an_unclean_end(true).await;
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// How many frames a journal holds.

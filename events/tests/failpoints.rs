@@ -128,7 +128,9 @@ fn can(kind: &str, action: &str) -> bool {
     match action {
         "short" => kind == "write",
         "eintr" => matches!(kind, "write" | "read"),
-        "enospc" | "enospc-always" => matches!(kind, "write" | "create" | "mkdir" | "rename" | "fdatasync"),
+        "enospc" | "enospc-always" => {
+            matches!(kind, "write" | "create" | "mkdir" | "rename" | "fdatasync" | "fsync")
+        }
         // A power cut at a call that changes nothing is one at the call before.
         "die" | "die-after" => !matches!(kind, "read" | "open"),
         _ => true,
@@ -171,16 +173,38 @@ fn account_in(outside: &Path) -> PathBuf {
     outside.join("account")
 }
 
-/// The calls that a whole life makes, those of one kind at one sort of path together: all generations are
-/// alike.
-fn sites(instruments: &Instruments) -> BTreeMap<String, Vec<String>> {
+#[test]
+fn a_journal_of_which_a_full_disk_takes_no_copy_is_synced_before_anything_is_written_behind_it() {
+    let instruments = Instruments::build();
+    let sites = sites(&instruments);
+    let copies = sites.iter().find(|(sort, _)| sort.starts_with("create gen-/journal.new"));
+    for site in copies.expect("a journal is copied").1 {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let said = instruments.live(inside.path(), outside.path(), site, "enospc");
+        assert!(!said.contains("ended: "), "{said}");
+        let trace = fs::read_to_string(outside.path().join("trace")).unwrap();
+        let journal = format!(" {} ", site.split([' ', '.']).nth(1).unwrap());
+        let mut behind = trace.lines().skip_while(|line| line != site).filter(|line| line.contains(&journal));
+        let next = behind.find(|line| !line.starts_with("read ") && !line.starts_with("open "));
+        assert!(next.is_some_and(|line| line.starts_with("fsync ")), "{site}: {next:?}");
+    }
+}
+
+/// The calls that a whole life makes, in their order.
+fn calls(instruments: &Instruments) -> Vec<String> {
     let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let said = instruments.live(inside.path(), outside.path(), "", "");
     assert!(!said.contains("ended: "), "{said}");
+    let trace = fs::read_to_string(outside.path().join("trace")).unwrap();
+    trace.lines().map(str::to_owned).collect()
+}
+
+/// Those of one kind at one sort of path together: all generations are alike.
+fn sites(instruments: &Instruments) -> BTreeMap<String, Vec<String>> {
     let mut sorts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for site in fs::read_to_string(outside.path().join("trace")).unwrap().lines() {
+    for site in calls(instruments) {
         let sort = site.chars().filter(|letter| !letter.is_ascii_digit()).collect();
-        sorts.entry(sort).or_default().push(site.to_owned());
+        sorts.entry(sort).or_default().push(site);
     }
     sorts
 }
@@ -211,6 +235,19 @@ fn play(instruments: &Instruments, site: &str, action: &str, loss: Option<Loss>)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let compared = runtime.block_on(judge.compare(inside.path(), true));
     compared.map(|_| ()).map_err(|error| format!("{error}\n{said}"))
+}
+
+#[test]
+fn a_full_disk_at_the_sync_behind_a_generations_name_does_not_part_the_log() {
+    let instruments = Instruments::build();
+    let calls = calls(&instruments);
+    let is_name = |site: &str| site.starts_with("rename gen-") && !site.contains('/');
+    let named: Vec<_> = (0..calls.len()).filter(|at| is_name(&calls[*at])).collect();
+    assert!(named.len() > 2, "{named:?}");
+    for at in named {
+        let sync = calls[at..].iter().find(|site| site.starts_with("fsync . ")).unwrap();
+        play(&instruments, sync, "enospc", None).unwrap_or_else(|error| panic!("{sync}: {error}"));
+    }
 }
 
 #[test]

@@ -2,13 +2,18 @@
 //! given to it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use events::conformance::{append, stream};
-use events::{Audit, Epoch, EventLog, Expected, Identity, OpenError, Options, Position, Recorded, SledLog};
+use events::{
+    Audit, Epoch, EventLog, Expected, Identity, OpenError, Options, Position, Recorded, Retention, SledLog,
+    StreamId,
+};
 
 mod support;
 
@@ -88,6 +93,62 @@ async fn a_copy_beside_a_running_log_holds_all_that_was_acknowledged_before() {
 }
 
 #[tokio::test]
+async fn a_copy_beside_an_idle_log_that_was_not_closed_cleanly_before_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = Options::default();
+    options.idle_ms = 3_600_000;
+    let log = SledLog::open(folder.path(), options.clone()).unwrap();
+    log.append(append(&stream("a"), Expected::Any, 0, 3)).await.unwrap();
+    options.faults.abandon();
+    log.close().await.unwrap();
+    let log = SledLog::open(folder.path(), small()).unwrap();
+    let (copy, position) = copied(folder.path(), u64::MAX);
+    assert_eq!((position.get(), audited(copy.path()).0.events), (3, 3));
+    log.close().await.unwrap();
+}
+
+/// Lets one stream go.
+struct Going;
+
+impl Retention for Going {
+    fn look(&mut self, _: &Recorded) {}
+
+    fn choose(&mut self, _: i64) -> HashSet<StreamId> {
+        HashSet::from([stream("going")])
+    }
+
+    fn archive(&mut self, _: &Recorded) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn archived(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_compacted_while_it_was_copied_is_not_taken_for_a_damaged_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = SledLog::open(folder.path(), small()).unwrap();
+    for number in 0..60 {
+        let mut append = append(&stream(["going", "a"][number as usize / 30]), Expected::Any, number, 1);
+        append.events[0].body = vec![7; 1_000].into();
+        log.append(append).await.unwrap();
+    }
+    log.close().await.unwrap();
+    drop(log);
+    let held = fs::File::open(folder.path().join("lock")).unwrap();
+    held.lock().unwrap();
+    let prefix = SledLog::prefix(folder.path(), Position::new(u64::MAX)).unwrap();
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    prefix.copy_to(before.path(), &prefix.identity).unwrap();
+    drop(held);
+    assert!(SledLog::compact(folder.path(), 0, &mut Going).unwrap().events > 0);
+    let refused = prefix.copy_to(after.path(), &prefix.identity).unwrap_err();
+    assert!(matches!(refused, OpenError::Compacted), "{refused}");
+}
+
+#[tokio::test]
 async fn a_copy_up_to_any_position_ends_with_a_whole_commit_and_can_be_written_to() {
     let folder = tempfile::tempdir().unwrap();
     let log = SledLog::open(folder.path(), small()).unwrap();
@@ -142,5 +203,7 @@ async fn a_log_keeps_its_identity_and_every_log_has_its_own() {
     }
     assert!(found[0] == found[2] && found[0].log != found[1].log && found[0].epoch != found[1].epoch);
     fs::remove_file(one.path().join("identity")).unwrap();
-    assert_eq!(SledLog::identity(one.path()).unwrap(), Some(found[0]), "it follows from the journal");
+    let without = SledLog::identity(one.path()).unwrap().unwrap();
+    assert_eq!(without.log, found[0].log, "it follows from the journal");
+    assert_ne!(without.epoch, found[0].epoch, "nobody can tell whether there was a restore");
 }

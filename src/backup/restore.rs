@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use actors::past::Past;
@@ -166,7 +167,7 @@ impl Plan {
             }
             counter.take(event);
         })?;
-        let folder = whole_path(folder).map_err(Fault::disk(folder))?;
+        let folder = whole_path(folder)?;
         let occupied = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         let present =
             if occupied { present(&folder, position, &identity, &digest.end().digest)? } else { None };
@@ -224,7 +225,7 @@ impl Plan {
         let log = self.source.join(LOG);
         let prefix = SledLog::prefix(&log, Position::new(self.position));
         let prefix = prefix.map_err(|fault| Fault::log(&log, fault))?;
-        fs::create_dir_all(restoring).map_err(disk())?;
+        make_like(restoring, &self.folder).map_err(disk())?;
         let unfinished = restoring.join(UNFINISHED);
         File::create(&unfinished).and_then(|_| sync(restoring)).map_err(disk())?;
         prefix.copy_to(restoring, identity).map_err(|fault| Fault::log(restoring, fault))?;
@@ -233,6 +234,9 @@ impl Plan {
             != (self.position, self.events, self.state_hash.clone())
         {
             return Err(Fault::changed(&self.source, "it changed while it was restored"));
+        }
+        if let Ok(about) = fs::metadata(&self.folder) {
+            give_to(restoring, &about).map_err(disk())?;
         }
         fs::remove_file(unfinished).and_then(|()| sync(restoring)).map_err(disk())
     }
@@ -286,14 +290,40 @@ fn present(
     Ok(Some(Present { position: last.get(), same_history, damage, lost }))
 }
 
-/// The path without links and relative parts; its parent is made if it is missing.
-fn whole_path(folder: &Path) -> io::Result<PathBuf> {
+/// The path without links and relative parts. The last of them may be missing.
+fn whole_path(folder: &Path) -> Result<PathBuf, Fault> {
     if folder.exists() {
-        return folder.canonicalize();
+        return folder.canonicalize().map_err(Fault::disk(folder));
     }
-    let name = folder.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = folder.file_name().ok_or(io::ErrorKind::InvalidInput.into()).map_err(Fault::disk(folder))?;
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok(parent.unwrap_or(Path::new(".")).canonicalize()?.join(name))
+    let parent = parent.unwrap_or(Path::new("."));
+    if !parent.exists() {
+        return Err(Fault::NoParent(parent.to_owned()));
+    }
+    Ok(parent.canonicalize().map_err(Fault::disk(folder))?.join(name))
+}
+
+/// Makes a folder into which may look who may look into the one that it replaces; into a quite new one,
+/// nobody but its owner.
+fn make_like(folder: &Path, replaced: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(folder)?;
+    match fs::metadata(replaced) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+        about => fs::set_permissions(folder, about?.permissions()),
+    }
+}
+
+/// Gives a path, and all that is below it, to the owner of another, as far as this process may.
+fn give_to(path: &Path, about: &fs::Metadata) -> io::Result<()> {
+    match lchown(path, Some(about.uid()), Some(about.gid())) {
+        Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        given => given?,
+    }
+    if path.is_dir() {
+        fs::read_dir(path)?.try_for_each(|entry| give_to(&entry?.path(), about))?;
+    }
+    Ok(())
 }
 
 /// A free name for the folder that was there.

@@ -84,6 +84,10 @@ fn complaint(fault: Fault) -> Complaint {
             let sentence = format!("{} is there already; nothing was changed.", path.display());
             Complaint::new(Exit::CONFLICT, sentence)
         }
+        Fault::NoParent(path) => {
+            let sentence = format!("There is no folder {}; make it first.", path.display());
+            Complaint::new(Exit::CONFIGURATION, sentence)
+        }
         Fault::NoBackup(path) => {
             let sentence = format!("There is no whole backup in {}: it has no manifest.", path.display());
             Complaint::new(Exit::DAMAGED, sentence)
@@ -95,5 +99,18 @@ fn complaint(fault: Fault) -> Complaint {
         Fault::Log { folder, source, unknown } => refused(&folder, *source, unknown.map(|fault| *fault)),
         Fault::Place(sentence) => Complaint::new(Exit::USAGE, sentence),
         Fault::Disk { .. } => Complaint::new(Exit::DISK, sentence),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_compacted_meanwhile_is_not_called_damaged() {
+        let (folder, source) = (PathBuf::from("copy/log"), Box::new(events::OpenError::Compacted));
+        let told = complaint(Fault::Log { folder, source, unknown: None });
+        let expected = "Streams were removed from the log meanwhile; repeat it.";
+        assert_eq!(told, Complaint::new(Exit::REPEAT, expected));
     }
 }

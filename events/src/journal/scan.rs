@@ -35,6 +35,8 @@ pub(crate) struct Scanned {
     pub(crate) last: u64,
     /// The hash of the last frame, or of the header if there is none.
     pub(crate) chain: Hash,
+    /// Whether the last frame is none of events, or there is none.
+    pub(crate) noted: bool,
     /// The last time of the generations of which a base was kept.
     pub(crate) last_time_us: Option<i64>,
     /// How many events there are.
@@ -173,7 +175,7 @@ pub(crate) fn scan(
     let mut reader = BufReader::with_capacity(READ_LEN, &file);
     let (header, chain) = read_header(&mut reader, len, place)?;
     let (mark, end, last) = (header.mark, JOURNAL_HEADER_LEN as u64, place.after);
-    let mut scan = Scan { place, mark, len, end, last, chain, last_time_us: None, events: 0 };
+    let mut scan = Scan { place, mark, len, end, last, chain, noted: true, last_time_us: None, events: 0 };
     let (mut payload, mut torn) = (Vec::new(), None);
     while scan.end < len {
         match scan.frame(&mut reader, &mut payload, visit)? {
@@ -192,8 +194,8 @@ pub(crate) fn scan(
             what: "durable frames are missing",
         }));
     }
-    let Scan { end, last, chain, last_time_us, events, .. } = scan;
-    Ok(Scanned { file: Arc::new(file), header, end, last, chain, last_time_us, events, torn })
+    let Scan { end, last, chain, noted, last_time_us, events, .. } = scan;
+    Ok(Scanned { file: Arc::new(file), header, end, last, chain, noted, last_time_us, events, torn })
 }
 
 fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(JournalHeader, Hash), ScanError> {
@@ -230,6 +232,7 @@ struct Scan {
     end: u64,
     last: u64,
     chain: Hash,
+    noted: bool,
     last_time_us: Option<i64>,
     events: u64,
 }
@@ -293,6 +296,7 @@ impl Scan {
         }
         self.chain = blake3::Hasher::new().update(&header_bytes).update(payload).finalize().into();
         self.end = header.end();
+        self.noted = header.kind != Kind::Events;
         self.events += records.len() as u64;
         self.last = records.last().map_or(self.last, |record| record.position().get());
         Ok(Step::Good)

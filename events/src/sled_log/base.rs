@@ -8,7 +8,7 @@ use std::{fs, io};
 use crate::journal::frame::BaseEnd;
 use crate::journal::record::{Names, encode};
 use crate::journal::scan::{Access, Place, scan};
-use crate::journal::{FrameBuffer, Journal, WriteError};
+use crate::journal::{FrameBuffer, Journal};
 use crate::log::{APPEND_MAX_BYTES, name_is_valid};
 use crate::record::Recorded;
 use crate::sled_log::audit::Walk;
@@ -78,7 +78,7 @@ impl Base {
 
     fn write(&mut self) -> io::Result<()> {
         if !self.frame.is_empty() {
-            self.journal.append_kept(&mut self.frame, self.last).map_err(failure)?;
+            self.journal.append_kept(&mut self.frame, self.last)?;
             self.frame.clear();
         }
         Ok(())
@@ -88,7 +88,7 @@ impl Base {
     fn commit(mut self, end: impl FnOnce(&Journal) -> BaseEnd) -> Result<u64, OpenError> {
         self.write()?;
         let end = end(&self.journal);
-        self.journal.end_base(&end).map_err(failure)?;
+        self.journal.end_base(&end)?;
         let place = Place::of_base(self.number);
         let mut ledger = Ledger::new(1);
         let look = Access::Looking { until: u64::MAX };
@@ -98,13 +98,6 @@ impl Base {
         self.committed = true;
         folder::commit_base(&self.path, self.number)?;
         Ok(scanned.end)
-    }
-}
-
-fn failure(error: WriteError) -> io::Error {
-    match error {
-        WriteError::Full => io::ErrorKind::StorageFull.into(),
-        WriteError::Failed(error) => error,
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! The files are empty, so that a full disk has room for them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,17 +24,24 @@ pub(crate) struct Fence {
 impl Fence {
     /// Takes the right to write from whoever had it; none when somebody takes it at the same moment.
     pub(crate) fn take(path: &Path) -> io::Result<Option<Self>> {
-        let former = folder::numbers(path, PREFIX)?;
+        Self::take_behind(path, folder::numbers(path, PREFIX)?)
+    }
+
+    /// Takes it from those who were found to have had it.
+    fn take_behind(path: &Path, former: Vec<u64>) -> io::Result<Option<Self>> {
         let number = former.last().copied().unwrap_or(0).saturating_add(1);
         let file = match File::create_new(path.join(name(number))) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             created => created?,
         };
+        // Since they were looked for, two others may have come, the second of which has deleted the file of
+        // the first: its name was free again.
+        if folder::numbers(path, PREFIX)?.iter().any(|other| *other > number) {
+            folder::remove_if_there(&path.join(name(number)))?;
+            return Ok(None);
+        }
         for number in former {
-            match fs::remove_file(path.join(name(number))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            folder::remove_if_there(&path.join(name(number)))?;
         }
         folder::sync(path)?;
         Ok(Some(Self { file, number }))
@@ -59,6 +66,8 @@ fn name(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -71,6 +80,18 @@ mod tests {
         assert_eq!(first.holds().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         second.holds().unwrap();
         assert_eq!(folder::numbers(folder.path(), PREFIX).unwrap(), [2]);
+    }
+
+    #[test]
+    fn whoever_looked_before_two_others_took_it_does_not_get_it() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Fence::take(folder.path()).unwrap().unwrap());
+        let seen = folder::numbers(folder.path(), PREFIX).unwrap();
+        drop(Fence::take(folder.path()).unwrap().unwrap());
+        let last = Fence::take(folder.path()).unwrap().unwrap();
+        assert!(Fence::take_behind(folder.path(), seen).unwrap().is_none());
+        last.holds().unwrap();
+        assert_eq!(folder::numbers(folder.path(), PREFIX).unwrap(), [3]);
     }
 
     #[test]

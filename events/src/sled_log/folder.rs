@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 
 use crate::faults::Faults;
 use crate::journal::bytes::{array_at, u32_at, u64_at};
-use crate::journal::frame::Hash;
+use crate::journal::frame::{Hash, JOURNAL_HEADER_LEN};
 use crate::journal::scan::Place;
-use crate::journal::{FILE_NAME, Journal};
+use crate::journal::{FILE_NAME, Journal, WriteError, is_full};
 use crate::planted::Planted;
+use crate::sled_log::fence::Fence;
 
 const LOCK: &str = "lock";
 const MARKER: &str = "clean";
@@ -115,6 +116,23 @@ pub(crate) fn journal_bytes(folder: &Path, first: &Place, newest: u64) -> u64 {
     journals.map(|folder| fs::metadata(folder.join(FILE_NAME)).map_or(0, |journal| journal.len())).sum()
 }
 
+/// The header of the oldest journal, by its mark unlike any other; none where no log is.
+pub(crate) fn first_bytes(folder: &Path) -> io::Result<Option<Vec<u8>>> {
+    let (oldest, newest) = match extent(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        extent => extent?,
+    };
+    if newest == 0 {
+        return Ok(None);
+    }
+    let mut header = Vec::new();
+    match File::open(of(folder, &oldest).join(FILE_NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        journal => journal?.take(JOURNAL_HEADER_LEN as u64).read_to_end(&mut header)?,
+    };
+    Ok(Some(header))
+}
+
 /// The folder of what has its place there.
 pub(crate) fn of(folder: &Path, place: &Place) -> PathBuf {
     if place.base { base(folder, place.generation) } else { generation(folder, place.generation) }
@@ -173,17 +191,35 @@ pub(crate) fn create_generation(
     after: u64,
     previous: Hash,
     faults: &Faults,
-) -> io::Result<Journal> {
+    fence: &Fence,
+) -> Result<Journal, WriteError> {
+    let journal = begin_generation(folder, number, after, previous, faults)?;
+    commit_generation(folder, number, fence).map(|()| journal).map_err(WriteError::Failed)
+}
+
+/// Without space for it nothing has happened: it has not its name yet.
+fn begin_generation(
+    folder: &Path,
+    number: u64,
+    after: u64,
+    previous: Hash,
+    faults: &Faults,
+) -> Result<Journal, WriteError> {
     let unfinished = folder.join(format!("{PREFIX}{number:06}{UNFINISHED}"));
     if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
+        fs::remove_dir_all(&unfinished).map_err(WriteError::Failed)?;
     }
-    fs::create_dir(&unfinished)?;
+    fs::create_dir(&unfinished).map_err(WriteError::before)?;
     let journal = Journal::create(&unfinished, number, after, previous, faults.clone())?;
-    sync(&unfinished)?;
-    fs::rename(&unfinished, generation(folder, number))?;
-    sync(folder)?;
-    Ok(journal)
+    sync(&unfinished).map(|()| journal).map_err(WriteError::Failed)
+}
+
+/// Gives it its name, in which the log then perhaps goes on, whatever failed. Whoever takes the log over
+/// takes the fence before it deletes what is unfinished.
+fn commit_generation(folder: &Path, number: u64, fence: &Fence) -> io::Result<()> {
+    fence.holds()?;
+    fs::rename(folder.join(format!("{PREFIX}{number:06}{UNFINISHED}")), generation(folder, number))?;
+    sync(folder)
 }
 
 /// Puts a copy in the place of a journal, so that a former writer, which may have been stopped in the middle
@@ -194,6 +230,8 @@ pub(crate) fn renew_journal(generation: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if is_full(&error) => {
             tracing::warn!("no space to put the journal out of reach of a former writer");
+            // What is read of it and shown must be as durable as the copy would be.
+            File::open(&journal)?.sync_all()?;
             // It may not even have been made.
             return remove_if_there(&copy).map(drop);
         }
@@ -216,10 +254,6 @@ pub(crate) fn copy_synced(from: &Path, to: &Path, len: u64) -> io::Result<()> {
         let copied = bytes.len();
         from.consume(copied);
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Notes that a generation was closed cleanly with its journal ending at that byte.
@@ -247,7 +281,7 @@ pub(crate) fn remove_marker(generation: &Path) -> io::Result<()> {
 }
 
 /// Whether there was a file to delete.
-fn remove_if_there(path: &Path) -> io::Result<bool> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         removed => removed.map(|()| true),
@@ -288,10 +322,24 @@ mod tests {
     #[test]
     fn a_half_made_generation_is_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+        let fence = Fence::take(folder.path()).unwrap().unwrap();
+        create_generation(folder.path(), 1, 0, [0; 32], &Faults::default(), &fence).unwrap();
         fs::create_dir(folder.path().join("gen-000002.new")).unwrap();
         remove_unfinished(folder.path()).unwrap();
         assert_eq!(numbers(folder.path(), PREFIX).unwrap(), [1]);
         assert!(!folder.path().join("gen-000002.new").exists());
+    }
+
+    #[test]
+    fn a_generation_of_a_former_writer_gets_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let former = Fence::take(folder.path()).unwrap().unwrap();
+        drop(begin_generation(folder.path(), 2, 9, [0; 32], &Faults::default()).unwrap());
+        let owner = Fence::take(folder.path()).unwrap().unwrap();
+        let refused = commit_generation(folder.path(), 2, &former).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        assert!(!generation(folder.path(), 2).exists());
+        create_generation(folder.path(), 2, 7, [0; 32], &Faults::default(), &owner).unwrap();
+        assert_eq!(numbers(folder.path(), PREFIX).unwrap(), [2]);
     }
 }

@@ -1,17 +1,16 @@
 //! Owns the file that says which log lies in a folder, and which of its histories.
-//! Must never be needed to read the log: without it both follow from the first bytes of the oldest journal.
+//! Must never be needed to read the log, nor be guessed where a guess may be wrong: without it the log
+//! follows from the first bytes of the oldest journal, and the history is one that there never was.
 //!
 //! 52 bytes: magic `photonid`, u32 format, 16 bytes log, 16 bytes epoch, u32 zero, u32 CRC32C of the 48 bytes
 //! before.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::epoch::{Epoch, Identity};
-use crate::journal::FILE_NAME;
 use crate::journal::bytes::{array_at, u32_at};
-use crate::journal::frame::JOURNAL_HEADER_LEN;
 use crate::sled_log::folder;
 
 const NAME: &str = "identity";
@@ -19,8 +18,9 @@ const MAGIC: [u8; 8] = *b"photonid";
 const FORMAT: u32 = 1;
 const LEN: usize = 52;
 
-/// Which log and history it is; none where no log is. A file that does not hold counts as none, so that
-/// clients are rather told of a change that was none than of none where there was one.
+/// Which log and history it is; none where no log is. A file that does not hold counts as none, and without
+/// one it is another history each time: clients are rather told of a change that was none than of none where
+/// there was one.
 pub(crate) fn of(path: &Path) -> io::Result<Option<Identity>> {
     Ok(match stored(path)? {
         Some(stored) => Some(stored),
@@ -77,43 +77,61 @@ fn decode(bytes: &[u8]) -> Option<Identity> {
     Some(Identity { log: epoch(12)?, epoch: epoch(28)? }).filter(|_| sound)
 }
 
-/// From the header of the oldest journal, which is random and never changes while no stream is removed.
+/// From the header of the oldest journal, which is random and never changes while no stream is removed. A
+/// restore keeps it, so it does not say which history it is.
 fn derived(path: &Path) -> io::Result<Option<Identity>> {
-    let (oldest, newest) = match folder::extent(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        extent => extent?,
-    };
-    if newest == 0 {
-        return Ok(None);
-    }
-    let mut header = Vec::new();
-    match File::open(folder::of(path, &oldest).join(FILE_NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        journal => journal?.take(JOURNAL_HEADER_LEN as u64).read_to_end(&mut header)?,
-    };
+    let Some(header) = folder::first_bytes(path)? else { return Ok(None) };
     let hash: [u8; 32] = blake3::hash(&header).into();
-    let part = |at| array_at(&hash, at).map(Epoch::from_bytes);
-    Ok(part(0).zip(part(16)).map(|(log, epoch)| Identity { log, epoch }))
+    let log = array_at(&hash, 0).map(Epoch::from_bytes);
+    Ok(log.map(|log| Identity { log, epoch: Epoch::fresh() }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::faults::Faults;
+    use crate::sled_log::fence::Fence;
+
+    fn create_generation(path: &Path) {
+        let fence = Fence::take(path).unwrap().unwrap();
+        folder::create_generation(path, 1, 0, [0; 32], &Faults::default(), &fence).unwrap();
+    }
 
     #[test]
-    fn a_log_without_the_file_has_an_identity_of_its_own_that_stays_when_it_is_kept() {
+    fn a_log_without_the_file_has_a_name_of_its_own_and_its_history_stays_when_it_is_kept() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         assert_eq!(of(one.path()).unwrap(), None);
         assert_eq!(of(&one.path().join("missing")).unwrap(), None);
         for folder in [&one, &other] {
-            folder::create_generation(folder.path(), 1, 0, [0; 32], &Faults::default()).unwrap();
+            create_generation(folder.path());
         }
-        let found = of(one.path()).unwrap();
-        assert!(found.is_some() && found != of(other.path()).unwrap());
-        assert_eq!(keep(one.path()).unwrap(), found);
+        let log = |folder: &Path| of(folder).unwrap().unwrap().log;
+        assert!(log(one.path()) == log(one.path()) && log(one.path()) != log(other.path()));
+        let found = keep(one.path()).unwrap();
+        assert_eq!(found.map(|found| found.log), Some(log(one.path())));
         fs::remove_dir_all(one.path().join("gen-000001")).unwrap();
         assert_eq!(of(one.path()).unwrap(), found);
+    }
+
+    #[test]
+    fn a_file_that_is_lost_or_does_not_hold_brings_no_former_history_back() {
+        let folder = tempfile::tempdir().unwrap();
+        create_generation(folder.path());
+        let former = keep(folder.path()).unwrap().unwrap();
+        let restored = Identity { log: former.log, epoch: Epoch::fresh() };
+        let losses: [fn(&Path); 2] =
+            [|file| fs::remove_file(file).unwrap(), |file| fs::write(file, [0; LEN]).unwrap()];
+        for lose in losses {
+            write(folder.path(), &restored).unwrap();
+            lose(&folder.path().join(NAME));
+            let seen = of(folder.path()).unwrap().unwrap();
+            let kept = keep(folder.path()).unwrap().unwrap();
+            assert_eq!(of(folder.path()).unwrap(), Some(kept));
+            for found in [seen, kept] {
+                assert_eq!(found.log, former.log);
+                assert!(found.epoch != former.epoch && found.epoch != restored.epoch);
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::epoch::Identity;
 use crate::journal::frame::{FORMAT, FRAME_HEADER_LEN};
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
-use crate::journal::{FrameBuffer, Journal};
+use crate::journal::{FrameBuffer, Journal, WriteError};
 use crate::live::{Feed, RingMax};
 use crate::log::{Damage, Floor};
 use crate::options::Options;
@@ -43,6 +43,9 @@ pub enum OpenError {
         /// The newest format this program reads.
         supported: u32,
     },
+    /// Streams were removed from it while it was read without its lock (exit 75): what was read says nothing.
+    #[error("the log was compacted meanwhile; repeat it")]
+    Compacted,
     /// The disk did not do as it was told (exit 74).
     #[error("cannot open the log: {0}")]
     Io(#[from] io::Error),
@@ -55,6 +58,12 @@ impl From<ScanError> for OpenError {
             ScanError::NewerFormat(found) => Self::NewerFormat { found, supported: FORMAT },
             ScanError::Io(error) => Self::Io(error),
         }
+    }
+}
+
+impl From<WriteError> for OpenError {
+    fn from(error: WriteError) -> Self {
+        Self::Io(error.into())
     }
 }
 
@@ -82,7 +91,8 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         place = place.next(&scanned);
     }
     if place.generation > newest {
-        folder::create_generation(path, place.generation, place.after, place.previous, &options.faults)?;
+        let Place { generation, after, previous, .. } = place;
+        folder::create_generation(path, generation, after, previous, &options.faults, &fence)?;
     }
     let (generation, scanned) = open_newest(path, place, &mut ledger, progress)?;
     let generation = Arc::new(generation);
@@ -90,7 +100,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
     let journal = Journal::resume(&scanned, options.faults.clone())?;
 
     let identity = identity::keep(path).or_else(|error| {
-        tracing::warn!(%error, "cannot note which history this is: it follows from the first bytes");
+        tracing::warn!(%error, "cannot note which history this is: after the next start it is another");
         identity::of(path)
     })?;
     let shared = share(path, &options, &ledger, generations, floor, identity);
@@ -108,6 +118,7 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         retiring,
         lock,
         fence,
+        unnoted_told: false,
     };
     Ok((shared, writer))
 }

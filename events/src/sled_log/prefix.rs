@@ -14,7 +14,7 @@ use crate::faults::Faults;
 use crate::journal::frame::{FRAME_HEADER_LEN, FrameHeader, JOURNAL_HEADER_LEN, Mark};
 use crate::journal::record::RawRecord;
 use crate::journal::scan::{Access, Place, Scanned, scan};
-use crate::journal::{FILE_NAME, Journal, WriteError};
+use crate::journal::{FILE_NAME, Journal};
 use crate::sled_log::fence::Fence;
 use crate::sled_log::ledger::Ledger;
 use crate::sled_log::open::OpenError;
@@ -35,7 +35,9 @@ pub struct Prefix {
     /// Which log and history.
     pub identity: Identity,
     /// Held when no server runs on the log.
-    _lock: Option<File>,
+    lock: Option<File>,
+    /// The first bytes of the log, which a compaction changes.
+    beginning: Option<Vec<u8>>,
 }
 
 /// The beginning of one journal.
@@ -60,41 +62,54 @@ impl Prefix {
     /// Looks for the whole commits up to a position, verifying everything on the way. Beside a running server
     /// too: what was acknowledged before is part of it.
     pub(crate) fn of(path: &Path, until: Position) -> Result<Self, OpenError> {
+        Self::within(path, until, DURABLE_WITHIN)
+    }
+
+    fn within(path: &Path, until: Position, patience: Duration) -> Result<Self, OpenError> {
         let lock = folder::lock_as_found(path)?;
         let mut prefix = Self {
             path: path.to_owned(),
             parts: Vec::new(),
             position: Position::START,
+            beginning: folder::first_bytes(path)?,
             identity: identity::of(path)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?,
-            _lock: None,
+            lock,
         };
-        if let Some(newest) = prefix.read(until, lock.is_some())?
-            && lock.is_none()
-        {
-            newest.wait_until_durable(path)?;
+        let read = prefix.read(until).and_then(|newest| match newest {
+            Some(newest) if prefix.lock.is_none() => Ok(newest.wait_until_durable(path, patience)?),
+            _ => Ok(()),
+        });
+        prefix.unless_compacted(read)?;
+        Ok(prefix)
+    }
+
+    /// Without the lock a start or a command may have compacted the log meanwhile: then what was found says
+    /// nothing about it, nor is what was copied whole.
+    fn unless_compacted<T>(&self, found: Result<T, OpenError>) -> Result<T, OpenError> {
+        if self.lock.is_none() && folder::first_bytes(&self.path)? != self.beginning {
+            return Err(OpenError::Compacted);
         }
-        Ok(Self { _lock: lock, ..prefix })
+        found
     }
 
     /// Reads generation by generation; gives the newest one unless the prefix ends before it.
-    fn read(&mut self, until: Position, stopped: bool) -> Result<Option<Newest>, OpenError> {
+    fn read(&mut self, until: Position) -> Result<Option<Newest>, OpenError> {
         let (mut place, number) = folder::extent(&self.path)?;
         let mut ledger = Ledger::new(1);
         while place.generation <= number {
             let is_newest = place.generation == number && !place.base;
             let folder = folder::of(&self.path, &place);
-            if is_newest && stopped {
+            if is_newest && self.lock.is_some() {
                 place.durable = folder::read_marker(&folder).unwrap_or(0);
             }
             let (mut part, mut beyond) = (Part { place, len: JOURNAL_HEADER_LEN as u64 }, false);
-            let (mut last, mut end) = (self.position, 0);
+            let mut last = self.position;
             let scanned = scan(&folder, place, Access::Looking { until: u64::MAX }, &mut |frame| {
                 ledger.learn(frame.records)?;
-                end = frame.offset + frame.payload.len() as u64;
                 let reached = frame.records.last().map_or(last, RawRecord::position);
                 beyond |= reached > until;
                 if !beyond {
-                    (part.len, last) = (end, reached);
+                    (part.len, last) = (frame.offset + frame.payload.len() as u64, reached);
                 }
                 Ok(())
             });
@@ -115,7 +130,7 @@ impl Prefix {
                 return Ok(None);
             }
             if is_newest {
-                let (mark, noted) = (scanned.header.mark, scanned.end > end);
+                let (mark, noted) = (scanned.header.mark, scanned.noted);
                 return Ok(Some(Newest { folder, number, mark, end: scanned.end, noted }));
             }
             place = place.next(&scanned);
@@ -126,8 +141,12 @@ impl Prefix {
     /// Writes it to an empty folder as a log of that identity, durably but for the folder's own name.
     ///
     /// # Errors
-    /// When the disk does not take it; what is there then is not whole.
+    /// When the disk does not take it, or [`OpenError::Compacted`]; what is there then is not whole.
     pub fn copy_to(&self, target: &Path, identity: &Identity) -> Result<(), OpenError> {
+        self.unless_compacted(self.copy(target, identity))
+    }
+
+    fn copy(&self, target: &Path, identity: &Identity) -> Result<(), OpenError> {
         for Part { place, len } in &self.parts {
             let (from, to) = (folder::of(&self.path, place), folder::of(target, place));
             fs::create_dir(&to)?;
@@ -145,11 +164,7 @@ impl Prefix {
 fn note_durable(folder: &Path, place: Place) -> Result<(), OpenError> {
     let place = Place { durable: 0, ..place };
     let copy = scan(folder, place, Access::Writing, &mut |_| Ok(()))?;
-    let noted = Journal::resume(&copy, Faults::default())?.watermark();
-    noted.map_err(|error| match error {
-        WriteError::Full => io::Error::from(io::ErrorKind::StorageFull).into(),
-        WriteError::Failed(error) => error.into(),
-    })
+    Ok(Journal::resume(&copy, Faults::default())?.watermark()?)
 }
 
 fn check_end(place: &Place, scanned: &Scanned, is_newest: bool) -> Result<(), OpenError> {
@@ -164,8 +179,8 @@ fn check_end(place: &Place, scanned: &Scanned, is_newest: bool) -> Result<(), Op
 impl Newest {
     /// Waits for the word that everything that was read is durable: the next frame says so, a watermark or
     /// not, and so does the next generation.
-    fn wait_until_durable(&self, path: &Path) -> io::Result<()> {
-        let deadline = Instant::now() + DURABLE_WITHIN;
+    fn wait_until_durable(&self, path: &Path, patience: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + patience;
         let journal = File::open(self.folder.join(FILE_NAME))?;
         if self.noted {
             return Ok(());
@@ -178,7 +193,8 @@ impl Newest {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let sentence = "the server does not note that its newest events are durable";
+                let sentence = "the server does not note that its newest events are durable; \
+                    repeat it, or stop the server first";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, sentence));
             }
             thread::sleep(LOOK_EVERY);
@@ -199,5 +215,27 @@ impl Seized {
         let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
         let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
         Ok(Self { _lock: lock, _fence: fence })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{append, stream};
+    use crate::{EventLog, Expected, Options, SledLog};
+
+    #[tokio::test]
+    async fn a_server_that_does_not_note_what_is_durable_is_complained_of_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { idle_ms: 3_600_000, ..Options::default() };
+        let log = SledLog::open(folder.path(), options).unwrap();
+        log.append(append(&stream("a"), Expected::Any, 0, 1)).await.unwrap();
+        match Prefix::within(folder.path(), Position::new(u64::MAX), Duration::ZERO) {
+            Err(OpenError::Io(fault)) => {
+                assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
+                assert!(fault.to_string().contains("repeat it, or stop the server"), "{fault}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! Must never answer before the sync, and must never sync again after one failed.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -47,6 +46,8 @@ pub(crate) struct Writer {
     pub(crate) lock: File,
     /// Asked before each write, and again before it counts.
     pub(crate) fence: Fence,
+    /// Whether it was said that there is no space for a watermark.
+    pub(crate) unnoted_told: bool,
 }
 
 /// One commit in the making.
@@ -63,25 +64,21 @@ impl Writer {
     /// Works until the queue is closed and empty, then ends the log.
     pub(crate) fn run(mut self) {
         let idle = Duration::from_millis(self.options.idle_ms);
-        let mut noted = true;
         loop {
-            match self.shared.queue.take((!noted).then_some(idle)) {
+            let unnoted = !self.journal.is_noted() && !self.shared.has_failed();
+            match self.shared.queue.take(unnoted.then_some(idle)) {
                 Taken::Commands(commands) => {
                     self.options.faults.pass();
-                    noted &= !self.commit(commands);
+                    self.commit(commands);
                 }
-                Taken::Idle => {
-                    noted = true;
-                    self.note_durable();
-                }
+                Taken::Idle => self.note_durable(),
                 Taken::Closed => break,
             }
         }
-        self.finish(noted);
+        self.finish();
     }
 
-    /// Whether anything was written.
-    fn commit(&mut self, commands: Vec<Command>) -> bool {
+    fn commit(&mut self, commands: Vec<Command>) {
         let mut commit = Commit::default();
         self.check_fence();
         for command in commands {
@@ -104,7 +101,6 @@ impl Writer {
         if let Err(WriteError::Failed(error)) = outcome {
             self.shared.fail(error);
         }
-        written
     }
 
     /// Makes an append part of the commit, or answers it. A caller that no longer listens is no concern here.
@@ -170,12 +166,8 @@ impl Writer {
     fn roll(&mut self) -> Result<(), WriteError> {
         let (number, after) = (self.generation.number + 1, self.ledger.last());
         let (chain, place) = (self.journal.chain(), self.journal.place());
-        let created =
-            folder::create_generation(&self.shared.folder, number, after.get(), chain, &self.options.faults);
-        self.journal = created.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => WriteError::Full,
-            _ => WriteError::Failed(error),
-        })?;
+        let (folder, faults) = (&self.shared.folder, &self.options.faults);
+        self.journal = folder::create_generation(folder, number, after.get(), chain, faults, &self.fence)?;
         let path = folder::generation(&self.shared.folder, number);
         let (header, file) = (self.journal.header(), Arc::clone(self.journal.file()));
         let generation = Generation::new(path, header, file, Index::default());
@@ -208,19 +200,23 @@ impl Writer {
             return;
         }
         match self.journal.watermark() {
-            Ok(()) => {}
-            Err(WriteError::Full) => tracing::warn!("no space to note how far the journal is durable"),
+            Ok(()) => self.unnoted_told = false,
+            Err(WriteError::Full) if self.unnoted_told => {}
+            Err(WriteError::Full) => {
+                self.unnoted_told = true;
+                tracing::warn!("no space to note how far the journal is durable: it is tried again");
+            }
             Err(WriteError::Failed(error)) => self.shared.fail(error),
         }
     }
 
-    fn finish(mut self, noted: bool) {
+    fn finish(mut self) {
         for thread in self.retiring.drain(..) {
             // It only deletes what opening the log would delete as well.
             let _ = thread.join();
         }
         let abandoned = self.options.faults.abandoned();
-        if !noted && !abandoned {
+        if !self.journal.is_noted() && !abandoned {
             self.note_durable();
         }
         self.check_fence();

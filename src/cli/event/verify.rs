@@ -69,11 +69,18 @@ pub(in crate::cli) fn refused(folder: &Path, fault: OpenError, unknown: Option<C
             let sentence = format!("{log} is in use by a running server; stop it first.");
             Complaint::new(Exit::UNAVAILABLE, sentence)
         }
+        OpenError::Compacted => {
+            let sentence = "Streams were removed from the log meanwhile; repeat it.";
+            Complaint::new(Exit::REPEAT, sentence)
+        }
         OpenError::NewerFormat { .. } => {
             Complaint::new(Exit::DAMAGED, format!("{log} cannot be read: {fault}."))
         }
         OpenError::Io(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
             Complaint::new(Exit::CONFIGURATION, format!("There is no folder {}.", folder.display()))
+        }
+        OpenError::Io(fault) if fault.kind() == std::io::ErrorKind::TimedOut => {
+            Complaint::new(Exit::REPEAT, format!("{log} cannot be used: {fault}."))
         }
         OpenError::Io(fault) => Complaint::new(Exit::DISK, format!("{log} cannot be used: {fault}.")),
     }
