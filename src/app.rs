@@ -210,7 +210,7 @@ impl Server {
             keeper,
             max_agents: settings.limits.max_agents,
             damage: Box::new(move || examined.damage()),
-            disk: Some(disk),
+            disk,
         })
     }
 

@@ -89,8 +89,8 @@ pub struct Api {
     pub max_agents: usize,
     /// Where the log is damaged, if it is.
     pub damage: Box<dyn Fn() -> Option<Damage> + Send + Sync>,
-    /// Where the log lies, for the disk's free space; none for a log in memory.
-    pub disk: Option<health::Disk>,
+    /// Where the log lies, for the disk's free space.
+    pub disk: health::Disk,
 }
 
 /// The route table. Routes are tried in this order, so what is asked for the most stands first.

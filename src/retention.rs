@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use actors::codec;
 use domain::Aggregate;
 use domain::operation::Operation;
 use events::{Compaction, OpenError, Position, Recorded, Retention, SledLog, StreamId};
@@ -15,8 +16,6 @@ use crate::archive::LineWriter;
 
 /// Where removed events are kept, within the data folder.
 pub const ARCHIVE: &str = "archive";
-/// Ends of operations, after which nothing begins again.
-const ENDS: [&str; 3] = ["operation.completed", "operation.failed", "operation.cancelled"];
 
 /// Removes what ended so many microseconds ago from the log of a stopped server, when that frees at least
 /// `worth` bytes of it. Nothing is older than the log's last event says: a wall clock that is far ahead lets
@@ -79,7 +78,7 @@ impl Retention for Ended {
         if event.stream.category() != Operation::CATEGORY {
             return;
         }
-        let over = ENDS.contains(&&*event.name);
+        let over = codec::ENDS.contains(&&*event.name);
         let known = self.operations.entry(event.stream.clone()).or_insert(Known { over, last_us: 0 });
         known.over |= over;
         known.last_us = event.time_us;

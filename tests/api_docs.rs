@@ -88,6 +88,11 @@ async fn a_normal_build_has_no_way_to_make_an_actor_panic() {
 async fn the_docs_page_needs_nothing_from_outside() {
     let photon = Photon::start().await;
     let page = photon.get("/docs/").await.expect(200);
+    // A problem's type is the address of a page about it.
+    let refused = photon.get("/api/v1/agents/nobody").await.refused(404, "not_found");
+    let about = photon.get(refused.body["problem"]["type"].as_str().unwrap()).await.expect(200);
+    assert!(about.body.as_str().unwrap().starts_with("404 not_found: "), "{}", about.body);
+    photon.get("/docs/errors/nonsense").await.refused(404, "not_found");
     let text = page.body.as_str().unwrap();
     assert!(text.contains("swagger-ui"));
     assert!(!text.contains("https://") && !text.contains("//cdn"), "{text}");

@@ -7,7 +7,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use actors::codec::{KeyUse, Metadata, Stored};
+use actors::codec::{ENDS, KeyUse, Metadata, Stored};
+use domain::Aggregate;
 use domain::agent::event::{self as agent_event, Outcome, Released};
 use domain::agent::selection::{Candidates, Excluded, Scored, Weights};
 use domain::agent::{Agent, Event as AgentEvent};
@@ -334,6 +335,18 @@ where
 #[test]
 fn every_operation_event_reads_as_it_was_written() {
     check::<Operation>(&operation_samples());
+}
+
+#[test]
+fn the_names_of_ends_are_those_of_the_events_that_end_an_operation() {
+    let samples = operation_samples();
+    let begun = samples.iter().take(1).chain([&OperationEvent::Started]);
+    let begun = begun.fold(None, |operation, event| Operation::evolve(operation, event, moment())).unwrap();
+    for event in &samples {
+        let after = Operation::evolve(Some(begun.clone()), event, moment());
+        let ends = after.is_some_and(|operation| operation.status().is_terminal());
+        assert_eq!(ENDS.contains(&Operation::name(event)), ends, "{}", Operation::name(event));
+    }
 }
 
 #[test]

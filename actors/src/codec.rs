@@ -196,6 +196,9 @@ stored!(Operation, domain::operation::Event {
     step_completed_1 <= "step.completed", 1;
 });
 
+/// Ends of operations, after which nothing begins again: for who must know that without reading the body.
+pub const ENDS: [&str; 3] = ["operation.completed", "operation.failed", "operation.cancelled"];
+
 stored!(Agent, domain::agent::Event {
     Registered => "agent.registered", 1;
     Reregistered => "agent.reregistered", 1;

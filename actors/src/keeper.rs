@@ -314,7 +314,7 @@ async fn stamp_of(
         events,
         time_us: end.time_us,
         end: hash_of(&end),
-        origin: log.origin(),
+        origin: log.marks().origin,
         taken_at_us: now.as_micros(),
     })
 }
@@ -334,7 +334,7 @@ async fn belongs(stamp: &Stamp, log: &dyn EventLog) -> Result<(), Flaw> {
     if stamp.subject != Subject::Views {
         return Err(Flaw::Damaged("it is not of the views"));
     }
-    if stamp.origin != log.origin() {
+    if stamp.origin != log.marks().origin {
         return Err(Flaw::OtherLog("this one began elsewhere, or something was removed from it"));
     }
     let end = event_at(log, Position::new(stamp.position)).await;

@@ -13,8 +13,8 @@ use actors::gateway::Order;
 use domain::operation::{Command, Operation, Rejection, Status};
 use events::faulty_log::{Fault, FaultyLog};
 use events::{
-    Append, AppendError, BoxFuture, EventLog, EventStream, Head, MemoryLog, Position, ReadError, Recorded,
-    Since, StreamId,
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
+    Recorded, Since, StreamId,
 };
 use futures_util::{FutureExt, StreamExt};
 use support::{core, create, definition, id};
@@ -39,6 +39,10 @@ impl EventLog for Lagging {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         self.0.page(after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        self.0.marks()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

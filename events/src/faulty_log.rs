@@ -12,8 +12,7 @@ use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 
 use crate::dice::Dice;
-use crate::epoch::Epoch;
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Floor, Head, ReadError, Since};
+use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, ReadError, Since};
 use crate::record::Recorded;
 use crate::stream::{Position, StreamId, Version};
 
@@ -149,16 +148,8 @@ impl<L: EventLog + ?Sized> EventLog for FaultyLog<L> {
         self.inner.page(after, bytes)
     }
 
-    fn floor(&self) -> Floor {
-        self.inner.floor()
-    }
-
-    fn origin(&self) -> u64 {
-        self.inner.origin()
-    }
-
-    fn epoch(&self) -> Option<Epoch> {
-        self.inner.epoch()
+    fn marks(&self) -> Marks {
+        self.inner.marks()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

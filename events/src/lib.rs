@@ -30,7 +30,7 @@ pub use faults::Faults;
 pub use journal::is_full;
 pub use log::{
     APPEND_MAX_BYTES, Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Expected, Floor, Head,
-    NAME_MAX_LEN, ReadError, Refusal, Since,
+    Marks, NAME_MAX_LEN, ReadError, Refusal, Since,
 };
 pub use memory_log::MemoryLog;
 pub use options::Options;

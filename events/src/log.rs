@@ -63,25 +63,29 @@ pub trait EventLog: Send + Sync + 'static {
     /// any. For who must hold nothing while it waits for its own reader.
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>>;
 
-    /// Up to where events may be missing, of streams that were removed as a whole; behind it all are there.
-    fn floor(&self) -> Floor {
-        Floor::NONE
-    }
-
-    /// What tells this log from others, as far as it is known: another number for one that began elsewhere,
-    /// and after streams were removed. The same for as long as it is open.
-    fn origin(&self) -> u64 {
-        0
-    }
-
-    /// Which history of the log this is: equal positions of another may be other events. None for a log that
-    /// has only ever one.
-    fn epoch(&self) -> Option<Epoch> {
-        None
-    }
+    /// What holds of the log as a whole for as long as it is open.
+    fn marks(&self) -> Marks;
 
     /// The position of the last event. A barrier: it answers when every append queued before it is decided.
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>>;
+}
+
+/// What holds of a log as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Up to where events may be missing, of streams that were removed as a whole; behind it all are there.
+    pub floor: Floor,
+    /// What tells this log from others, as far as it is known: another number for one that began elsewhere,
+    /// and after streams were removed.
+    pub origin: u64,
+    /// Which history of the log this is: equal positions of another may be other events. None for a log that
+    /// has only ever one.
+    pub epoch: Option<Epoch>,
+}
+
+impl Marks {
+    /// Of a log of which nothing was removed, and that nobody opens again.
+    pub const NONE: Self = Self { floor: Floor::NONE, origin: 0, epoch: None };
 }
 
 /// Where the part of a log ends of which streams were removed.

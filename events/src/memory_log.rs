@@ -9,7 +9,9 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use parking_lot::Mutex;
 
 use crate::live::{self, Feed, History, Page, Placed, RingMax};
-use crate::log::{Append, AppendError, BoxFuture, EventLog, EventStream, Head, ReadError, Refusal, Since};
+use crate::log::{
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, ReadError, Refusal, Since,
+};
 use crate::record::{EventId, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
@@ -87,6 +89,10 @@ impl EventLog for MemoryLog {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         History::page(&*self.inner, after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        Marks::NONE
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

@@ -30,10 +30,10 @@ use futures_util::{FutureExt, future};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use crate::epoch::{Epoch, Identity};
+use crate::epoch::Identity;
 use crate::live::{self, History};
 use crate::log::{
-    Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Floor, Head, ReadError, Refusal, Since,
+    Append, AppendError, BoxFuture, Damage, EventLog, EventStream, Head, Marks, ReadError, Refusal, Since,
 };
 use crate::options::Options;
 use crate::record::Recorded;
@@ -238,16 +238,10 @@ impl EventLog for SledLog {
         History::page(&*self.shared, after, bytes)
     }
 
-    fn floor(&self) -> Floor {
-        self.shared.floor
-    }
-
-    fn origin(&self) -> u64 {
-        self.shared.origin()
-    }
-
-    fn epoch(&self) -> Option<Epoch> {
-        self.shared.identity.map(|identity| identity.epoch)
+    fn marks(&self) -> Marks {
+        let Shared { floor, identity, .. } = &*self.shared;
+        let epoch = identity.map(|identity| identity.epoch);
+        Marks { floor: *floor, origin: self.shared.origin(), epoch }
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

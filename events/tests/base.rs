@@ -126,7 +126,7 @@ async fn what_stays_keeps_its_places_and_what_goes_was_archived() {
     check(folder.path(), &kept).await;
 
     let log = open(folder.path());
-    assert_eq!(log.floor().position, done.floor);
+    assert_eq!(log.marks().floor.position, done.floor);
     assert!(done.floor > Position::START);
     let next = log.append(append(&stream(names[0]), Expected::Exact(events::Version::NONE), 999, 1)).await;
     assert!(next.unwrap().position > all.last().unwrap().position, "a position is never used again");
@@ -200,7 +200,7 @@ async fn an_interrupted_compaction_is_undone_or_finished_by_the_next_start() {
     fs::write(folder.path().join("gen-000001/journal"), first).unwrap();
     let read_only = SledLog::open_read_only(folder.path(), &options()).unwrap();
     assert_eq!(read_only.damage(), None);
-    assert!(read_only.floor().position > Position::START);
+    assert!(read_only.marks().floor.position > Position::START);
     drop(read_only);
     check(folder.path(), &without(&all, &gone)).await;
     assert!(!folder.path().join("gen-000001").exists());
@@ -260,7 +260,7 @@ async fn events_can_be_restored_with_their_places_into_an_empty_folder_only() {
     SledLog::restore(&whole, &mut all.iter().map(|event| Ok((**event).clone()))).unwrap();
     for (target, removed) in [(&target, true), (&whole, false)] {
         let log = open(target);
-        assert_eq!(log.floor() != events::Floor::NONE, removed);
+        assert_eq!(log.marks().floor != events::Floor::NONE, removed);
         log.close().await.unwrap();
     }
 

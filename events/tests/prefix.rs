@@ -195,10 +195,10 @@ async fn a_log_keeps_its_identity_and_every_log_has_its_own() {
     for folder in [&one, &other, &one] {
         let log = SledLog::open(folder.path(), small()).unwrap();
         let identity = SledLog::identity(folder.path()).unwrap().unwrap();
-        assert_eq!(log.epoch(), Some(identity.epoch));
+        assert_eq!(log.marks().epoch, Some(identity.epoch));
         log.close().await.unwrap();
         let seen = SledLog::open_read_only(folder.path(), &small()).unwrap();
-        assert_eq!(seen.epoch(), Some(identity.epoch));
+        assert_eq!(seen.marks().epoch, Some(identity.epoch));
         found.push(identity);
     }
     assert!(found[0] == found[2] && found[0].log != found[1].log && found[0].epoch != found[1].epoch);

@@ -9,6 +9,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub mod asyncapi;
 
+use super::error::{ApiError, Code};
+use super::routing::resource;
 use super::{
     agents, events, health, interventions, lanes, leases, metrics, operations, past, platforms, pools,
     selection, snapshots, steps,
@@ -84,8 +86,16 @@ pub async fn openapi() -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(text.as_str())
 }
 
-/// The page and its assets, all from the program itself; `/docs` leads to it.
+/// The page and its assets, all from the program itself; `/docs` leads to it. Beside it one page for each
+/// kind of problem, whose `type` is its address.
 pub fn pages() -> impl HttpServiceFactory {
     let config = Config::from("/openapi.json");
-    (web::redirect("/docs", "/docs/"), SwaggerUi::new("/docs/{_:.*}").config(config))
+    let problem = resource("/docs/errors/{code}").get(problem);
+    (web::redirect("/docs", "/docs/"), problem, SwaggerUi::new("/docs/{_:.*}").config(config))
+}
+
+async fn problem(code: web::Path<String>) -> Result<String, ApiError> {
+    let code = Code::ALL.iter().find(|known| known.slug() == code.as_str());
+    let code = code.ok_or_else(|| ApiError::of(Code::NotFound))?;
+    Ok(format!("{} {}: {}\n\n{}\n", code.status().as_u16(), code.slug(), code.title(), code.advice()))
 }

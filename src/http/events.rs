@@ -78,14 +78,14 @@ async fn begin(feed: &EventFeed, filter: &Filter, after: Option<u64>) -> Result<
     let detail = format!(
         "after is {after}, but the newest event has sequence {end}: this server, or this log, is another \
          one. Begin again with after={}.",
-        feed.log.floor().position
+        feed.log.marks().floor.position
     );
     Err(ApiError::invalid_parameter("after", detail))
 }
 
 /// Whether the history that a client knows, if it names one, is the one that is shown.
 fn check_epoch(feed: &EventFeed, named: Option<&str>) -> Result<(), ApiError> {
-    let (Some(named), Some(epoch)) = (named, feed.log.epoch()) else { return Ok(()) };
+    let (Some(named), Some(epoch)) = (named, feed.log.marks().epoch) else { return Ok(()) };
     let named: Epoch =
         named.parse().map_err(|fault| ApiError::invalid_parameter("epoch", format!("{fault}")))?;
     if named == epoch {
@@ -94,7 +94,7 @@ fn check_epoch(feed: &EventFeed, named: Option<&str>) -> Result<(), ApiError> {
     let detail = format!(
         "The log was restored since: its history is now {epoch}, in which sequences that you know may be \
          other events. Begin again with after={}.",
-        feed.log.floor().position
+        feed.log.marks().floor.position
     );
     let refusal = ApiError::new(Code::EpochChanged, detail.clone());
     Err(refusal.with(FieldError::parameter("epoch", detail)).header(EPOCH, epoch))
@@ -102,7 +102,7 @@ fn check_epoch(feed: &EventFeed, named: Option<&str>) -> Result<(), ApiError> {
 
 /// Whether everything that is wanted after a position is kept. A stream is kept as a whole or not at all.
 async fn check_floor(feed: &EventFeed, filter: &Filter, after: Position) -> Result<(), ApiError> {
-    let floor = feed.log.floor().position;
+    let floor = feed.log.marks().floor.position;
     if after >= floor {
         return Ok(());
     }
@@ -170,7 +170,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
 fn reply(api: &Api, found: Found, kind: &str, limit: u64) -> Reply<Vec<Listed>> {
     let cursor = found.resume.map(|at| api.cursors.encode(&format!("{kind}/{at}")));
     let reply = Reply::ok(found.events.into_iter().map(Listed).collect()).page(Page::new(limit, cursor));
-    match api.feed.log.epoch() {
+    match api.feed.log.marks().epoch {
         Some(epoch) => reply.header(EPOCH, epoch),
         None => reply,
     }

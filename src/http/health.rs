@@ -18,6 +18,8 @@ use super::guard::Phase;
 use super::operations::Answer;
 use crate::pools::PoolStatus;
 
+/// How durable an answer is: there is no other way.
+const DURABILITY: &str = "journal, synced before every answer";
 /// Longest answer of the log to a health check.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
 /// The views may be behind the log by so many events before that is worth a warning.
@@ -86,7 +88,7 @@ pub struct DetailedHealthView {
     pub version: String,
     /// Since the process began.
     pub uptime_ms: u64,
-    /// Which history of the log is shown; absent for a log in memory.
+    /// Which history of the log is shown; absent when that cannot be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
     /// How durable an answer is.
@@ -261,12 +263,10 @@ pub async fn detailed(api: Reach) -> Answer<DetailedHealthView> {
         |(Check { name, state, detail }, ms)| CheckView { name, state: state.name().into(), ms, detail };
     let checks = checks.into_iter().map(shown).collect();
     let HealthView { version, uptime_ms, .. } = HealthView::since(api.started);
-    let durability =
-        if api.disk.is_some() { "journal, synced before every answer" } else { "none, in memory" };
     let status = worst.name().into();
-    let epoch = api.core.around.log.epoch().map(|epoch| epoch.to_string());
+    let epoch = api.core.around.log.marks().epoch.map(|epoch| epoch.to_string());
     let view =
-        DetailedHealthView { status, version, uptime_ms, epoch, durability: durability.into(), checks };
+        DetailedHealthView { status, version, uptime_ms, epoch, durability: DURABILITY.into(), checks };
     Ok(match worst {
         State::Fail => Reply::failing(Code::Overloaded, view, "A check fails; see data.checks."),
         State::Pass | State::Warn => Reply::ok(view),
@@ -305,8 +305,7 @@ fn views(core: &Core, head: Option<u64>) -> (State, String) {
 }
 
 fn disk(api: &Api) -> (State, String) {
-    let Some(disk) = &api.disk else { return (State::Pass, "no disk is used".into()) };
-    let ((space, free), (share, used)) = (space(disk), share(disk));
+    let ((space, free), (share, used)) = (space(&api.disk), share(&api.disk));
     (space.max(share), format!("{free}; {used}"))
 }
 

@@ -184,7 +184,7 @@ impl Metrics {
         self.position.set(i64::try_from(api.core.projected.position().get()).unwrap_or(i64::MAX));
         self.read_only.set(i64::from(api.state.phase() == Phase::ReadOnly));
         let disk = |measure: fn(&super::health::Disk) -> Option<u64>| {
-            i64::try_from(api.disk.as_ref().and_then(measure).unwrap_or(0)).unwrap_or(i64::MAX)
+            i64::try_from(measure(&api.disk).unwrap_or(0)).unwrap_or(i64::MAX)
         };
         self.disk_free.set(disk(super::health::Disk::free_bytes));
         self.disk_used.set(disk(super::health::Disk::used_bytes));

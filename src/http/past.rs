@@ -52,7 +52,7 @@ pub fn cut(api: &Api, parameters: &Parameters, name: &str) -> Result<Option<Cut>
 
 /// Refuses a look at a time of which streams were removed as a whole.
 fn check_floor(api: &Api, cut: Cut) -> Result<(), ApiError> {
-    let floor = api.core.around.log.floor();
+    let floor = api.core.around.log.marks().floor;
     let below = match cut {
         Cut::Position(position) => position < floor.position,
         Cut::Time(time) => time.as_micros() < floor.time_us,

@@ -69,7 +69,7 @@ impl Keeper {
             events: version.get(),
             time_us: end.time_us,
             end: end.hash,
-            origin: log.origin(),
+            origin: log.marks().origin,
             taken_at_us: now.as_micros(),
         };
         let (keeper, named) = (Arc::clone(self), stream.clone());

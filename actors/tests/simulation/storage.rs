@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use events::faulty_log::{Fault, FaultyLog, Odds};
 use events::{
-    Append, AppendError, BoxFuture, EventLog, EventStream, Head, MemoryLog, Position, ReadError, Recorded,
-    Since, StreamId, Version,
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
+    Recorded, Since, StreamId, Version,
 };
 use futures_util::{FutureExt, poll};
 use parking_lot::Mutex;
@@ -53,6 +53,10 @@ impl EventLog for Durable {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         self.log.page(after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        self.log.marks()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
@@ -175,6 +179,10 @@ impl EventLog for Storage {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         self.inner.page(after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        self.inner.marks()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

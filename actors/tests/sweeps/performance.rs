@@ -21,8 +21,8 @@ use domain::operation::{Command, Operation, StepWish};
 use domain::{AgentId, Json, LeaseId, OperationId};
 use events::faulty_log::{Fault, FaultyLog};
 use events::{
-    Append, AppendError, BoxFuture, EventLog, EventStream, Head, MemoryLog, Position, ReadError, Recorded,
-    Since, StreamId,
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
+    Recorded, Since, StreamId,
 };
 use serde_json::json;
 
@@ -89,6 +89,10 @@ impl EventLog for Counted {
 
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
         self.0.page(after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        self.0.marks()
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
+use crate::agent::record::percentile;
 
 /// Durations that percentiles are taken from.
 const SAMPLES_MAX: usize = 1_024;
@@ -44,14 +45,11 @@ impl Durations {
 
     /// The given percentiles (0 to 100) in milliseconds by nearest rank; none without samples.
     #[must_use]
-    pub fn percentiles<const N: usize>(&self, wanted: [u64; N]) -> Option<[u64; N]> {
+    pub fn percentiles<const N: usize>(&self, wanted: [usize; N]) -> Option<[u64; N]> {
         let mut sorted: Vec<u64> = self.0.iter().copied().collect();
         sorted.sort_unstable();
-        let last = sorted.len().checked_sub(1)?;
-        Some(wanted.map(|percent| {
-            let rank = (percent * sorted.len() as u64).div_ceil(100).saturating_sub(1);
-            sorted[usize::try_from(rank).unwrap_or(last).min(last)]
-        }))
+        let last = *sorted.last()?;
+        Some(wanted.map(|percent| percentile(&sorted, percent).unwrap_or(last)))
     }
 }
 

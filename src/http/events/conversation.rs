@@ -117,7 +117,7 @@ impl EventConversation {
         if !matches!(refusal.code, Code::PositionCompacted | Code::EpochChanged) {
             return vec![said(&error)];
         }
-        error["sequence"] = self.feed.log.floor().position.to_string().into();
+        error["sequence"] = self.feed.log.marks().floor.position.to_string().into();
         vec![said(&error), Say::Close(CloseCode::Gone)]
     }
 

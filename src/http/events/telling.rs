@@ -152,7 +152,7 @@ impl Telling {
     /// Which history is told.
     #[must_use]
     pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.feed.log.epoch()
+        self.feed.log.marks().epoch
     }
 
     fn bookmark(&self) -> Told {
