@@ -13,6 +13,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod called;
 pub mod checker;
 pub mod history;
 pub mod streams;
@@ -364,10 +365,9 @@ pub struct Tail {
 impl Tail {
     /// From the beginning, of these types.
     pub fn start(photon: &Photon, types: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_photon"))
-            .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", types])
+        let arguments = ["event", "tail", "--after", "0", "-o", "jsonl", "--types", types];
+        let mut child = called::command(arguments)
             .args(["--server", &photon.url("")])
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
