@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 pub mod called;
 pub mod checker;
+#[path = "../../events/src/dice.rs"]
+pub mod dice;
 pub mod history;
 pub mod streams;
 pub mod tally;
