@@ -3,9 +3,8 @@
 
 mod support;
 
-use std::process::Command;
-
 use serde_json::{Value, json};
+use support::called::Called;
 use support::{Photon, step};
 
 const DRY: &str = "/api/v1/operations?dryRun=true";
@@ -156,14 +155,10 @@ async fn the_command_line_shows_a_plan_or_every_fault() {
     let path = folder.path().join("operation.json");
     let called = |body: Value| {
         std::fs::write(&path, body.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-        command.args(["op", "create", "--dry-run", "--server", &photon.url("")]).arg(&path);
-        let output = command.output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+        photon.call(["op", "create", "--dry-run", path.to_str().unwrap()]).run()
     };
-    let (exit, stdout, stderr) = called(operation(&diamond()));
-    assert_eq!((exit, stderr.as_str()), (0, "The operation would be accepted.\n"));
+    let Called { stdout, stderr, .. } = called(operation(&diamond())).ends_with(0);
+    assert_eq!(stderr, "The operation would be accepted.\n");
     for line in [
         "4 steps in 3 levels, 2 at once.",
         "Critical path: 1 → 3 → 4 (3 steps",
@@ -174,6 +169,6 @@ async fn the_command_line_shows_a_plan_or_every_fault() {
     }
     let mut wrong = diamond();
     wrong[0]["dependencies"] = json!([4]);
-    let (exit, _, stderr) = called(operation(&wrong));
-    assert!(exit == 1 && stderr.contains("cycle"), "{exit} {stderr}");
+    let refused = called(operation(&wrong)).ends_with(1);
+    assert!(refused.stderr.contains("cycle"), "{}", refused.stderr);
 }

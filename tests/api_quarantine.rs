@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -118,13 +117,6 @@ async fn three_lost_leases_are_a_quarantine_in_which_running_work_goes_on() {
     photon.claim("frail").await;
 }
 
-fn photon_agent(photon: &Photon, what: &str, id: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(["agent", what, id, "--server", &photon.url("")]).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[tokio::test]
 async fn a_drained_agent_finishes_and_gets_nothing_new_until_it_is_resumed() {
     let photon = Photon::start().await;
@@ -133,7 +125,7 @@ async fn a_drained_agent_finishes_and_gets_nothing_new_until_it_is_resumed() {
     photon.post("/api/v1/agents", body.clone()).await.expect(201);
     let id = photon.operation(stubborn()).await;
     let lease = photon.claim("a").await;
-    photon_agent(&photon, "drain", "a");
+    photon.call(["agent", "drain", "a"]).ends_with(0);
     let shown = photon.get("/api/v1/agents/a").await.expect(200);
     assert_eq!(
         (&shown.data()["status"], &shown.data()["statusReason"]),
@@ -154,7 +146,7 @@ async fn a_drained_agent_finishes_and_gets_nothing_new_until_it_is_resumed() {
     let again = photon.post("/api/v1/agents", body).await.expect(200);
     assert_eq!(again.data()["status"], json!("inactive"));
     finds_nothing(&photon, "a").await;
-    photon_agent(&photon, "resume", "a");
+    photon.call(["agent", "resume", "a"]).ends_with(0);
     assert_eq!(photon.claim("a").await["operationId"], json!(next));
 }
 

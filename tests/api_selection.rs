@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
 use support::{Photon, step};
 
@@ -98,11 +96,8 @@ async fn the_command_line_shows_the_same_table() {
     photon.agent("specialist", &["rust"]).await;
     photon.agent("stranger", &["go"]).await;
     let shown = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-        command.args(["agent", "select", "--capability", "rust", "--server", &photon.url("")]).args(more);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        let arguments = [&["agent", "select", "--capability", "rust"], more].concat();
+        photon.call(arguments).ends_with(0).stdout
     };
     let text = shown(&[]);
     assert!(text.starts_with("Chosen: specialist\nAGENT "), "{text}");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,32 +14,22 @@ use serde_json::{Value, json};
 
 mod support;
 
+use support::called::{Call, call, command};
 use support::streams::{Asked, Said, Way};
 use support::{Photon, step};
 
-fn backup(photon: &Photon, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.arg("backup").args(arguments).current_dir(photon.folder());
-    command
-}
-
-#[track_caller]
-fn ends_with(output: &Output, exit: i32) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(exit), "{said}");
-    said
+fn backup(photon: &Photon, arguments: &[&str]) -> Call {
+    call([&["backup"], arguments].concat()).in_folder(photon.folder())
 }
 
 #[track_caller]
 fn told(photon: &Photon, arguments: &[&str]) -> Value {
-    let output = backup(photon, &[arguments, &["-o", "json"]].concat()).output().unwrap();
-    ends_with(&output, 0);
-    serde_json::from_slice(&output.stdout).unwrap()
+    backup(photon, &[arguments, &["-o", "json"]].concat()).ends_with(0).json()
 }
 
 #[track_caller]
 fn refused(photon: &Photon, arguments: &[&str], exit: i32) -> String {
-    ends_with(&backup(photon, arguments).output().unwrap(), exit)
+    backup(photon, arguments).ends_with(exit).stderr
 }
 
 async fn hash(photon: &Photon, to: Option<&str>) -> String {
@@ -48,9 +38,8 @@ async fn hash(photon: &Photon, to: Option<&str>) -> String {
 }
 
 fn digest(folder: &Path) -> Option<String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    let output = command.args(["event", "verify", "-o", "json", "--data-dir"]).arg(folder).output().unwrap();
-    let found: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let verify = ["event", "verify", "-o", "json", "--data-dir", folder.to_str().unwrap()];
+    let found: Value = serde_json::from_str(&call(verify).run().stdout).ok()?;
     Some(found["digest"].as_str().unwrap().to_owned())
 }
 
@@ -94,10 +83,8 @@ async fn a_backup_under_load_restores_to_the_state_that_was_there_at_its_positio
         let mut found = Vec::new();
         for round in 0..rounds {
             let acknowledged = photon.get("/health").await.header("photon-position").parse::<u64>().unwrap();
-            let mut command = backup(&photon, &["create", &format!("copy-{round}"), "-o", "json"]);
-            let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-            ends_with(&output, 0);
-            let manifest: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let create = backup(&photon, &["create", &format!("copy-{round}"), "-o", "json"]);
+            let manifest = tokio::task::spawn_blocking(|| create.ends_with(0).json()).await.unwrap();
             assert!(manifest["position"].as_u64().unwrap() >= acknowledged);
             found.push(manifest);
             made.fetch_add(1, Ordering::AcqRel);
@@ -236,8 +223,9 @@ async fn a_restore_that_is_killed_leaves_the_old_log_or_the_new_one() {
     for round in 0..tries {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let moment = Duration::from_micros((dice >> 33) % takes);
-        let mut child =
-            backup(&photon, &["restore", "copy", "--replace"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut restore = command(["backup", "restore", "copy", "--replace"]);
+        restore.current_dir(photon.folder()).stderr(Stdio::null());
+        let mut child = restore.spawn().unwrap();
         let begun = Instant::now();
         while begun.elapsed() < moment && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
@@ -344,8 +332,6 @@ async fn whoever_resumes_in_a_former_history_is_told_the_new_one() {
 #[tokio::test]
 async fn a_second_server_on_the_same_folder_is_refused_with_a_sentence() {
     let photon = Photon::start().await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(["serve", "--port", "0", "--data-dir", "data"]).current_dir(photon.folder());
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(ends_with(&output, 69).contains("another process has the log open"));
+    let second = call(["serve", "--port", "0", "--data-dir", "data"]).in_folder(photon.folder());
+    assert!(second.ends_with(69).stderr.contains("another process has the log open"));
 }

@@ -1,70 +1,15 @@
 //! The command line as a black box: what is printed where, and what each command ends with.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
-
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod support;
 
+use support::called::{call, command};
 use support::{PATIENCE, Photon, Tail, free_port, step};
-
-struct Called {
-    exit: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Called {
-    fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self {
-            exit: output.status.code().unwrap_or(-1),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
-    }
-
-    #[track_caller]
-    fn ends_with(self, exit: i32) -> Self {
-        assert_eq!(self.exit, exit, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap()
-    }
-}
-
-/// A command in an empty folder, without any `PHOTON_*` variable.
-fn command(arguments: &[&str], folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PHOTON_")).for_each(
-        |(name, _)| {
-            command.env_remove(name);
-        },
-    );
-    command
-}
-
-fn alone(arguments: &[&str]) -> Called {
-    Called::of(&command(arguments, &TempDir::new().unwrap()).output().unwrap())
-}
-
-/// A command that speaks to a server.
-fn to(photon: &Photon, arguments: &[&str], input: &str) -> Called {
-    let folder = TempDir::new().unwrap();
-    let mut command = command(arguments, &folder);
-    command.env("PHOTON_SERVER", photon.url(""));
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    Called::of(&child.wait_with_output().unwrap())
-}
 
 fn operation(platform_step: &Value) -> String {
     json!({"name": "from the command line", "workflow": [platform_step]}).to_string()
@@ -72,20 +17,20 @@ fn operation(platform_step: &Value) -> String {
 
 #[test]
 fn without_a_command_the_demo_is_suggested() {
-    let called = alone(&[]).ends_with(2);
+    let called = call([""; 0]).ends_with(2);
     assert!(called.stderr.contains("photon demo") && called.stderr.contains("--help"), "{}", called.stderr);
     assert_eq!(called.stdout, "");
-    assert!(alone(&["--help"]).ends_with(0).stdout.contains("Exit codes"));
-    alone(&["no-such-command"]).ends_with(2);
+    assert!(call(["--help"]).ends_with(0).stdout.contains("Exit codes"));
+    call(["no-such-command"]).ends_with(2);
 }
 
 #[test]
 fn version_and_completion_are_data() {
     let version = concat!("photon ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(alone(&["version"]).ends_with(0).stdout, version);
-    assert_eq!(alone(&["--version"]).ends_with(0).stdout, version);
+    assert_eq!(call(["version"]).ends_with(0).stdout, version);
+    assert_eq!(call(["--version"]).ends_with(0).stdout, version);
     for shell in ["bash", "zsh", "fish"] {
-        assert!(alone(&["completion", shell]).ends_with(0).stdout.contains("photon"));
+        assert!(call(["completion", shell]).ends_with(0).stdout.contains("photon"));
     }
 }
 
@@ -93,10 +38,10 @@ fn version_and_completion_are_data() {
 fn a_server_that_is_away_is_exit_code_9_and_a_bad_address_2() {
     let away = format!("http://127.0.0.1:{}", free_port());
     for arguments in [&["op", "list"][..], &["healthcheck"], &["agent", "get", "a"], &["event", "list"]] {
-        let called = alone(&[arguments, &["--server", &away]].concat()).ends_with(9);
+        let called = call([arguments, &["--server", &away]].concat()).ends_with(9);
         assert!(called.stderr.contains(&away) && called.stderr.contains("photon serve"), "{}", called.stderr);
     }
-    alone(&["op", "list", "--server", "https://localhost"]).ends_with(2);
+    call(["op", "list", "--server", "https://localhost"]).ends_with(2);
 }
 
 #[test]
@@ -104,20 +49,20 @@ fn a_configuration_that_cannot_be_used_is_exit_code_64() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("config.toml"), "[server]\nprot = 1\n").unwrap();
     for arguments in [&["serve"][..], &["config", "check"], &["config", "show"]] {
-        let called = Called::of(&command(arguments, &folder).output().unwrap()).ends_with(64);
+        let called = call(arguments).in_folder(folder.path()).ends_with(64);
         assert!(called.stderr.contains("config.toml:2") && called.stderr.contains("server.port"));
     }
-    alone(&["serve", "--port", "many"]).ends_with(64);
-    alone(&["config", "check"]).ends_with(0);
+    call(["serve", "--port", "many"]).ends_with(64);
+    call(["config", "check"]).ends_with(0);
 }
 
 #[test]
 fn config_show_says_where_each_value_came_from() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("config.toml"), "[agents]\nlease_ms = 5000\n").unwrap();
-    let mut command = command(&["config", "show", "--port", "81", "-o", "json"], &folder);
-    command.env("PHOTON_LOG_LEVEL", "warn").env("PHOTON_LOG_LEVLE", "warn").env("PHOTON_SERVER", "x");
-    let called = Called::of(&command.output().unwrap()).ends_with(0);
+    let call = call(["config", "show", "--port", "81", "-o", "json"]).in_folder(folder.path());
+    let call = call.with("PHOTON_LOG_LEVEL", "warn").with("PHOTON_LOG_LEVLE", "warn");
+    let called = call.with("PHOTON_SERVER", "x").ends_with(0);
     let values = called.json();
     let find = |key: &str| values.as_array().unwrap().iter().find(|one| one["key"] == key).unwrap().clone();
     assert_eq!(find("server.port"), json!({"key": "server.port", "value": "81", "source": "--port"}));
@@ -130,32 +75,33 @@ fn config_show_says_where_each_value_came_from() {
 #[tokio::test]
 async fn a_second_server_on_the_same_port_does_not_start() {
     let photon = Photon::start().await;
-    let called = alone(&["serve", "--port", &photon.port().to_string()]).ends_with(69);
+    let called = call(["serve", "--port", &photon.port().to_string()]).ends_with(69);
     assert!(called.stderr.contains("--port"), "{}", called.stderr);
-    assert_eq!(to(&photon, &["healthcheck"], "").ends_with(0).stdout, "");
+    assert_eq!(call(["healthcheck"]).with("PHOTON_SERVER", photon.url("")).ends_with(0).stdout, "");
 }
 
 #[tokio::test]
 async fn an_operation_is_created_listed_shown_and_cancelled() {
     let photon = Photon::start().await;
     let new = operation(&step(1, "go", &[], json!({})));
-    let made = to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
+    let made =
+        photon.call(["op", "create", "-", "-o", "json", "--idempotency-key", "k"]).input(&new).ends_with(0);
     let id = made.json()["id"].as_str().unwrap().to_owned();
     let again =
-        to(&photon, &["op", "create", "-", "-o", "json", "--idempotency-key", "k"], &new).ends_with(0);
+        photon.call(["op", "create", "-", "-o", "json", "--idempotency-key", "k"]).input(&new).ends_with(0);
     assert_eq!(again.json()["id"], json!(id));
-    let list = to(&photon, &["op", "list", "-o", "json"], "").ends_with(0).json();
+    let list = photon.call(["op", "list", "-o", "json"]).ends_with(0).json();
     assert_eq!((list.as_array().unwrap().len(), &list[0]["id"]), (1, &json!(id)));
-    let lines = to(&photon, &["op", "list", "-o", "jsonl"], "").ends_with(0).stdout;
+    let lines = photon.call(["op", "list", "-o", "jsonl"]).ends_with(0).stdout;
     assert_eq!(lines.lines().count(), 1);
-    assert_eq!(to(&photon, &["op", "list", "--status", "failed"], "").ends_with(0).stdout, "");
-    let shown = to(&photon, &["op", "get", &id], "").ends_with(0).stdout;
+    assert_eq!(photon.call(["op", "list", "--status", "failed"]).ends_with(0).stdout, "");
+    let shown = photon.call(["op", "get", &id]).ends_with(0).stdout;
     assert!(shown.contains("waits for an agent") && !shown.contains('\u{1b}'), "{shown}");
-    to(&photon, &["op", "create", "-", "--wait", "100ms"], &new).ends_with(7);
-    to(&photon, &["op", "cancel", &id], "").ends_with(0);
-    let watched = to(&photon, &["op", "watch", &id], "").ends_with(6).stdout;
+    photon.call(["op", "create", "-", "--wait", "100ms"]).input(&new).ends_with(7);
+    photon.call(["op", "cancel", &id]).ends_with(0);
+    let watched = photon.call(["op", "watch", &id]).ends_with(6).stdout;
     assert!(watched.contains("cancelled by"), "{watched}");
-    let story = to(&photon, &["event", "list", "--operation", &id, "-o", "jsonl"], "").ends_with(0).stdout;
+    let story = photon.call(["event", "list", "--operation", &id, "-o", "jsonl"]).ends_with(0).stdout;
     assert!(story.lines().last().unwrap().contains("steps.cancelled"), "{story}");
 }
 
@@ -164,22 +110,22 @@ async fn what_is_missing_is_3_and_what_conflicts_5_and_what_is_wrong_1() {
     let photon = Photon::start().await;
     for arguments in [["op", "get"], ["op", "watch"], ["op", "cancel"], ["agent", "get"], ["agent", "rm"]] {
         let nobody = if arguments[0] == "op" { "op_00000000000000000000000000000000" } else { "nobody" };
-        let called = to(&photon, &[&arguments[..], &[nobody]].concat(), "").ends_with(3);
+        let called = photon.call([&arguments[..], &[nobody]].concat()).ends_with(3);
         assert!(called.stderr.contains(nobody) && called.stdout.is_empty());
     }
-    let wrong = to(&photon, &["op", "create", "-"], r#"{"name": "x", "workflow": [], "priorty": 1}"#);
+    let wrong = photon.call(["op", "create", "-"]).input(r#"{"name": "x", "workflow": [], "priorty": 1}"#);
     assert!(wrong.ends_with(1).stderr.contains("'priority'"));
-    assert!(to(&photon, &["op", "create", "-"], "{").ends_with(1).stderr.contains("not valid JSON"));
-    to(&photon, &["op", "create", "no-such-file"], "").ends_with(1);
-    to(&photon, &["agent", "register", "a", "--capability", "go"], "").ends_with(0);
-    let agents = to(&photon, &["agent", "list"], "").ends_with(0).stdout;
+    assert!(photon.call(["op", "create", "-"]).input("{").ends_with(1).stderr.contains("not valid JSON"));
+    photon.call(["op", "create", "no-such-file"]).ends_with(1);
+    photon.call(["agent", "register", "a", "--capability", "go"]).ends_with(0);
+    let agents = photon.call(["agent", "list"]).ends_with(0).stdout;
     assert!(agents.starts_with("ID") && agents.contains("active"), "{agents}");
     let id = photon.operation(json!([step(1, "go", &[], json!({}))])).await;
     let lease = photon.claim("a").await;
     photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
-    to(&photon, &["op", "cancel", &id], "").ends_with(5);
-    to(&photon, &["op", "watch", &id], "").ends_with(0);
-    let shown = to(&photon, &["op", "get", &id], "").ends_with(0).stdout;
+    photon.call(["op", "cancel", &id]).ends_with(5);
+    photon.call(["op", "watch", &id]).ends_with(0);
+    let shown = photon.call(["op", "get", &id]).ends_with(0).stdout;
     assert!(shown.contains("a 0.") && shown.contains("capability 0.40 + performance"), "{shown}");
 }
 
@@ -201,20 +147,18 @@ async fn an_operation_that_fails_is_exit_code_6() {
             let file = folder.path().join("operation.json");
             std::fs::write(&file, new).unwrap();
             let file = file.to_str().unwrap();
-            let mut command = command(&["op", "create", file, "--wait", "30s", "--server", &url], &folder);
-            Called::of(&command.output().unwrap())
+            call(["op", "create", file, "--wait", "30s", "--server", &url]).ends_with(6)
         };
         tokio::task::spawn_blocking(call).await.unwrap()
     };
     let (called, ()) = tokio::join!(create, fail);
-    let called = called.ends_with(6);
     assert!(called.stdout.contains("bad: It broke."), "{}", called.stdout);
 }
 
 #[test]
 fn bench_streams_brings_every_event_to_every_socket() {
     let few = ["bench", "streams", "--sockets", "8", "--seconds", "1", "--rate", "5"];
-    let report = alone(&few).ends_with(0).json();
+    let report = call(few).ends_with(0).json();
     for (server, phase) in
         [("photon", "steady"), ("photon", "fastest"), ("bare", "steady"), ("bare", "fastest")]
     {
@@ -252,12 +196,11 @@ async fn a_tail_goes_on_where_it_was_when_the_server_comes_back() {
 async fn a_tail_says_what_is_wrong_and_ends_with_its_reader() {
     let photon = Photon::start().await;
     photon.agent("a", &[]).await;
-    let wrong = to(&photon, &["event", "tail", "--after", "99"], "").ends_with(1);
+    let wrong = photon.call(["event", "tail", "--after", "99"]).ends_with(1);
     assert!(wrong.stderr.contains("after is 99"), "{}", wrong.stderr);
-    alone(&["event", "tail", "--server", &format!("http://127.0.0.1:{}", free_port())]).ends_with(9);
-    let folder = TempDir::new().unwrap();
+    call(["event", "tail", "--server", &format!("http://127.0.0.1:{}", free_port())]).ends_with(9);
     let arguments = ["event", "tail", "--after", "0", "--server", &photon.url("")];
-    let mut tail = command(&arguments, &folder).stdout(Stdio::piped()).spawn().unwrap();
+    let mut tail = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(tail.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.contains("agent.registered") && first.contains("agent/a"), "{first}");

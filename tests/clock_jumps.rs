@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
+use support::called::call;
 use support::workers::Caller;
 use support::{Photon, checker, step};
 use tempfile::TempDir;
@@ -247,9 +248,8 @@ async fn running(library: &str, name: &str, clock: &str) {
 
 /// Where the log of a server ends that is dead: while it lived, a timer could fire after any look at it.
 fn last_event(photon: &Photon) -> u64 {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(["event", "verify", "-o", "json", "--data-dir"]).arg(photon.folder().join("data"));
-    let audit: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let call = call(["event", "verify", "-o", "json", "--data-dir", "data"]);
+    let audit = call.in_folder(photon.folder()).ends_with(0).json();
     audit["last"].as_str().unwrap().parse().unwrap()
 }
 

@@ -5,12 +5,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 mod support;
 
+use support::called::{Call, call};
 use support::{Photon, Tail, step};
 
 /// A stopped server with two operations, the second one damaged: where its journal is and what it held.
@@ -29,15 +29,8 @@ async fn damaged() -> (Photon, [String; 2], PathBuf, Vec<u8>) {
     (photon, [whole, lost], journal, damaged)
 }
 
-fn verify(photon: &Photon, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    let folder = photon.folder().join("data");
-    command.args(["event", "verify", "--data-dir"]).arg(folder).args(more);
-    command.current_dir(photon.folder()).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn verify(photon: &Photon, more: &[&str]) -> Call {
+    call([&["event", "verify", "--data-dir", "data"], more].concat()).in_folder(photon.folder())
 }
 
 #[tokio::test]
@@ -45,17 +38,14 @@ async fn a_damaged_log_is_named_by_the_start_and_by_the_audit() {
     let (photon, _, journal, damaged) = damaged().await;
     let (exit, complaint) = photon.refused_start();
     assert_eq!(exit, 65, "{complaint}");
-    let audited = verify(&photon, &[]);
-    assert_eq!(audited.status.code(), Some(65));
-    for told in [complaint, said(&audited)] {
+    let audited = verify(&photon, &[]).ends_with(65).stderr;
+    assert!(audited.contains("photon serve --quarantine"));
+    for told in [complaint, audited] {
         assert!(told.contains("checksum in generation 1 at byte "), "{told}");
         assert!(told.contains(", position 3"), "{told}");
     }
-    assert!(said(&audited).contains("photon serve --quarantine"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(["snapshot", "verify", "--data-dir", "data"]).current_dir(photon.folder());
-    let snapshots = command.output().unwrap();
-    assert_eq!(snapshots.status.code(), Some(65), "{}", said(&snapshots));
+    let snapshots = call(["snapshot", "verify", "--data-dir", "data"]).in_folder(photon.folder());
+    snapshots.ends_with(65);
     assert!(fs::read(journal).unwrap() == damaged, "nothing was repaired");
 }
 
@@ -115,21 +105,18 @@ async fn an_audit_of_a_whole_log_counts_and_names_the_head_of_its_chain() {
     let mut photon = Photon::start().await;
     photon.agent("scout", &["look"]).await;
     photon.operation(json!([step(1, "look", &[], json!({}))])).await;
-    let busy = verify(&photon, &[]);
-    assert_eq!(busy.status.code(), Some(69));
-    assert!(said(&busy).contains("in use by a running server"), "{}", said(&busy));
+    let busy = verify(&photon, &[]).ends_with(69).stderr;
+    assert!(busy.contains("in use by a running server"), "{busy}");
     assert_eq!(photon.stop(), 0);
-    let audited = verify(&photon, &["-o", "json"]);
-    assert_eq!(audited.status.code(), Some(0), "{}", said(&audited));
-    let found: Value = serde_json::from_slice(&audited.stdout).unwrap();
+    let found = verify(&photon, &["-o", "json"]).ends_with(0).json();
     assert_eq!((&found["events"], &found["streams"]), (&json!(3), &json!(2)));
     assert_eq!((&found["first"], &found["last"]), (&json!("1"), &json!("3")));
     assert_eq!(found["head"].as_str().unwrap().len(), 64);
-    let told = String::from_utf8_lossy(&verify(&photon, &[]).stdout).into_owned();
+    let told = verify(&photon, &[]).ends_with(0).stdout;
     assert!(
         told.contains("3 events of 2 streams") && told.contains(found["head"].as_str().unwrap()),
         "{told}"
     );
     fs::remove_dir_all(photon.folder().join("data/gen-000001")).unwrap();
-    assert_eq!(verify(&photon, &[]).status.code(), Some(64));
+    verify(&photon, &[]).ends_with(64);
 }

@@ -6,31 +6,18 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+mod support;
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use support::called::{command, until};
 
 /// The demo on a folder. Its data folder stands in the environment of every process that it starts.
 fn demo(folder: &Path, data: &Path, port: u16) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command
-        .arg("demo")
-        .arg(folder)
-        .env("PHOTON_DATA_DIR", data)
-        .env("PHOTON_PORT", port.to_string())
-        .env_remove("CARGO")
-        .stdin(Stdio::null());
+    let mut command = command(["demo".as_ref(), folder]);
+    command.env("PHOTON_DATA_DIR", data).env("PHOTON_PORT", port.to_string()).env_remove("CARGO");
     command
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use support::history::{self, Dice, Made, Sieve};
+use support::dice::Dice;
+use support::history::{self, Made, Sieve};
 use support::streams::{Asked, Said, Stream, Way, sequence_of};
 use support::{PATIENCE, Photon, step};
 use tokio::task::JoinHandle;
@@ -40,9 +41,9 @@ struct Listener {
 
 impl Listener {
     async fn open(photon: &Photon, dice: &mut Dice, sieve: Sieve, after: Option<u64>) -> Self {
-        let asked = Asked::new(photon.port(), *dice.of(&WAYS), sieve.after(after));
+        let asked = Asked::new(photon.port(), dice.pick(&WAYS), sieve.after(after));
         let count = Arc::new(AtomicUsize::new(0));
-        let asked = Asked { receive_buffer: *dice.of(&[None, Some(4_096)]), ..asked };
+        let asked = Asked { receive_buffer: dice.pick(&[None, Some(4_096)]), ..asked };
         let task = tokio::spawn(listen(asked.open().await, Arc::clone(&count)));
         Self { sieve, after, count, task }
     }
@@ -84,10 +85,10 @@ fn upto(texts: Vec<String>, head: u64) -> Vec<String> {
 
 #[tokio::test]
 async fn pages_sockets_and_server_sent_events_give_the_same_bytes_of_random_histories() {
-    let mut dice = Dice::thrown();
+    let mut dice = history::thrown();
     for _ in 0..ROUNDS {
         let mut photon = Photon::start().await;
-        let (mut made, mut acts) = (Made::default(), dice.for_one());
+        let (mut made, mut acts) = (Made::default(), Dice(dice.roll()));
         made.live(&photon, &mut acts, ACTS).await;
         let early = history::log(&photon).await;
         // Some begin before what comes next, some in the middle of it.
@@ -96,8 +97,8 @@ async fn pages_sockets_and_server_sent_events_give_the_same_bytes_of_random_hist
         let open = async {
             for _ in 0..STREAMS {
                 let sieve = Sieve::random(&mut dice, &early);
-                let after = [None, Some(0), Some(dice.of(&early).sequence)];
-                let after = *dice.of(&after);
+                let after = [None, Some(0), Some(dice.pick(&early).sequence)];
+                let after = dice.pick(&after);
                 listeners.push(Listener::open(&photon, &mut dice, sieve, after).await);
             }
         };
@@ -106,7 +107,7 @@ async fn pages_sockets_and_server_sent_events_give_the_same_bytes_of_random_hist
         let head = log.last().unwrap().sequence;
         for listener in &listeners {
             let (sieve, after) = (&listener.sieve, listener.after.unwrap_or(0));
-            let limit = [1, 7, 30, 30, 500, 500][dice.below(6)];
+            let limit = [1, 7, 30, 30, 500, 500][dice.index(6)];
             let query = format!("{}&limit={limit}", sieve.after(Some(after)));
             let expected = sieve.of(&log, after, head);
             assert_eq!(upto(history::pages(&photon, &query).await, head), expected, "{query}");
@@ -133,7 +134,7 @@ async fn pages_sockets_and_server_sent_events_give_the_same_bytes_of_random_hist
 
 #[tokio::test]
 async fn a_stream_goes_on_from_every_position() {
-    let mut dice = Dice::thrown();
+    let mut dice = history::thrown();
     let photon = Photon::start().await;
     Made::default().live(&photon, &mut dice, ACTS).await;
     let log = history::log(&photon).await;

@@ -3,11 +3,8 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde_json::{Value, json};
-use support::workers::Caller;
+use support::workers::Shift;
 use support::{Photon, checker, step};
 
 const AGENTS: usize = 4;
@@ -16,40 +13,6 @@ const SMALL: u32 = 5;
 
 fn beside_each_other(steps: u32) -> Value {
     (1..=steps).map(|number| step(number, "work", &[], json!({}))).collect()
-}
-
-/// Claims and completes one step after the other until told to stop.
-async fn work(caller: Caller, agent: String, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::Relaxed) {
-        for lease in caller.claim(&agent, 1).await {
-            caller.report(&lease, "complete", json!({"result": 1})).await;
-        }
-    }
-}
-
-struct Shift {
-    stop: Arc<AtomicBool>,
-    workers: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Shift {
-    async fn begin(photon: &Photon) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut workers = Vec::new();
-        for number in 0..AGENTS {
-            let agent = format!("agent-{number}");
-            photon.agent(&agent, &[]).await;
-            workers.push(tokio::spawn(work(Caller::of(photon), agent, Arc::clone(&stop))));
-        }
-        Self { stop, workers }
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for worker in self.workers {
-            worker.await.unwrap();
-        }
-    }
 }
 
 /// Positions of an operation's events of one type.
@@ -73,7 +36,7 @@ async fn a_small_operation_ends_before_a_large_one_has_done_a_twentieth() {
     let photon = Photon::start().await;
     let large = photon.operation(beside_each_other(LARGE)).await;
     let small = photon.operation(beside_each_other(SMALL)).await;
-    let shift = Shift::begin(&photon).await;
+    let shift = Shift::begin(&photon, AGENTS).await;
     let done = overtaken(&photon, &large, &small).await;
     println!("submitted behind it: {done} of {LARGE} steps were done meanwhile");
     assert!(done < LARGE as usize / 20, "{done} steps");

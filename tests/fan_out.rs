@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::history::Dice;
+use support::dice::Dice;
+use support::history;
 use support::workers::{Caller, Heard};
 use support::{Photon, checker, step};
 
@@ -75,7 +76,7 @@ impl Worker {
             if self.dice.below(150) == 0 {
                 self.be_lost().await;
             }
-            let slots = 1 + self.dice.below(3);
+            let slots = 1 + self.dice.index(3);
             let leases = self.caller.claim(&self.agent, slots).await;
             if leases.is_empty() {
                 self.heartbeat().await;
@@ -197,7 +198,7 @@ async fn started(photon: &Photon, dice: &mut Dice, stop: &Arc<AtomicBool>) -> Ve
         let mut worker = Worker {
             caller: Caller::of(photon),
             agent: format!("agent-{number}"),
-            dice: dice.for_one(),
+            dice: Dice(dice.roll()),
             old: Vec::new(),
             completed: BTreeSet::new(),
             answers: BTreeMap::new(),
@@ -293,20 +294,20 @@ async fn pause_and_resume(photon: &Photon, id: &str) {
 
 #[tokio::test]
 async fn two_thousand_steps_survive_bad_workers_and_two_kills() {
-    let (mut dice, begun) = (Dice::thrown(), Instant::now());
+    let (mut dice, begun) = (history::thrown(), Instant::now());
     let mut photon = Photon::configured(QUICK).await;
     let stop = Arc::new(AtomicBool::new(false));
     let workers = started(&photon, &mut dice, &stop).await;
     let id = photon.operation(workflow()).await;
     let person = Person {
         caller: Caller::of(&photon),
-        dice: dice.for_one(),
+        dice: Dice(dice.roll()),
         operation: id.clone(),
         taken: BTreeMap::new(),
     };
     let person = tokio::spawn(person.run(Arc::clone(&stop)));
     for base in [15, 55] {
-        let percent = base + dice.below(25) as u64;
+        let percent = base + dice.below(25);
         let row = until_progress(&photon, percent, begun).await;
         assert_eq!(row["status"], json!("in_progress"));
         photon.kill();

@@ -19,7 +19,8 @@ use clients::{Client, Notes, fields_of};
 use futures_util::future;
 use serde_json::{Value, json};
 use support::Photon;
-use support::history::{Dice, log, pages};
+use support::dice::Dice;
+use support::history::{log, pages, thrown};
 use support::streams::sequence_of;
 use support::tally::{Tally, asked};
 use tokio::sync::RwLock;
@@ -29,7 +30,7 @@ const CLIENTS: usize = 9;
 /// Histories that one server serves, one after the other.
 const ON_ONE_SERVER: usize = 25;
 /// Longest time between a request and the kill that may hit it, in microseconds.
-const AIM_US_MAX: usize = 5_000;
+const AIM_US_MAX: u64 = 5_000;
 
 #[tokio::test]
 async fn every_history_of_a_server_that_is_killed_is_linearizable() {
@@ -38,7 +39,7 @@ async fn every_history_of_a_server_that_is_killed_is_linearizable() {
         "histories of 500 requests by 9 clients, killed in the middle",
         asked(50, 2_000, 20_000),
     );
-    let (mut dice, mut met) = (Dice::thrown(), Met::default());
+    let (mut dice, mut met) = (thrown(), Met::default());
     while !tally.is_done() {
         let mut photon = Photon::start().await;
         let mut told: Vec<String> = Vec::new();
@@ -94,11 +95,11 @@ impl Met {
 
 /// Lets clients live, and kills the server meanwhile.
 async fn history(photon: Photon, number: usize, dice: &mut Dice) -> (Photon, Vec<Request>) {
-    let kill_at = REQUESTS / 4 + dice.below(REQUESTS / 2);
+    let kill_at = REQUESTS / 4 + dice.index(REQUESTS / 2);
     let notes = Notes::new(format!("h{number}"), REQUESTS, kill_at);
-    let aim = Duration::from_micros(dice.below(AIM_US_MAX) as u64);
+    let aim = Duration::from_micros(dice.below(AIM_US_MAX));
     let photon = RwLock::new(photon);
-    let clients = (0..CLIENTS).map(|_| Client::new(&notes, &photon, dice.for_one()).live());
+    let clients = (0..CLIENTS).map(|_| Client::new(&notes, &photon, Dice(dice.roll())).live());
     let killing = async {
         notes.signal().await;
         tokio::time::sleep(aim).await;

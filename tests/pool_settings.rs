@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may end it")]
 
-use std::process::Command;
-
 use domain::operation::definition::Location;
 use photon::settings::{DEFAULTS, Settings, Source, Sources};
 use tempfile::TempDir;
+
+mod support;
+
+use support::called::call;
 
 fn load(file: &str) -> Result<Settings, String> {
     let folder = TempDir::new().unwrap();
@@ -151,12 +153,7 @@ fn config_show_says_where_each_option_of_a_pool_comes_from() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("config.toml");
     std::fs::write(&path, with("command = [\"run\", \"--fast\"]")).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_photon"))
-        .args(["config", "show", "--config"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let shown = String::from_utf8(output.stdout).unwrap();
+    let shown = call(["config", "show", "--config", path.to_str().unwrap()]).ends_with(0).stdout;
     let line = shown.lines().find(|line| line.starts_with("pool[0].command")).unwrap();
     assert!(line.contains("[\"run\", \"--fast\"]") && line.contains("config.toml:2"), "{line}");
 }

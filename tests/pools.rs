@@ -4,15 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::BTreeSet;
-use std::process::Command;
-use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 mod support;
 
-use support::{PATIENCE, Photon, step};
+use support::called::until;
+use support::{Photon, step};
 
 const POOLS: &str = "/api/v1/pools";
 const SCALED: &str = "/api/v1/events?types=pool.scaled&limit=500";
@@ -79,14 +78,6 @@ fn workers(photon: &Photon) -> Vec<i32> {
     let mark = format!("--server\0{}\0", photon.url(""));
     let bears = |text: Vec<u8>| text.windows(mark.len()).any(|part| part == mark.as_bytes());
     processes(|of| std::fs::read(format!("{of}/cmdline")).is_ok_and(bears))
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
 }
 
 fn kill(process: i32) {
@@ -174,9 +165,9 @@ async fn a_server_that_is_asked_to_stop_leaves_no_process_and_gives_the_steps_ba
     let mut photon = Photon::configured(&pool("min = 2\nmax = 2", STUBBORN)).await;
     let id = submit(&photon, 2).await;
     photon.until(POOLS, |pools| pools[0]["workers"]["busy"] == 2).await;
-    until("every process runs", || everybody(&photon).len() > 10).await;
+    until("every process runs", || everybody(&photon).len() > 10);
     assert_eq!(photon.stopped().await, 0);
-    until("nothing is left", || everybody(&photon).is_empty()).await;
+    until("nothing is left", || everybody(&photon).is_empty());
     photon.restart().await;
     let history = photon.history(&id).await;
     assert_eq!(history.iter().filter(|event| *event == "step.released").count(), 2, "{history:?}");
@@ -194,10 +185,10 @@ async fn a_server_that_is_killed_leaves_no_process_and_no_agent_that_blocks() {
     let mut photon = Photon::configured(&pool("min = 2\nmax = 2", script)).await;
     let id = submit(&photon, 2).await;
     photon.until(POOLS, |pools| pools[0]["workers"]["busy"] == 2).await;
-    until("every process runs", || everybody(&photon).len() > 8).await;
+    until("every process runs", || everybody(&photon).len() > 8);
     std::fs::write(photon.folder().join("killed"), "").unwrap();
     photon.kill();
-    until("nothing is left", || everybody(&photon).is_empty()).await;
+    until("nothing is left", || everybody(&photon).is_empty());
     photon.restart().await;
     until_completed(&photon, &id).await;
     photon.until(POOLS, |pools| pools[0]["workers"]["idle"] == 2).await;
@@ -211,9 +202,9 @@ async fn a_server_that_is_killed_at_any_moment_leaves_no_process() {
         // Anew each time: a kill spends an attempt of those at work.
         submit(&photon, 4).await;
         // From the first worker that begins to start to all of them at work.
-        until("so many processes run", || everybody(&photon).len() > most).await;
+        until("so many processes run", || everybody(&photon).len() > most);
         photon.kill();
-        until("nothing is left", || everybody(&photon).is_empty()).await;
+        until("nothing is left", || everybody(&photon).is_empty());
         photon.restart().await;
     }
 }
@@ -239,11 +230,7 @@ async fn a_command_that_is_not_there_is_tried_ever_more_rarely_and_says_so() {
     assert!(events[1]["detail"].as_str().unwrap().contains("The next one starts in 0.5 s."), "{events:?}");
     let all = [photon.get(POOLS).await.body, json!(events)].map(|shown| shown.to_string()).concat();
     assert!(!all.contains("secret-argument"));
-    let listed = Command::new(env!("CARGO_BIN_EXE_photon"))
-        .args(["pool", "list", "--server", &photon.url("")])
-        .output()
-        .unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
+    let listed = photon.call(["pool", "list"]).ends_with(0).stdout;
     assert!(listed.contains("crew") && listed.contains("1 to 3"), "{listed}");
 }
 

@@ -4,12 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use events::{Options, SledLog};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::called::call;
+use support::workers::Shift;
 use support::{Photon, checker, step};
 
 const OPERATIONS: usize = 50;
@@ -27,31 +27,9 @@ fn workflow() -> Value {
     steps
 }
 
-/// Claims and completes until told to stop; a server that is away is no reason to.
-async fn work(client: reqwest::Client, base: String, agent: String, stop: Arc<AtomicBool>) {
-    let post = |path: String, body: Value| {
-        let request = client.post(format!("{base}{path}")).json(&body);
-        async move { request.send().await.ok()?.json::<Value>().await.ok() }
-    };
-    while !stop.load(Ordering::Relaxed) {
-        let claimed = post(format!("/api/v1/agents/{agent}/claim"), json!({"wait": "200ms"})).await;
-        let Some(claimed) = claimed else {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            continue;
-        };
-        for lease in claimed["data"]["leases"].as_array().into_iter().flatten() {
-            let path = format!("/api/v1/leases/{}/complete", lease["leaseId"].as_str().unwrap());
-            post(path, json!({"result": {"by": agent, "step": lease["step"]}})).await;
-        }
-    }
-}
-
 #[tokio::test]
 async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost() {
     let mut photon = Photon::configured("[agents]\noffer_ms = 500\nlease_ms = 2000\n").await;
-    for number in 0..AGENTS {
-        photon.agent(&format!("agent-{number}"), &[]).await;
-    }
     let mut acknowledged: BTreeMap<String, Value> = BTreeMap::new();
     for number in 0..OPERATIONS {
         let body =
@@ -59,21 +37,11 @@ async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost()
         let answer = photon.post("/api/v1/operations", body).await.expect(201);
         acknowledged.insert(answer.data()["id"].as_str().unwrap().into(), answer.data().clone());
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let client = reqwest::Client::new();
-    let workers: Vec<_> = (0..AGENTS)
-        .map(|number| {
-            let (base, agent) = (photon.url(""), format!("agent-{number}"));
-            tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
-        })
-        .collect();
+    let shift = Shift::begin(&photon, AGENTS).await;
     photon
         .until("/api/v1/operations?status=completed&limit=500", |done| done.as_array().unwrap().len() >= 10)
         .await;
-    stop.store(true, Ordering::Relaxed);
-    for worker in workers {
-        worker.await.unwrap();
-    }
+    shift.end().await;
     // Nobody writes now except the timers, so what is read twice the same is what must come back.
     let mut before = BTreeMap::new();
     for id in acknowledged.keys() {
@@ -90,24 +58,17 @@ async fn killed_in_the_middle_of_fifty_operations_nothing_acknowledged_is_lost()
             assert!(after["revision"].as_u64() > shown["revision"].as_u64(), "{id}");
         }
     }
-    finish(&mut photon, client).await;
+    let shift = Shift::resume(&photon, 1);
+    let list = "/api/v1/operations?status=completed&limit=500";
+    photon.until(list, |done| done.as_array().unwrap().len() == OPERATIONS).await;
+    shift.end().await;
     checker::check_log(&photon).await.must_be_clean();
 }
 
 #[tokio::test]
 async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
     let mut photon = Photon::configured("[agents]\noffer_ms = 500\nlease_ms = 2000\n").await;
-    for number in 0..AGENTS {
-        photon.agent(&format!("agent-{number}"), &[]).await;
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let client = reqwest::Client::new();
-    let workers: Vec<_> = (0..AGENTS)
-        .map(|number| {
-            let (base, agent) = (photon.url(""), format!("agent-{number}"));
-            tokio::spawn(work(client.clone(), base, agent, Arc::clone(&stop)))
-        })
-        .collect();
+    let shift = Shift::begin(&photon, AGENTS).await;
     let create = |photon: &Photon, key: usize| {
         let body = json!({"name": format!("n{key}"), "workflow": workflow()});
         let request = photon.request("POST", "/api/v1/operations");
@@ -140,10 +101,7 @@ async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
         assert_eq!(history.iter().filter(|name| *name == "operation.completed").count(), 1);
         assert_eq!(history.last().unwrap(), "operation.completed");
     }
-    stop.store(true, Ordering::Relaxed);
-    for worker in workers {
-        worker.await.unwrap();
-    }
+    shift.end().await;
     // No slot leaks: every agent is free again.
     photon
         .until("/api/v1/agents?limit=100", |agents| {
@@ -151,16 +109,6 @@ async fn killed_under_load_every_acknowledged_operation_is_there_and_ends() {
         })
         .await;
     checker::check_log(&photon).await.must_be_over();
-}
-
-async fn finish(photon: &mut Photon, client: reqwest::Client) {
-    let stop = Arc::new(AtomicBool::new(false));
-    let (base, agent) = (photon.url(""), "agent-0".to_owned());
-    let worker = tokio::spawn(work(client, base, agent, Arc::clone(&stop)));
-    let list = "/api/v1/operations?status=completed&limit=500";
-    photon.until(list, |done| done.as_array().unwrap().len() == OPERATIONS).await;
-    stop.store(true, Ordering::Relaxed);
-    worker.await.unwrap();
 }
 
 #[tokio::test]
@@ -205,15 +153,9 @@ async fn a_stop_answers_long_polls_instead_of_waiting_for_them() {
 #[tokio::test]
 async fn a_second_process_on_the_same_folder_is_refused() {
     let photon = Photon::start().await;
-    let second = std::process::Command::new(env!("CARGO_BIN_EXE_photon"))
-        .arg("serve")
-        .env("PHOTON_PORT", "0")
-        .env("PHOTON_DATA_DIR", photon.folder().join("data"))
-        .output()
-        .unwrap();
-    assert!(!second.status.success());
-    let told = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(told.contains("another process"), "{told}");
+    let second = call(["serve"]).with("PHOTON_PORT", "0");
+    let second = second.with("PHOTON_DATA_DIR", photon.folder().join("data")).ends_with(69);
+    assert!(second.stderr.contains("another process"), "{}", second.stderr);
     photon.get("/health/ready").await.expect(200);
 }
 

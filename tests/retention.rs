@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use photon::archive::LineReader;
 use photon::retention;
@@ -14,27 +13,18 @@ use serde_json::{Value, json};
 
 mod support;
 
+use support::called::{Called, call};
 use support::streams::{Asked, Said, Way};
 use support::{Photon, step};
 
 const SMALL: &str = "[storage]\ngeneration_max_bytes = 65536\n";
 
-fn event(photon: &Photon, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.arg("event").args(arguments).current_dir(photon.folder()).output().unwrap()
-}
-
-#[track_caller]
-fn ends_with(output: &Output, exit: i32) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(exit), "{said}");
-    said
+fn event(photon: &Photon, arguments: &[&str]) -> Called {
+    call([&["event"], arguments].concat()).in_folder(photon.folder()).run()
 }
 
 fn verified(photon: &Photon, folder: &str) -> Value {
-    let output = event(photon, &["verify", "--data-dir", folder, "-o", "json"]);
-    ends_with(&output, 0);
-    serde_json::from_slice(&output.stdout).unwrap()
+    event(photon, &["verify", "--data-dir", folder, "-o", "json"]).ends_with(0).json()
 }
 
 /// A stopped server with eight operations that are over and one that is under way, in several generations.
@@ -67,7 +57,7 @@ async fn what_ended_long_ago_goes_to_the_archive_and_everything_else_goes_on() {
     let (mut photon, over, open) = stopped().await;
     let data = photon.folder().join("data");
     let young = event(&photon, &["compact", "--data-dir", "data", "--ended-hours", "24"]);
-    assert!(ends_with(&young, 0).contains("Nothing can go"));
+    assert!(young.ends_with(0).stderr.contains("Nothing can go"));
     let before = verified(&photon, "data");
     let done = retention::apply(&data, -1, 0).unwrap();
     assert!((1..=8).contains(&done.streams), "{done:?}");
@@ -142,11 +132,11 @@ async fn an_export_can_be_imported_into_an_empty_folder_with_the_same_digest() {
     let (mut photon, over, open) = stopped().await;
     for file in ["log.jsonl", "log.jsonl.zst"] {
         let exported = event(&photon, &["export", "--data-dir", "data", "-o", file]);
-        ends_with(&exported, 0);
-        ends_with(&event(&photon, &["import", file, "--data-dir", file.trim_start_matches("log.")]), 0);
+        exported.ends_with(0);
+        event(&photon, &["import", file, "--data-dir", file.trim_start_matches("log.")]).ends_with(0);
     }
     let again = event(&photon, &["export", "--data-dir", "data", "-o", "log.jsonl"]);
-    assert!(ends_with(&again, 1).contains("exists"));
+    assert!(again.ends_with(1).stderr.contains("exists"));
     let original = verified(&photon, "data");
     for folder in ["jsonl", "jsonl.zst"] {
         let imported = verified(&photon, folder);
@@ -154,22 +144,22 @@ async fn an_export_can_be_imported_into_an_empty_folder_with_the_same_digest() {
             assert_eq!(imported[same], original[same], "{same}");
         }
     }
-    ends_with(&event(&photon, &["import", "log.jsonl", "--data-dir", "jsonl"]), 5);
+    event(&photon, &["import", "log.jsonl", "--data-dir", "jsonl"]).ends_with(5);
     // What is cut, changed or without its beginning is refused, and leaves nothing.
     let text = fs::read_to_string(photon.folder().join("log.jsonl")).unwrap();
     let cut: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
     for broken in [cut, text.replacen("\"version\":1,", "\"version\":2,", 1)] {
         fs::write(photon.folder().join("broken.jsonl"), broken).unwrap();
-        ends_with(&event(&photon, &["import", "broken.jsonl", "--data-dir", "broken"]), 65);
+        event(&photon, &["import", "broken.jsonl", "--data-dir", "broken"]).ends_with(65);
     }
     let ahead = text.replacen("\"timeUs\":1", "\"timeUs\":9", 1);
     fs::write(photon.folder().join("broken.jsonl"), ahead).unwrap();
     let refused = event(&photon, &["import", "broken.jsonl", "--data-dir", "broken"]);
-    assert!(ends_with(&refused, 65).contains("is of the future"));
+    assert!(refused.ends_with(65).stderr.contains("is of the future"));
     let tail =
         event(&photon, &["export", "--data-dir", "data", "--from", "9", "--to", "12", "-o", "tail.jsonl"]);
-    assert!(ends_with(&tail, 0).contains("4 events are exported"));
-    ends_with(&event(&photon, &["import", "tail.jsonl", "--data-dir", "broken"]), 65);
+    assert!(tail.ends_with(0).stderr.contains("4 events are exported"));
+    event(&photon, &["import", "tail.jsonl", "--data-dir", "broken"]).ends_with(65);
 
     fs::remove_dir_all(photon.folder().join("data")).unwrap();
     fs::rename(photon.folder().join("jsonl"), photon.folder().join("data")).unwrap();

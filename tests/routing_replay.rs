@@ -3,43 +3,16 @@
 
 mod support;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use serde_json::{Value, json};
+use support::called::call;
 use support::{Photon, step};
 
 /// Fit counts for much: the specialist. Place alone: whoever is on the edge.
 const OF_THEN: &str = "capability=0.4,performance=0.3,availability=0.2,location=0.1";
 const PLACE: &str = "capability=0,performance=0,availability=0,location=1";
 
-struct Called {
-    exit: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn photon(arguments: &[&str], input: &str) -> Called {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    // A command that is refused reads nothing.
-    let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-    let output = child.wait_with_output().unwrap();
-    writing.join().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let exit = output.status.code().unwrap_or(-1);
-    Called { exit, stdout: text(&output.stdout), stderr: text(&output.stderr) }
-}
-
 fn replay(server: &Photon, weights: &str, more: &[&str]) -> String {
-    let url = server.url("");
-    let arguments = [&["routing", "replay", "--weights", weights, "--server", &url], more].concat();
-    let called = photon(&arguments, "");
-    assert_eq!(called.exit, 0, "{}", called.stderr);
-    called.stdout
+    server.call([&["routing", "replay", "--weights", weights], more].concat()).ends_with(0).stdout
 }
 
 fn totals(server: &Photon, weights: &str, more: &[&str]) -> Value {
@@ -130,16 +103,14 @@ async fn a_file_of_events_says_the_same_as_the_server() {
     let server = Photon::start().await;
     team(&server).await;
     choose(&server, 2).await;
-    let url = server.url("");
-    let listed = photon(&["event", "list", "--limit", "1000", "-o", "jsonl", "--server", &url], "").stdout;
+    let listed = server.call(["event", "list", "--limit", "1000", "-o", "jsonl"]).ends_with(0).stdout;
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("events.jsonl");
     std::fs::write(&path, &listed).unwrap();
     let arguments = ["routing", "replay", "--weights", PLACE, "-o", "json", "--from-file"];
-    let of_file = photon(&[&arguments[..], &[path.to_str().unwrap()]].concat(), "");
-    let read: Value = serde_json::from_str(&of_file.stdout).unwrap();
-    assert_eq!(read, totals(&server, PLACE, &[]));
-    let of_input = photon(&[&arguments[..], &["-"]].concat(), &listed);
+    let of_file = call([&arguments[..], &[path.to_str().unwrap()]].concat()).ends_with(0);
+    assert_eq!(of_file.json(), totals(&server, PLACE, &[]));
+    let of_input = call([&arguments[..], &["-"]].concat()).input(&listed).ends_with(0);
     assert_eq!(of_input.stdout, of_file.stdout);
 }
 
@@ -167,20 +138,18 @@ fn a_long_history_is_read_page_by_page_and_listed_line_by_line() {
     let kinds = |step: u32| if step.is_multiple_of(2) { "step.reserved" } else { "step.started" };
     let lines: String = (1..=1_000).map(|step| format!("{}\n\n", event(step, kinds(step)))).collect();
     let arguments = ["routing", "replay", "--weights", PLACE, "--from-file", "-", "-o", "jsonl"];
-    let called = photon(&arguments, &lines);
+    let called = call(arguments).input(&lines).ends_with(0);
     let printed: Vec<Value> = called.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(printed.len(), 501, "{}", called.stderr);
     assert_eq!((&printed[499]["step"], &printed[500]["changed"]), (&json!(1_000), &json!(500)));
-    let broken = photon(&arguments, &format!("{lines}{{\"half\": "));
-    assert_eq!(broken.exit, 65, "{}", broken.stderr);
+    let broken = call(arguments).input(&format!("{lines}{{\"half\": ")).ends_with(65);
     assert!(broken.stderr.contains("-, line 2001 is no event"), "{}", broken.stderr);
 }
 
 #[test]
 fn weights_that_are_none_are_a_mistake_of_usage() {
     for (weights, fault) in [("capability=1", "give all four"), ("speed=1", "no weight")] {
-        let called = photon(&["routing", "replay", "--weights", weights], "");
-        assert_eq!(called.exit, 2);
+        let called = call(["routing", "replay", "--weights", weights]).ends_with(2);
         assert!(called.stderr.contains(fault), "{}", called.stderr);
     }
 }

@@ -5,9 +5,9 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::{Value, json};
+use support::called::call;
 use support::{Photon, step};
 
 fn chain() -> Value {
@@ -49,11 +49,9 @@ async fn began_with(photon: &Photon) -> Option<u64> {
 
 /// What `photon snapshot verify` ends with, and says.
 fn verify(photon: &Photon) -> (i32, Vec<Value>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_photon"));
-    command.args(["snapshot", "verify", "-o", "json", "--data-dir"]).arg(photon.folder().join("data"));
-    let output = command.current_dir(photon.folder()).output().unwrap();
-    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code().unwrap(), serde_json::from_value(said).unwrap())
+    let call = call(["snapshot", "verify", "-o", "json", "--data-dir", "data"]);
+    let called = call.in_folder(photon.folder()).run();
+    (called.exit, serde_json::from_str(&called.stdout).unwrap_or_default())
 }
 
 #[tokio::test]

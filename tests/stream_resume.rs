@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::history::{self, Dice, Sieve};
+use support::dice::Dice;
+use support::history::{self, Sieve};
 use support::streams::{Asked, Said, Stream, Way, sequence_of};
 use support::{PATIENCE, Photon, step};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -59,7 +60,7 @@ impl Reader {
             match asked.attempt().await {
                 Ok(Ok(stream)) => {
                     self.course.resumes.fetch_add(1, Ordering::Relaxed);
-                    let patience = self.dice.below(60);
+                    let patience = self.dice.index(60);
                     self.read_some(stream, patience).await;
                 }
                 // The server is just coming or going.
@@ -193,7 +194,7 @@ async fn killed_again_and_again(photon: &mut Photon, answered: &AtomicUsize) {
 
 #[tokio::test]
 async fn fifty_readers_that_drop_while_the_server_is_killed_twenty_times_miss_nothing() {
-    let mut dice = Dice::thrown();
+    let mut dice = history::thrown();
     let mut photon = Photon::start().await;
     let (answered, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..WRITERS)
@@ -208,8 +209,8 @@ async fn fifty_readers_that_drop_while_the_server_is_killed_twenty_times_miss_no
         let course = Course { port: photon.port(), goal: Arc::clone(&goal), resumes: Arc::clone(&resumes) };
         // Every third wants only some of the events.
         let sieve = if number % 3 == 0 { Sieve::random(&mut dice, &early) } else { Sieve::everything() };
-        let (way, after) = ([Way::Socket, Way::Sse][number % 2], dice.of(&early).sequence);
-        let (dice, read) = (dice.for_one(), Vec::new());
+        let (way, after) = ([Way::Socket, Way::Sse][number % 2], dice.pick(&early).sequence);
+        let (dice, read) = (Dice(dice.roll()), Vec::new());
         let reader = Reader { way, sieve: sieve.clone(), dice, after, course, read };
         readers.push((sieve, after, goal, tokio::spawn(reader.run())));
     }

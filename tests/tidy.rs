@@ -179,8 +179,8 @@ fn only_actors_and_src_name_actix() {
 }
 
 #[test]
-fn only_events_and_snapshots_name_sled() {
-    verify(&sources(), arrows::only_the_stores_name_sled);
+fn only_events_names_sled() {
+    verify(&sources(), arrows::only_the_log_names_sled);
 }
 
 #[test]

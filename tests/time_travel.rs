@@ -135,14 +135,8 @@ async fn a_replay_says_the_same_before_and_after_a_restart_and_finds_no_differen
         let again = photon.get(&format!("/api/v1/replay?to={to}")).await.expect(200);
         assert_eq!((&again.data()["hash"], &again.data()["events"]), (&then["hash"], &then["events"]));
     }
-    let replay = |more: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_photon"));
-        command.args(["replay", "--server", &photon.url("")]).args(more).output().unwrap()
-    };
-    let checked = replay(&["--check"]);
-    let said = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.status.success() && said.contains(position), "{said}");
-    let then = replay(&["--operation", &id, "--to", early, "-o", "json"]);
-    let then: Value = serde_json::from_slice(&then.stdout).unwrap();
-    assert_eq!(then["revision"], seen[0].1["revision"]);
+    let said = photon.call(["replay", "--check"]).ends_with(0).stdout;
+    assert!(said.contains(position), "{said}");
+    let then = photon.call(["replay", "--operation", &id, "--to", early, "-o", "json"]).ends_with(0);
+    assert_eq!(then.json()["revision"], seen[0].1["revision"]);
 }

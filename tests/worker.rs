@@ -3,8 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -12,7 +11,8 @@ use tempfile::TempDir;
 
 mod support;
 
-use support::{PATIENCE, Photon, step};
+use support::called::{call, command, until};
+use support::{Photon, step};
 
 /// Says that it is at work by writing its process id and that of a child into files, then works for ever.
 const WORK_FOR_EVER: &str = "sleep 300 & echo $! > child; echo $$ > shell; wait";
@@ -30,12 +30,12 @@ impl Worker {
 
     fn called(photon: &Photon, agent: &str, flags: &[&str], script: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_photon"))
-            .args(["worker", "run", "--agent", agent, "--capability", "work", "--server", &photon.url("")])
+        let server = photon.url("");
+        let run = ["worker", "run", "--agent", agent, "--capability", "work", "--server", &server];
+        let child = command(run)
             .args(flags)
             .args(["--", "sh", "-c", script])
             .current_dir(&folder)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -70,14 +70,6 @@ impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -298,10 +290,7 @@ async fn a_drained_worker_finishes_and_ends() {
 
 #[test]
 fn a_command_that_does_not_exist_is_refused_before_any_server_is_asked() {
-    let output = Command::new(env!("CARGO_BIN_EXE_photon"))
-        .args(["worker", "run", "--agent", "a", "--", "no-such-command-anywhere"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-command-anywhere"));
+    let missing = "no-such-command-anywhere";
+    let called = call(["worker", "run", "--agent", "a", "--", missing]).ends_with(2);
+    assert!(called.stderr.contains(missing), "{}", called.stderr);
 }

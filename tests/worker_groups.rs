@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 mod support;
 
+use support::called::command;
 use support::{PATIENCE, Photon, step};
 
 const MARK: &str = "MARK_OF_GROUPS";
@@ -56,11 +57,9 @@ impl Crew {
     fn start(photon: &Photon) -> Self {
         let mark = Uuid::new_v4().to_string();
         let worker = |number: usize| {
-            Command::new(env!("CARGO_BIN_EXE_photon"))
-                .args(["worker", "run", "--agent", &format!("worker-{number}"), "--server", &photon.url("")])
+            command(["worker", "run", "--agent", &format!("worker-{number}"), "--server", &photon.url("")])
                 .args(["--heartbeat", HEARTBEAT, "--max", &SLOTS.to_string(), "--", "sh", "-c", COMMAND])
                 .env(MARK, &mark)
-                .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()

@@ -12,8 +12,6 @@ mod clients;
 mod clock;
 #[path = "simulation/course.rs"]
 mod course;
-#[path = "simulation/dice.rs"]
-mod dice;
 #[path = "simulation/folds.rs"]
 mod folds;
 #[path = "simulation/follower.rs"]

@@ -2,8 +2,6 @@
 //! is never used: over random logs, random places and random damage.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "snapshots/author.rs"]
-mod author;
 mod support;
 
 use std::collections::HashSet;
@@ -23,11 +21,12 @@ use domain::Timestamp;
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
+use events::dice::Dice;
 use events::{EventLog, MemoryLog, Options, Position, Recorded, Retention, SledLog, StreamId};
 use snapshots::FileStore;
 use tempfile::TempDir;
 
-use author::{Author, Dice};
+use support::author::Author;
 
 /// Everything, as one list of bytes.
 fn parts(standing: &Standing) -> Vec<Vec<u8>> {
@@ -311,7 +310,7 @@ async fn a_snapshot_that_is_ahead_of_a_log_that_lost_its_end_is_not_used() {
         // other events stand.
         copy(&data.path().join("snapshots"), &early.path().join("snapshots"));
         let lost = open(early.path());
-        for moves in [0, 120] {
+        for moves in [0, 240] {
             Author::numbered_from(seed + 1, 1_000).write(&*lost, moves).await;
             let standing = keeper(early.path()).newest(&lost).await;
             assert_eq!(standing.past.events, 0, "seed {seed}");

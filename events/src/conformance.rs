@@ -58,25 +58,6 @@ impl Subject for crate::memory_log::MemoryLog {
     }
 }
 
-/// Runs all cases, each on a fresh log.
-///
-/// # Panics
-/// When the log breaks a clause.
-pub async fn run_all<S: Subject>(mut fresh: impl FnMut() -> S) {
-    an_append_is_written_as_a_whole_or_not_at_all(&mut fresh()).await;
-    an_answer_means_durable(&mut fresh()).await;
-    the_expected_version_must_match(&mut fresh()).await;
-    the_versions_of_a_stream_are_one_two_three(&mut fresh()).await;
-    positions_only_grow(&mut fresh()).await;
-    after_an_answer_read_shows_the_events(&mut fresh()).await;
-    a_tail_neither_loses_nor_repeats(&mut fresh()).await;
-    the_same_ids_again_add_nothing(&mut fresh()).await;
-    a_full_queue_refuses_at_once(&mut fresh()).await;
-    a_failure_says_whether_it_may_be_written(&mut fresh()).await;
-    after_a_failed_sync_appends_are_refused(&mut fresh()).await;
-    a_damaged_record_is_an_error(&mut fresh()).await;
-}
-
 /// Makes one test of each case: `events::conformance_tests!(fresh)`, where `fresh()` gives a new [`Subject`].
 #[macro_export]
 macro_rules! conformance_tests {

@@ -26,6 +26,21 @@ impl Dice {
         usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
+    /// A number from `least` to `most`.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// True so many times of a thousand.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+
+    /// One of these, of which there must be one.
+    pub fn pick<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.index(all.len())].clone()
+    }
+
     /// One of two.
     pub fn coin(&mut self) -> bool {
         self.below(2) == 0

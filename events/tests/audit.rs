@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use events::conformance::{append, events_after, events_of, stream};
+use events::dice::Dice;
 use events::{
     AppendError, Audit, Damage, EventLog, Expected, OpenError, Options, Position, ReadError, Refusal, SledLog,
 };
@@ -92,58 +93,46 @@ fn find_in(bytes: &[u8], number: u64) -> Option<(u64, Range<usize>)> {
     Some((number, at.0 - BEFORE_BODY..at.0 + body.len()))
 }
 
-/// Numbers that look like dice, the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
 /// Damages a journal; says the first position that cannot be trusted, or none if there is no such place.
 type Mutation = fn(&Map, &mut Dice) -> (Vec<u8>, u64);
 
 const MUTATIONS: [(&str, Mutation); 7] = [
     ("a flipped bit", |map, dice| {
-        let (at, mut bytes) = (dice.below(map.bytes.len()), map.bytes.clone());
+        let (at, mut bytes) = (dice.index(map.bytes.len()), map.bytes.clone());
         bytes[at] ^= 1 << dice.below(8);
         (bytes, map.position(at))
     }),
     ("a changed byte", |map, dice| {
-        let (at, mut bytes) = (dice.below(map.bytes.len()), map.bytes.clone());
+        let (at, mut bytes) = (dice.index(map.bytes.len()), map.bytes.clone());
         bytes[at] = bytes[at].wrapping_add(1 + dice.below(255) as u8);
         (bytes, map.position(at))
     }),
     ("a zeroed sector", |map, dice| {
-        let (at, mut bytes) = (dice.below(map.bytes.len() / 512) * 512, map.bytes.clone());
+        let (at, mut bytes) = (dice.index(map.bytes.len() / 512) * 512, map.bytes.clone());
         bytes[at..at + 512].fill(0);
         (bytes, map.position(at))
     }),
     ("two swapped records", |map, dice| {
-        let first = dice.below(map.records.len() / COMMIT as usize) * COMMIT as usize + dice.below(3);
+        let first = dice.index(map.records.len() / COMMIT as usize) * COMMIT as usize + dice.index(3);
         let [one, other] = [map.records[first].clone(), map.records[first + 1].clone()];
         let bytes = &map.bytes;
         let swapped = [&bytes[..one.start], &bytes[other.clone()], &bytes[one.clone()], &bytes[other.end..]];
         (swapped.concat(), map.after + first as u64 + 1)
     }),
     ("a missing record", |map, dice| {
-        let missing = dice.below(map.records.len());
+        let missing = dice.index(map.records.len());
         let Range { start, end } = map.records[missing];
         let bytes = [&map.bytes[..start], &map.bytes[end..]].concat();
         (bytes, map.after + missing as u64 + 1)
     }),
     ("a missing commit", |map, dice| {
-        let first = dice.below(map.records.len() / COMMIT as usize) * COMMIT as usize;
+        let first = dice.index(map.records.len() / COMMIT as usize) * COMMIT as usize;
         let (start, end) = (map.records[first].start - 72, map.records[first + COMMIT as usize - 1].end);
         let bytes = [&map.bytes[..start], &map.bytes[end..]].concat();
         (bytes, map.after + first as u64 + 1)
     }),
     ("a truncated journal", |map, dice| {
-        let len = dice.below(map.bytes.len());
+        let len = dice.index(map.bytes.len());
         (map.bytes[..len].to_vec(), map.position(len))
     }),
 ];
@@ -160,7 +149,7 @@ async fn every_kind_of_damage_is_found_with_the_right_position_and_what_is_befor
             break;
         }
         for (kind, mutate) in MUTATIONS {
-            let map = &maps[dice.below(maps.len())];
+            let map = &maps[dice.index(maps.len())];
             let (bytes, position) = mutate(map, &mut dice);
             if bytes == map.bytes {
                 continue;

@@ -10,13 +10,13 @@ use tokio::sync::{Notify, RwLock};
 use tokio::time::timeout;
 
 use super::checker::{Fields, Moment, NEVER, Outcome, Request, Wish};
-use super::support::history::Dice;
+use super::support::dice::Dice;
 use super::support::{Photon, step};
 
 /// Aggregates of one history: operations, and agents among them.
 const PLACES: usize = 6;
 /// Longest patience of a client that hangs up before it hears an answer, in microseconds.
-const HANG_UP_US_MAX: usize = 4_000;
+const HANG_UP_US_MAX: u64 = 4_000;
 
 /// What the clients of one history share: all run on one thread.
 pub(crate) struct Notes {
@@ -114,7 +114,7 @@ impl<'a> Client<'a> {
     /// Asks until the history is long enough.
     pub(crate) async fn live(mut self) {
         while let Some(number) = self.notes.take() {
-            let place = self.dice.below(self.notes.places());
+            let place = self.dice.index(self.notes.places());
             let call = match self.known[place].clone() {
                 None => self.creation(place),
                 Some(known) => self.visit(place, number, &known),
@@ -155,7 +155,7 @@ impl<'a> Client<'a> {
         match self.dice.below(10) {
             0..4 => Call { place, method: "GET", path, body: None, wish: Wish::Read },
             4 | 5 if !is_agent(place) => {
-                let (what, paused) = *self.dice.of(&[("pause", true), ("resume", false)]);
+                let (what, paused) = self.dice.pick(&[("pause", true), ("resume", false)]);
                 let key = Some(format!("{}-{number}", self.notes.name));
                 let wish = Wish::Change { fields: fields_of(&json!({"paused": paused})), only_at: None, key };
                 Call { place, method: "POST", path: format!("{path}/{what}"), body: Some(json!({})), wish }
@@ -163,11 +163,11 @@ impl<'a> Client<'a> {
             _ => {
                 let mut body = json!({});
                 let names = if is_agent(place) { &["name"][..] } else { &["name", "description"] };
-                match self.dice.below(names.len() + 1) {
+                match self.dice.index(names.len() + 1) {
                     at if at < names.len() => body[names[at]] = json!(text),
                     _ => (body["name"], body["metadata"]) = (json!(text), json!({"text": text})),
                 }
-                let only_at = (self.dice.below(2) == 0).then_some(known.revision);
+                let only_at = self.dice.coin().then_some(known.revision);
                 let wish = Wish::Change { fields: fields_of(&body), only_at, key: None };
                 Call { place, method: "PUT", path, body: Some(body), wish }
             }
@@ -182,7 +182,7 @@ impl<'a> Client<'a> {
         // What is left alone after the last kill might be carried out when the history is over.
         let may_hang_up = self.notes.taken.get() < self.notes.signal_at && call.wish != Wish::Read;
         let hangs_up = may_hang_up && self.dice.below(16) == 0;
-        let patience_us = if hangs_up { self.dice.below(HANG_UP_US_MAX) as u64 } else { u64::MAX };
+        let patience_us = if hangs_up { self.dice.below(HANG_UP_US_MAX) } else { u64::MAX };
         let patience = Duration::from_micros(patience_us);
         let sent = self.notes.now();
         let outcome = timeout(patience, self.hear(call, request)).await.unwrap_or(Outcome::Unknown);

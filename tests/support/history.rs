@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::dice::Dice;
 use super::{Photon, step};
 
 /// Texts that a careless encoder of JSON or of frames would break.
@@ -19,43 +20,15 @@ const TEXTS: [&str; 6] = [
     "data: x\n\n",
 ];
 
-/// SplitMix64.
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// The seed of `PHOTON_TEST_SEED`, or a new one; printed, so that a failure can be repeated.
-    pub fn thrown() -> Self {
-        let given = std::env::var("PHOTON_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            use std::hash::{BuildHasher, Hasher};
-            std::hash::RandomState::new().build_hasher().finish()
-        });
-        println!("PHOTON_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// Dice of their own for one of many.
-    pub fn for_one(&mut self) -> Self {
-        Self(self.next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below a bound.
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    /// One of these.
-    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
-    }
+/// Dice with the seed of `PHOTON_TEST_SEED`, or a new one; printed, so that a failure can be repeated.
+pub fn thrown() -> Dice {
+    let given = std::env::var("PHOTON_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        use std::hash::{BuildHasher, Hasher};
+        std::hash::RandomState::new().build_hasher().finish()
+    });
+    println!("PHOTON_TEST_SEED={seed}");
+    Dice(seed)
 }
 
 /// An event of the log, as it is shown.
@@ -133,7 +106,7 @@ impl Made {
 
     async fn act(&mut self, photon: &Photon, dice: &mut Dice) {
         let agent = format!("agent-{}", dice.below(4));
-        let text = *dice.of(&TEXTS);
+        let text = dice.pick(&TEXTS);
         match dice.below(12) {
             0 => {
                 let config = json!({"heartbeatIntervalMs": 0, "maxConcurrentOperations": 4});
@@ -158,10 +131,10 @@ impl Made {
                 self.leases.extend(ids);
             }
             8 if !self.operations.is_empty() => {
-                photon.delete(&format!("/api/v1/operations/{}", dice.of(&self.operations))).await;
+                photon.delete(&format!("/api/v1/operations/{}", dice.pick(&self.operations))).await;
             }
             _ if !self.leases.is_empty() => {
-                let lease = dice.of(&self.leases).clone();
+                let lease = dice.pick(&self.leases);
                 let reports = [
                     ("ack", json!({})),
                     ("progress", json!({"percent": 50, "message": text})),
@@ -170,8 +143,8 @@ impl Made {
                     ("fail", json!({"error": {"code": "broken", "message": text}})),
                     ("release", json!({"reason": text})),
                 ];
-                let (what, body) = dice.of(&reports);
-                photon.post(&format!("/api/v1/leases/{lease}/{what}"), body.clone()).await;
+                let (what, body) = dice.pick(&reports);
+                photon.post(&format!("/api/v1/leases/{lease}/{what}"), body).await;
             }
             _ => {}
         }
@@ -211,17 +184,17 @@ impl Sieve {
     /// A random one over such a log.
     pub fn random(dice: &mut Dice, log: &[Logged]) -> Self {
         let mut types = Vec::new();
-        for _ in 0..*dice.of(&[0, 0, 1, 1, 2, 3]) {
-            let kind = &dice.of(log).kind;
+        for _ in 0..dice.pick(&[0, 0, 1, 1, 2, 3]) {
+            let kind = dice.pick(log).kind;
             types.push(match dice.below(6) {
                 0 => "*".to_owned(),
                 1 => format!("{}.*", kind.split('.').next().unwrap()),
-                2 => format!("{}*", &kind[..1 + dice.below(kind.len())]),
+                2 => format!("{}*", &kind[..1 + dice.index(kind.len())]),
                 3 => "agent.heartbeat".to_owned(),
-                _ => kind.clone(),
+                _ => kind,
             });
         }
-        let subject = (dice.below(3) == 0).then(|| dice.of(log).subject.clone());
+        let subject = (dice.below(3) == 0).then(|| dice.pick(log).subject);
         let mut parts = Vec::new();
         if !types.is_empty() {
             parts.push(format!("types={}", types.join(",")));

@@ -14,7 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod called;
 pub mod checker;
+#[path = "../../events/src/dice.rs"]
+pub mod dice;
 pub mod history;
 pub mod streams;
 pub mod tally;
@@ -365,10 +368,9 @@ pub struct Tail {
 impl Tail {
     /// From the beginning, of these types.
     pub fn start(photon: &Photon, types: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_photon"))
-            .args(["event", "tail", "--after", "0", "-o", "jsonl", "--types", types])
+        let arguments = ["event", "tail", "--after", "0", "-o", "jsonl", "--types", types];
+        let mut child = called::command(arguments)
             .args(["--server", &photon.url("")])
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -1,9 +1,12 @@
-//! Workers in the test's own process: calls that survive a server that is away, and claims.
+//! Workers in the test's own process: calls that survive a server that is away, claims, and whole shifts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::Photon;
 
@@ -53,5 +56,47 @@ impl Caller {
     pub async fn report(&self, lease: &Value, what: &str, body: Value) -> Option<Heard> {
         let id = lease["leaseId"].as_str().unwrap();
         self.post(&format!("/api/v1/leases/{id}/{what}"), body).await
+    }
+}
+
+/// Claims and completes one step after the other until told to stop; a server that is away is no reason to.
+async fn work(caller: Caller, agent: String, stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::Relaxed) {
+        for lease in caller.claim(&agent, 1).await {
+            let result = json!({"by": agent, "step": lease["step"]});
+            caller.report(&lease, "complete", json!({"result": result})).await;
+        }
+    }
+}
+
+/// Agents at work: `agent-0`, `agent-1` and so on.
+pub struct Shift {
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Shift {
+    /// So many new agents.
+    pub async fn begin(photon: &Photon, agents: usize) -> Self {
+        for number in 0..agents {
+            photon.agent(&format!("agent-{number}"), &[]).await;
+        }
+        Self::resume(photon, agents)
+    }
+
+    /// So many agents that the server knows already.
+    pub fn resume(photon: &Photon, agents: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = |number| work(Caller::of(photon), format!("agent-{number}"), Arc::clone(&stop));
+        let workers = (0..agents).map(|number| tokio::spawn(worker(number))).collect();
+        Self { stop, workers }
+    }
+
+    /// Lets each of them end what it does.
+    pub async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
     }
 }

@@ -20,7 +20,7 @@ const DOMAIN_DEPENDENCIES: [&str; 6] =
     ["chrono", "minijinja", "petgraph", "serde", "serde_json", "thiserror"];
 
 const ACTIX_FOLDERS: [&str; 2] = ["actors/", "src/"];
-const SLED_FOLDERS: [&str; 2] = ["events/", "snapshots/"];
+const SLED_FOLDER: &str = "events/";
 const CLOCKS: [&str; 4] = ["SystemTime", "Instant", "Utc::now", "Local::now"];
 const MACHINE_FOLDERS: [&str; 3] = ["/work/", "/home/", "/root/"];
 
@@ -40,7 +40,7 @@ pub(crate) fn crate_arrows(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Foreign crates stay where they may: the core's short list, actix in the shell, sled in the stores.
+/// Foreign crates stay where they may: the core's short list, actix in the shell, sled in the log.
 pub(crate) fn foreign_crates(path: &str, text: &str) -> Vec<String> {
     let mut violations = Vec::new();
     for found in dependencies(text) {
@@ -52,8 +52,8 @@ pub(crate) fn foreign_crates(path: &str, text: &str) -> Vec<String> {
         if is_actix(&name.replace('-', "_")) && !root_or_actors {
             violations.push(format!("{path}:{line}: only actors and the root may depend on `{name}`"));
         }
-        if name == "sled" && !SLED_FOLDERS.iter().any(|folder| path.starts_with(folder)) {
-            violations.push(format!("{path}:{line}: only events and snapshots may depend on sled"));
+        if name == "sled" && !path.starts_with(SLED_FOLDER) {
+            violations.push(format!("{path}:{line}: only events may depend on sled"));
         }
     }
     violations
@@ -67,12 +67,12 @@ pub(crate) fn only_the_shell_names_actix(path: &str, text: &str) -> Vec<String> 
     lines.map(|line| format!("{path}:{line}: only actors/ and src/ may name actix")).collect()
 }
 
-pub(crate) fn only_the_stores_name_sled(path: &str, text: &str) -> Vec<String> {
-    if SLED_FOLDERS.iter().any(|folder| path.starts_with(folder)) {
+pub(crate) fn only_the_log_names_sled(path: &str, text: &str) -> Vec<String> {
+    if path.starts_with(SLED_FOLDER) {
         return Vec::new();
     }
     let lines = lines_that_name(text, |name| name == "sled").into_iter();
-    lines.map(|line| format!("{path}:{line}: only events/ and snapshots/ may name sled")).collect()
+    lines.map(|line| format!("{path}:{line}: only events/ may name sled")).collect()
 }
 
 pub(crate) fn no_clock_in_the_core(path: &str, text: &str) -> Vec<String> {
@@ -232,6 +232,7 @@ fn foreign_crates_are_checked() {
         ("domain/Cargo.toml", "[dependencies]\ntokio = \"1\"", 1),
         ("events/Cargo.toml", "[dependencies]\nsled = \"1\"\nactix-rt = \"2\"", 1),
         ("actors/Cargo.toml", "[dependencies]\nsled = \"1\"\nactix = \"2\"", 1),
+        ("snapshots/Cargo.toml", "[dependencies]\nsled = \"1\"", 1),
         ("Cargo.toml", "[workspace.dependencies]\nsled = \"1\"\n[dependencies]\nactix-web = \"4\"", 0),
     ];
     for (path, text, violations) in table {
@@ -241,14 +242,15 @@ fn foreign_crates_are_checked() {
 
 #[test]
 fn foreign_names_in_code_are_checked() {
-    let table: [(Check, &str, &str, usize); 10] = [
+    let table: [(Check, &str, &str, usize); 11] = [
         (only_the_shell_names_actix, "events/src/a.rs", "use actix_web::web;", 1),
         (only_the_shell_names_actix, "events/src/a.rs", "#[actix_web::test]\nlet actix_port = 1;", 1),
         (only_the_shell_names_actix, "events/src/a.rs", "// actix never comes here", 0),
         (only_the_shell_names_actix, "src/a.rs", "use actix::Actor;", 0),
-        (only_the_stores_name_sled, "src/app.rs", "let db = sled::open(p); use sled;", 1),
-        (only_the_stores_name_sled, "src/app.rs", "use events::sled_log::SledLog;", 0),
-        (only_the_stores_name_sled, "events/src/a.rs", "use sled::Tree;", 0),
+        (only_the_log_names_sled, "src/app.rs", "let db = sled::open(p); use sled;", 1),
+        (only_the_log_names_sled, "src/app.rs", "use events::sled_log::SledLog;", 0),
+        (only_the_log_names_sled, "events/src/a.rs", "use sled::Tree;", 0),
+        (only_the_log_names_sled, "snapshots/src/a.rs", "use sled::Tree;", 1),
         (no_clock_in_the_core, "domain/src/a.rs", "Utc::now(); Instant::now(); SystemTime::now()", 3),
         (no_clock_in_the_core, "domain/src/a.rs", "// SystemTime\nInstantaneous", 0),
         (no_clock_in_the_core, "src/a.rs", "Instant::now()", 0),

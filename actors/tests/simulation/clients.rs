@@ -11,9 +11,9 @@ use domain::operation::event::Patch;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Command, Intervention, Operation};
 use domain::{AgentId, Json, OperationId, Timestamp};
+use events::dice::Dice;
 use serde_json::json;
 
-use crate::dice::Dice;
 use crate::folds::same_operation;
 use crate::workers::NAMES;
 use crate::world::{Shared, now, put};
@@ -107,7 +107,7 @@ pub(crate) async fn create(world: Shared, core: Arc<Core>) {
             let at = world.dice.index(world.asked.len());
             (world.asked.keys().nth(at).unwrap().clone(), false)
         } else {
-            (OperationId::from_bits(u128::from(world.dice.next())), world.dice.chance(500))
+            (OperationId::from_bits(u128::from(world.dice.roll())), world.dice.chance(500))
         };
         let now = now(&core);
         let definition = match world.asked.get(&id) {

@@ -3,6 +3,7 @@
 
 use actors::Core;
 use actors::gateway::stream_of;
+use actors::kept::Kept;
 use actors::recovery::{Recovered, recover};
 use domain::agent::Agent;
 use domain::operation::Operation;
@@ -18,25 +19,23 @@ fn differ(faults: &mut Faults, same: bool, what: &str, whose: &str) {
     }
 }
 
+/// Two states of one aggregate, with everything that a snapshot of them holds.
+fn same<A: Kept + Aggregate<Effect: PartialEq>>(one: &A, other: &A, whose: &str, faults: &mut Faults) {
+    differ(faults, one.keep().unwrap() == other.keep().unwrap(), "the state", whose);
+    differ(faults, one.pending() == other.pending(), "what is owed", whose);
+}
+
 /// Two states of one operation.
 pub(crate) fn same_operation(one: &Operation, other: &Operation, whose: &str, faults: &mut Faults) {
+    same(one, other, whose, faults);
+    // A snapshot leaves out what follows from the definition.
     differ(faults, one.run == other.run, "the run", whose);
-    differ(faults, one.pending() == other.pending(), "what is owed", whose);
-    let results = (&one.results, one.results_bytes) == (&other.results, other.results_bytes);
-    differ(faults, results, "the results", whose);
-    let kept = (&one.inputs, &one.checkpoints) == (&other.inputs, &other.checkpoints);
-    differ(faults, kept, "inputs and checkpoints", whose);
-    let asked = (&one.definition, &one.asked) == (&other.definition, &other.asked);
-    differ(faults, asked, "the definition", whose);
-    let end = (&one.errors, &one.status_reason, one.completed_at)
-        == (&other.errors, &other.status_reason, other.completed_at);
-    differ(faults, end, "the end", whose);
 }
 
 /// The run of the views has no payloads.
 fn same_run(one: &Run, other: &Run) -> bool {
-    (one.status, one.paused, one.settled, one.progress())
-        == (other.status, other.paused, other.settled, other.progress())
+    (one.status, one.paused, one.max_parallel, one.settled, one.progress())
+        == (other.status, other.paused, other.max_parallel, other.settled, other.progress())
         && one.steps == other.steps
         && (&one.ready, &one.held) == (&other.ready, &other.held)
         && (&one.backing_off, &one.with_people, &one.failed)
@@ -90,17 +89,5 @@ pub(crate) fn check_agent(core: &Core, id: &AgentId, fold: &Agent, version: u64,
         return faults.push(format!("P4: {id} is not in the views"));
     };
     differ(faults, row.revision == version, "the revision", id.as_str());
-    same_agent(&row.agent, fold, id.as_str(), faults);
-}
-
-/// Two states of one agent.
-pub(crate) fn same_agent(one: &Agent, other: &Agent, whose: &str, faults: &mut Faults) {
-    let who = (&one.profile, one.incarnation, one.registered)
-        == (&other.profile, other.incarnation, other.registered);
-    differ(faults, who, "the profile", whose);
-    let stands = (one.status, &one.status_reason, one.silent, one.streaks)
-        == (other.status, &other.status_reason, other.silent, other.streaks);
-    differ(faults, stands, "the status", whose);
-    differ(faults, one.assignments == other.assignments, "the slots", whose);
-    differ(faults, one.pending() == other.pending(), "what is owed", whose);
+    same(&row.agent, fold, id.as_str(), faults);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actors::Core;
 use events::Position;
+use events::dice::Dice;
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
@@ -20,11 +21,10 @@ pub(crate) fn follow(world: &Shared, core: &Arc<Core>) {
 }
 
 async fn read(world: Shared, core: Arc<Core>, reader: usize) {
+    // Of its own: whom a watched value wakes first is chance that no seed rules.
+    let mut dice = Dice(world.borrow_mut().dice.roll());
     loop {
-        let (after, many) = {
-            let mut world = world.borrow_mut();
-            (world.seen[reader], world.dice.between(1, 150))
-        };
+        let (after, many) = (world.borrow().seen[reader], dice.between(1, 150));
         let mut tail = core.around.log.tail(after);
         for _ in 0..many {
             let Some(event) = tail.next().await else { return };
@@ -39,8 +39,7 @@ async fn read(world: Shared, core: Arc<Core>, reader: usize) {
             world.seen[reader] = event.position;
         }
         drop(tail);
-        let ms = world.borrow_mut().dice.below(5_000);
-        sleep(Duration::from_millis(ms)).await;
+        sleep(Duration::from_millis(dice.below(5_000))).await;
     }
 }
 

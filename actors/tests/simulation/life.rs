@@ -90,7 +90,7 @@ async fn be_born(world: &Shared) -> Arc<Core> {
             1 => world.died_at,
             _ => world.died_at.plus_ms(world.dice.below(20_000)),
         };
-        let (seed, weather) = (world.dice.next(), world.rough.weather);
+        let (seed, weather) = (world.dice.roll(), world.rough.weather);
         let storage = Storage::new(world.durable.clone(), seed, weather);
         (Arc::new(SimulatedClock::start(base)), Arc::new(storage))
     };

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::dice::Dice;
 use events::faulty_log::{Fault, FaultyLog, Odds};
 use events::{
     Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
@@ -15,8 +16,6 @@ use futures_util::{FutureExt, poll};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
-
-use crate::dice::Dice;
 
 /// The memory log, and where each append to it ended.
 #[derive(Clone, Default)]
@@ -100,7 +99,7 @@ struct Queue {
 impl Storage {
     pub(crate) fn new(durable: Durable, seed: u64, weather: Weather) -> Self {
         let inner = Arc::new(FaultyLog::seeded(Arc::new(durable), seed, weather.odds));
-        let queue = Queue { dice: Dice::new(seed), jobs: VecDeque::new(), writing: false };
+        let queue = Queue { dice: Dice(seed), jobs: VecDeque::new(), writing: false };
         Self { inner, weather, queue: Arc::new(Mutex::new(queue)) }
     }
 

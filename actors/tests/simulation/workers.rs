@@ -15,9 +15,9 @@ use domain::operation::definition::Location;
 use domain::operation::event::StepError;
 use domain::operation::{Operation, Rejection, StepWish};
 use domain::{AgentId, Json, LeaseId, Timestamp};
+use events::dice::Dice;
 use serde_json::json;
 
-use crate::dice::Dice;
 use crate::world::{Shared, now, put};
 
 pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "eve", "kim"];
@@ -146,7 +146,7 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
         worker.claims += 1;
         let key = dice.chance(300).then(|| {
             let mut key = [7; 16];
-            key[..8].copy_from_slice(&dice.next().to_le_bytes());
+            key[..8].copy_from_slice(&dice.roll().to_le_bytes());
             KeyUse { key, body: [2; 16] }
         });
         let actions = dice.chance(150).then(|| vec!["cut".parse().unwrap()]);

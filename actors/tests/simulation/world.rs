@@ -13,10 +13,10 @@ use actors::effects::Periods;
 use actors::gateway::{Housed, Order, stream_of};
 use domain::operation::definition::Definition;
 use domain::{OperationId, Timestamp};
+use events::dice::Dice;
 use events::{Position, StreamId};
 
 use crate::course::Faults;
-use crate::dice::Dice;
 use crate::ledger::Ledger;
 use crate::storage::{Durable, Weather};
 use crate::workers::Worker;
@@ -72,7 +72,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice(seed);
         let rough = Roughness::of(&mut dice);
         let durable = Durable::default();
         Self {

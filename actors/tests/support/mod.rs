@@ -1,6 +1,7 @@
 //! A core on a log in memory, and what tests of it do with it. Waits for conditions, never for a time.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod author;
 pub mod model;
 pub mod moves;
 pub mod stage;
