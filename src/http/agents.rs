@@ -137,7 +137,7 @@ async fn admit(api: &Api, id: &AgentId, command: Command, intent: &Intent) -> An
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let now = api.core.around.clock.now();
     api.core.presence.heard(id, None, now, u64::MAX);
-    Ok(registered(api, id, &agent, receipt.version.get()))
+    Ok(registered(api, id, &agent, receipt.version.get()).position(receipt.position))
 }
 
 /// 201 for the first incarnation, 200 for a later one.
@@ -182,12 +182,12 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
         let seen = then.filter(|seen| seen.state.registered).ok_or_else(|| unknown(&id))?;
         let Seen { state, revision, position } = seen;
         let row = Row { agent: Arc::unwrap_or_clone(state), revision };
-        return Ok(Reply::ok(AgentView::of(&id, &row, None)).etag(revision).position(position.get()));
+        return Ok(Reply::ok(AgentView::of(&id, &row, None)).etag(revision).position(position));
     }
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     let position = api.core.projected.position();
-    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision).position(position.get()))
+    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision).position(position))
 }
 
 /// Changes what an agent says of itself.
@@ -226,10 +226,7 @@ async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Comman
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let row = Row { agent: (*agent).clone(), revision: receipt.version.get() };
     let reply = Reply::ok(view(api, id, &row)).etag(row.revision);
-    Ok(match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
-    })
+    Ok(reply.position(receipt.position))
 }
 
 /// Takes a heartbeat: renews leases and says what to do.

@@ -9,6 +9,7 @@ use actix_web::http::header::{self, EntityTag, Header, HeaderName, HeaderValue, 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
 use chrono::{SecondsFormat, Utc};
+use events::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -116,10 +117,13 @@ impl<T: Serialize> Reply<T> {
         self
     }
 
-    /// The position of the log that this answer reflects.
+    /// The position of the log that this answer reflects, if it is known better than by the head.
     #[must_use]
-    pub fn position(self, position: u64) -> Self {
-        self.header(POSITION, position)
+    pub fn position(self, position: impl Into<Option<Position>>) -> Self {
+        match position.into() {
+            Some(position) => self.header(POSITION, position),
+            None => self,
+        }
     }
 
     /// Where this page of a list stands. The answer gets a `Link` to the next one.
@@ -241,7 +245,9 @@ mod tests {
 
     #[actix_web::test]
     async fn a_creation_says_where_and_which_revision() {
-        let reply = Reply::created(json!({"id": "op_1"}), "/api/v1/operations/op_1").etag(1).position(7);
+        let reply = Reply::created(json!({"id": "op_1"}), "/api/v1/operations/op_1")
+            .etag(1)
+            .position(Position::new(7));
         let response = reply.replayed().respond_to(&TestRequest::post().to_http_request());
         assert_eq!(response.status(), StatusCode::CREATED);
         let header = |name: &str| response.headers().get(name).unwrap().to_str().unwrap().to_owned();

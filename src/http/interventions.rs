@@ -162,8 +162,5 @@ async fn intervene(
     let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
     let operation = receipt.state.ok_or_else(|| unknown(&id))?;
     let reply = view(&operation, receipt.version.get())?;
-    Ok(match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
-    })
+    Ok(reply.position(receipt.position))
 }

@@ -80,8 +80,5 @@ pub async fn open(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let lane = receipt.state.ok_or(domain::lane::Rejection::Unknown);
     let lane = lane.map_err(actors::aggregate_actor::DispatchError::<Lane>::Rejected)?;
     let reply = Reply::ok(LaneView::of(&id, &lane, api.core.around.clock.now()));
-    Ok(match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
-    })
+    Ok(reply.position(receipt.position))
 }

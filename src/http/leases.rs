@@ -194,7 +194,7 @@ fn sign_of_life(
     outcome: Result<Receipt<Operation>, DispatchError<Operation>>,
 ) -> Answer<LeaseRenewedView> {
     match outcome {
-        Ok(receipt) => Ok(positioned(Reply::ok(renewed(api, lease)), &receipt)),
+        Ok(receipt) => Ok(Reply::ok(renewed(api, lease)).position(receipt.position)),
         Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) if api.core.is_cut(lease) => {
             Ok(Reply::ok(renewed(api, lease)))
         }
@@ -207,13 +207,6 @@ async fn before(api: &Api, lease: &LeaseId, intent: &Intent) -> Result<Option<Ar
     match intent.used(&api.core.projected)? {
         Some(used) => Ok(api.core.reader.at(&lease.operation, used.version).await?),
         None => Ok(None),
-    }
-}
-
-fn positioned<T: Serialize>(reply: Reply<T>, receipt: &Receipt<Operation>) -> Reply<T> {
-    match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
     }
 }
 
@@ -303,7 +296,7 @@ pub async fn complete(
             let status =
                 api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
             let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
-            Ok(positioned(Reply::ok(view), &receipt))
+            Ok(Reply::ok(view).position(receipt.position))
         })
         .await
 }
@@ -350,7 +343,7 @@ pub async fn fail(
                 let views = api.core.projected.views.read();
                 scheduled(views.operations.get(&lease.operation)?.run.as_ref()?, &lease)
             });
-            Ok(positioned(Reply::ok(failed(retry)), &receipt))
+            Ok(Reply::ok(failed(retry)).position(receipt.position))
         })
         .await
 }
@@ -415,7 +408,7 @@ pub async fn release(
             }
             let receipt =
                 report(&api, &lease, StepWish::Release { reason, hold_ms }, intent.metadata.clone()).await?;
-            Ok(positioned(Reply::ok(view), &receipt))
+            Ok(Reply::ok(view).position(receipt.position))
         })
         .await
 }
@@ -476,5 +469,5 @@ pub async fn revoke(api: Reach, request: HttpRequest, id: web::Path<String>) -> 
     let receipt =
         actors::granting::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: true };
-    Ok(positioned(Reply::ok(view), &receipt))
+    Ok(Reply::ok(view).position(receipt.position))
 }

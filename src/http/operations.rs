@@ -213,10 +213,7 @@ async fn create_new(
     let operation = receipt.state.ok_or_else(|| ApiError::internal("a receipt without its state"))?;
     let revision = receipt.version.get();
     let reply = Reply::created(OperationView::of(&id, &operation, revision), location(&id)).etag(revision);
-    Ok(match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
-    })
+    Ok(reply.position(receipt.position))
 }
 
 /// With a key the id derives from caller, route and key, so that two racing creations make one operation.
@@ -278,7 +275,7 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
     }
     let Seen { state, revision, position } = past::operation(&api, &parameters, &id).await?;
     let view = OperationView::of(&id, &state, revision);
-    Ok(Reply::ok(view).etag(revision).position(position.get()))
+    Ok(Reply::ok(view).etag(revision).position(position))
 }
 
 /// Waits until the operation has ended or reached a revision, or until the deadline.
@@ -345,10 +342,7 @@ async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<O
     let revision = receipt.version.get();
     api.core.reader.remember(id, revision, &operation);
     let reply = Reply::ok(OperationView::of(id, &operation, revision)).etag(revision);
-    Ok(match receipt.position {
-        Some(position) => reply.position(position.get()),
-        None => reply,
-    })
+    Ok(reply.position(receipt.position))
 }
 
 /// Starts an operation that was created with `autoStart: false`.

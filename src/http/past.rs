@@ -110,7 +110,7 @@ impl Look<'_> {
             Self::Now(_, position) => *position,
             Self::Then(past) => past.position,
         };
-        reply.position(position.get())
+        reply.position(position)
     }
 }
 
@@ -249,7 +249,7 @@ pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
             differing: found.differing,
         }),
     };
-    Ok(Reply::ok(view).position(past.position.get()))
+    Ok(Reply::ok(view).position(past.position))
 }
 
 /// One change of state, for players: of the operation, or of one step.

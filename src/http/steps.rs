@@ -92,7 +92,7 @@ pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let shown = (first.min(end)..end).map(|position| StepView::of(&operation, position)).collect();
     let page = Page::new(paging.limit, cursor);
     let page = if paging.count { page.total(total as u64) } else { page };
-    Ok(Reply::ok(shown).etag(revision).position(position.get()).page(page))
+    Ok(Reply::ok(shown).etag(revision).position(position).page(page))
 }
 
 /// Shows a step with every attempt.
@@ -111,7 +111,7 @@ pub async fn get(api: Reach, request: HttpRequest, path: web::Path<(String, Stri
     let step = operation.run.skeleton.steps[position].step;
     let attempts = attempts(&api, &id, step, revision).await?;
     let detail = StepDetail { step: StepView::of(&operation, position), attempts };
-    Ok(Reply::ok(detail).etag(revision).position(seen.get()))
+    Ok(Reply::ok(detail).etag(revision).position(seen))
 }
 
 /// Folds the attempts of one step from the operation's history.
