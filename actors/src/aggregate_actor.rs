@@ -162,21 +162,12 @@ pub struct AggregateActor<A: Durable> {
     waiting: VecDeque<Execute<A>>,
     in_flight: bool,
     conflicts: u32,
-    /// A predecessor's append may still be queued: wait for it before reading.
-    barrier: bool,
     on_death: Option<OnDeath>,
 }
 
 impl<A: Durable> AggregateActor<A> {
     /// An actor that will read its stream first, unless the stream is known to be `new`.
-    pub fn new(
-        id: A::Id,
-        stream: StreamId,
-        around: Arc<Surroundings>,
-        new: bool,
-        barrier: bool,
-        on_death: OnDeath,
-    ) -> Self {
+    pub fn new(id: A::Id, stream: StreamId, around: Arc<Surroundings>, new: bool, on_death: OnDeath) -> Self {
         Self {
             id,
             stream,
@@ -189,18 +180,17 @@ impl<A: Durable> AggregateActor<A> {
             waiting: VecDeque::new(),
             in_flight: false,
             conflicts: 0,
-            barrier,
             on_death: Some(on_death),
         }
     }
 
     fn load(&mut self, ctx: &mut Context<Self>) {
         self.phase = Phase::Loading;
-        let (around, stream, barrier) = (Arc::clone(&self.around), self.stream.clone(), self.barrier);
+        let (around, stream) = (Arc::clone(&self.around), self.stream.clone());
         let reading = async move {
-            if barrier {
-                around.log.head().await?;
-            }
+            // An append of this actor, or of one before it that died or was sent to rest while the log took
+            // its time, may still be queued: what is read before it is decided would be stale.
+            around.log.head().await?;
             let kept = recall::<A>(around.keeper.as_deref(), &*around.log, &stream).await;
             let version = kept.version;
             Ok((version, recover::<A>(&*around.log, &stream, kept, &|_| true).await?))
@@ -349,7 +339,6 @@ impl<A: Durable> AggregateActor<A> {
                 }
                 // What was folded ahead of the log is discarded: the log is asked what happened.
                 self.conflicts = 0;
-                self.barrier = true;
                 self.load(ctx);
             }
         }

@@ -79,11 +79,11 @@ impl<A: Durable> Directory<A> {
             return taken(seat, now_us);
         }
         let mut seats = self.seats.write();
-        let seat = seats.entry(id.clone()).or_insert_with(|| self.born(id, stream, new && !again, again));
+        let seat = seats.entry(id.clone()).or_insert_with(|| self.born(id, stream, new && !again));
         taken(seat, now_us)
     }
 
-    fn born(&self, id: &A::Id, stream: &StreamId, new: bool, barrier: bool) -> Arc<Seat<A>> {
+    fn born(&self, id: &A::Id, stream: &StreamId, new: bool) -> Arc<Seat<A>> {
         let on_death = {
             let (seats, supervisor) = (Arc::clone(&self.seats), Arc::clone(&self.supervisor));
             let (id, stream) = (id.clone(), stream.clone());
@@ -95,7 +95,7 @@ impl<A: Durable> Directory<A> {
             })
         };
         let around = Arc::clone(&self.around);
-        let actor = AggregateActor::new(id.clone(), stream.clone(), around, new, barrier, on_death);
+        let actor = AggregateActor::new(id.clone(), stream.clone(), around, new, on_death);
         let address = AggregateActor::start_in_arbiter(&self.arbiter, move |_| actor);
         Arc::new(Seat { address, users: AtomicUsize::new(0), used_at_us: AtomicI64::new(0) })
     }

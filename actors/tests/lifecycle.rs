@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actors::aggregate_actor::DispatchError;
@@ -15,9 +16,13 @@ use actors::recovery::{Recovered, recover};
 use domain::operation::Operation;
 use domain::system;
 use events::faulty_log::{Fault, FaultyLog};
-use events::{EventLog, MemoryLog, Since, Version};
-use futures_util::StreamExt;
+use events::{
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
+    Recorded, Since, StreamId, Version,
+};
+use futures_util::{FutureExt, StreamExt};
 use support::{core, create, id, rename, until};
+use tokio::sync::Semaphore;
 
 #[actix::test]
 async fn a_panic_ends_one_actor_which_comes_back_with_its_state() {
@@ -144,5 +149,75 @@ async fn a_conflict_is_decided_again_on_the_newer_state() {
     create(&core, 1).await;
     log.then([Fault::Conflict(Version::new(2)), Fault::Conflict(Version::new(2))]);
     assert_eq!(rename(&core, 1, "again").await.unwrap(), 3);
+    core.stop();
+}
+
+/// A log that takes its time while nobody may pass.
+struct Gated {
+    log: Arc<MemoryLog>,
+    gate: Arc<Semaphore>,
+    appends: AtomicUsize,
+}
+
+async fn pass(gate: Arc<Semaphore>) {
+    let _passed = gate.acquire().await.unwrap();
+}
+
+impl EventLog for Gated {
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Head, AppendError>> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        let (log, gate) = (Arc::clone(&self.log), Arc::clone(&self.gate));
+        // It is not taken back by whoever does not wait for the answer.
+        let appending = actix::spawn(async move {
+            pass(gate).await;
+            log.append(append).await
+        });
+        appending.map(|appended| appended.unwrap_or(Err(AppendError::OutcomeUnknown))).boxed()
+    }
+
+    fn read(&self, stream: &StreamId, since: Since) -> EventStream {
+        self.log.read(stream, since)
+    }
+
+    fn tail(&self, after: Position) -> EventStream {
+        self.log.tail(after)
+    }
+
+    fn page(&self, after: Position, bytes: u64) -> BoxFuture<'_, Result<Vec<Arc<Recorded>>, ReadError>> {
+        self.log.page(after, bytes)
+    }
+
+    fn marks(&self) -> Marks {
+        self.log.marks()
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Position, ReadError>> {
+        pass(Arc::clone(&self.gate)).then(|()| self.log.head()).boxed()
+    }
+}
+
+#[actix::test]
+async fn who_follows_an_actor_that_rests_while_its_append_is_under_way_knows_of_it() {
+    let gate = Arc::new(Semaphore::new(1));
+    let log = Arc::new(Gated { log: Arc::new(MemoryLog::new()), gate, appends: AtomicUsize::new(0) });
+    let core = core(Arc::clone(&log) as Arc<dyn EventLog>).await;
+    create(&core, 1).await;
+    let closed = log.gate.acquire().await.unwrap();
+    let before = log.appends.load(Ordering::SeqCst);
+    // Whoever asked goes away, and then nobody uses the actor.
+    let mut asking = Box::pin(rename(&core, 1, "another"));
+    while log.appends.load(Ordering::SeqCst) == before {
+        assert!(futures_util::poll!(&mut asking).is_pending());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(asking);
+    core.gateway.rest_idle(core.around.clock.now(), 0);
+    // On a state without that append there would be nothing to do.
+    let back = rename(&core, 1, "n");
+    let (back, ()) = tokio::join!(back, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(closed);
+    });
+    assert_eq!(back.unwrap(), 4);
     core.stop();
 }

@@ -137,6 +137,14 @@ fn heard(world: &Shared, core: &Core, id: &AgentId) {
     }
 }
 
+/// Who waits for an answer is not silent: that begins when the answer is given, which the server knows.
+fn answered(world: &Shared, core: &Core, id: &AgentId, asked: Timestamp) {
+    let seen = core.presence.seen(id).map(|seen| seen.at);
+    if let Some(at) = seen.filter(|at| (asked..=now(core)).contains(at)) {
+        world.borrow_mut().ledger.signs.heard(id, at);
+    }
+}
+
 /// Asks for work and waits for it.
 pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
     let (id, process, appetite, wait_ms, metadata) = {
@@ -155,11 +163,15 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
         (worker.id.clone(), worker.process, appetite, dice.pick(&[0, 500, 5_000, 20_000]), metadata)
     };
     heard(&world, &core, &id);
+    let asked = now(&core);
     let outcome = core.claim(&id, appetite.clone(), wait_ms, metadata.clone()).await;
+    answered(&world, &core, &id, asked);
     let granted = outcome.unwrap_or_default();
     take(&world, at, process, &granted);
     if metadata.key.is_some() && !granted.is_empty() {
+        let asked = now(&core);
         let again = core.claim(&id, appetite, 0, metadata).await;
+        answered(&world, &core, &id, asked);
         claimed_again(&world, at, process, &granted, again.ok());
     }
     world.borrow_mut().workers[at].claims -= 1;
