@@ -116,7 +116,7 @@ impl Server {
         };
         let server = Self::behind(settings, open, keeping::keeper(settings)).await?;
         if let Err(fault) = server.work(settings).await {
-            server.stop().await;
+            let _ = server.stop().await;
             return Err(fault);
         }
         tracing::info!(address = %server.address, "ready");
@@ -133,7 +133,7 @@ impl Server {
         let server = Self::behind(settings, open, None).await?;
         let damage = server.log.damage();
         if let Err(fault) = server.api.core.show_all().await {
-            server.stop().await;
+            let _ = server.stop().await;
             return Err(fault.into());
         }
         server.follow_log();
@@ -259,8 +259,7 @@ impl Server {
         tokio::select! {
             fault = self.log.failed() => {
                 tracing::error!(%fault, "the log failed and takes no more appends");
-                // Somebody else has taken it over.
-                if fault.kind() == std::io::ErrorKind::ResourceBusy { Exit::UNAVAILABLE } else { Exit::DISK }
+                lost(&fault)
             }
             fault = fault.wait_for(Option::is_some) => match fault.as_deref() {
                 Ok(Some(Fault::Ended(_))) | Err(_) => Exit::BUG,
@@ -271,7 +270,10 @@ impl Server {
     }
 
     /// The pools' workers sent home, not ready, claims answered empty, requests finished, the log synced.
-    pub async fn stop(&self) {
+    ///
+    /// # Errors
+    /// What the process must end with when the log was not closed cleanly.
+    pub async fn stop(&self) -> Result<(), Exit> {
         let begun = Instant::now();
         if let Some(pools) = self.pools.get() {
             // Before anything is refused: workers give back what they have.
@@ -289,11 +291,18 @@ impl Server {
             monitor.stop().await;
         }
         keeping::stop(&self.api.core, self.api.keeper.as_deref()).await;
-        if let Err(fault) = self.log.close().await {
-            tracing::error!(%fault, "the log was not closed cleanly");
-        }
+        let closed = self.log.close().await;
         tracing::info!("stopped");
+        closed.map_err(|fault| {
+            tracing::error!(%fault, "the log was not closed cleanly");
+            lost(&fault)
+        })
     }
+}
+
+/// What a process ends with that lost its log: to another one, or to a disk that failed.
+fn lost(fault: &std::io::Error) -> Exit {
+    if fault.kind() == std::io::ErrorKind::ResourceBusy { Exit::UNAVAILABLE } else { Exit::DISK }
 }
 
 /// Streams that show nothing new any more must not look as if nothing happened: the process stops.

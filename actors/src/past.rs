@@ -171,9 +171,17 @@ impl Core {
     /// # Errors
     /// When somebody else looks, or the log cannot be read.
     pub async fn past(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
-        if let Some(kept) = self.kept(cut) {
-            return Ok(kept);
+        match self.kept(cut) {
+            Some(kept) => Ok(kept),
+            None => self.past_anew(cut).await,
         }
+    }
+
+    /// The same, from the log as it is now: for a comparison with it, what was read before proves nothing.
+    ///
+    /// # Errors
+    /// As [`Core::past`].
+    pub async fn past_anew(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
         let permit = Arc::clone(&self.pasts.permit).try_acquire_owned().map_err(|_| PastError::Busy)?;
         let (log, runtime) = (Arc::clone(&self.around.log), tokio::runtime::Handle::current());
         let pasts = Arc::clone(&self.pasts);

@@ -202,7 +202,8 @@ impl Plan {
         let (restoring, aside) = (beside(".restoring"), aside(&beside, now));
         let identity = Identity { log: self.log, epoch: Epoch::fresh() };
         make_room(&restoring, &aside).map_err(disk())?;
-        self.build(&restoring, &identity)?;
+        // Half a folder is of no use, and it may be what fills the disk.
+        self.build(&restoring, &identity).inspect_err(|_| drop(fs::remove_dir_all(&restoring)))?;
         let parent = restoring.join("..").canonicalize().map_err(disk())?;
         let epoch = identity.epoch.to_string();
         if !self.occupied {

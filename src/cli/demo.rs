@@ -57,7 +57,7 @@ async fn show(place: &Place, signals: &mut Signals, keep: bool) -> Result<Exit, 
     let shown = with_server(&server, place, signals, keep).await;
     // Whoever asks twice does not want to wait for requests to finish.
     tokio::select! {
-        () = server.stop() => shown,
+        _ = server.stop() => shown,
         _ = signals.next() => Err(interrupted()),
     }
 }

@@ -48,8 +48,8 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     };
     // Whoever asks twice does not want to wait for requests to finish.
     tokio::select! {
-        () = server.stop() => Ok(exit),
-        _ = signals.next() => Ok(Exit::INTERRUPTED),
+        stopped = server.stop() => Ok(stopped.err().unwrap_or(exit)),
+        _ = signals.next() => Ok(if exit == Exit::DONE { Exit::INTERRUPTED } else { exit }),
     }
 }
 

@@ -114,6 +114,7 @@ impl ClientError {
                 401 | 403 => Exit::NOT_ALLOWED,
                 409 | 410 | 412 => Exit::CONFLICT,
                 408 | 504 => Exit::TIMED_OUT,
+                429 | 503 => Exit::REPEAT,
                 _ => Exit::FAILED,
             },
         }
@@ -167,8 +168,19 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_exit_code() {
-        let table =
-            [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (410, 5), (412, 5), (422, 1), (504, 7)];
+        let table = [
+            (400, 1),
+            (401, 4),
+            (403, 4),
+            (404, 3),
+            (409, 5),
+            (410, 5),
+            (412, 5),
+            (422, 1),
+            (429, 75),
+            (503, 75),
+            (504, 7),
+        ];
         for (status, exit) in table {
             assert_eq!(refusal(status, &json!(null)).exit(), Exit::of(exit), "{status}");
         }

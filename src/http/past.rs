@@ -223,7 +223,7 @@ pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
     }
     let cut = to.unwrap_or_else(|| Cut::Position(api.core.projected.position()));
     check_floor(&api, cut)?;
-    let past = api.core.past(cut).await?;
+    let past = if check { api.core.past_anew(cut).await? } else { api.core.past(cut).await? };
     let counted = Arc::clone(&past);
     let core = Arc::clone(&api.core);
     let summing =

@@ -12,6 +12,7 @@ use domain::lane::{self, Lane};
 use domain::operation::Operation;
 use domain::operation::workflow::Fault;
 use domain::{IdError, agent, operation};
+use events::ReadError;
 
 use super::error::{ApiError, Code, FieldError};
 
@@ -110,7 +111,14 @@ impl<A: Refusal> From<DispatchError<A>> for ApiError {
 impl From<RecoveryError> for ApiError {
     fn from(fault: RecoveryError) -> Self {
         tracing::error!(%fault, "a stream cannot be read");
-        Self::of(Code::Quarantined)
+        match fault {
+            RecoveryError::Read(ReadError::Corrupt(damage)) => {
+                let place =
+                    format!("The log is damaged: {damage}. Stop the server and see 'photon event verify'.");
+                Self::new(Code::Quarantined, place)
+            }
+            _ => Self::of(Code::Quarantined),
+        }
     }
 }
 

@@ -72,6 +72,7 @@ fn refusal(fault: TakeError) -> ApiError {
             ApiError::new(Code::Overloaded, "A snapshot is being taken; try again when it is done.")
         }
         TakeError::NoRoom => ApiError::of(Code::StorageFull),
+        TakeError::Io(fault) if ::events::is_full(&fault) => ApiError::of(Code::StorageFull),
         TakeError::Empty => ApiError::conflict("The log holds no event yet: there is nothing to take."),
         TakeError::Stopping => ApiError::of(Code::Draining),
         TakeError::Read(_) | TakeError::Io(_) | TakeError::Ended(_) => ApiError::internal(fault),

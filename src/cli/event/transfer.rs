@@ -157,8 +157,10 @@ pub(super) fn compact(arguments: &CompactArgs) -> Result<Exit, Complaint> {
     let done = done.map_err(|fault| refused(&folder, fault, None))?;
     let archive = folder.join(retention::ARCHIVE);
     say(&match done.streams {
-        0 => "Nothing can go: what ended that long ago, as far as it is in a sealed generation, is gone."
-            .into(),
+        0 => {
+            "Nothing can go: no operation in a sealed generation ended that long before the log's last event."
+                .into()
+        }
         streams => format!(
             "{streams} operations with {} events ({} bytes) went to {}.",
             done.events,
