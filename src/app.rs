@@ -114,7 +114,7 @@ impl Server {
             retain(path, kept_ms, options.generation_bytes_max / 4)?;
             SledLog::open(path, options)
         };
-        let server = Self::behind(settings, open, keeping::keeper(settings)).await?;
+        let server = Self::behind(settings, open, keeping::keeper).await?;
         if let Err(fault) = server.work(settings).await {
             let _ = server.stop().await;
             return Err(fault);
@@ -130,7 +130,7 @@ impl Server {
     /// As [`Server::start`].
     pub async fn start_read_only(settings: &Settings) -> Result<Self, StartError> {
         let open = |path: &Path, options: Options| SledLog::open_read_only(path, &options);
-        let server = Self::behind(settings, open, None).await?;
+        let server = Self::behind(settings, open, |_| None).await?;
         let damage = server.log.damage();
         if let Err(fault) = server.api.core.show_all().await {
             let _ = server.stop().await;
@@ -149,7 +149,7 @@ impl Server {
     async fn behind(
         settings: &Settings,
         open: impl FnOnce(&Path, Options) -> Result<SledLog, OpenError> + Send + 'static,
-        keeper: Option<Arc<Keeper>>,
+        keeper: impl FnOnce(&Settings) -> Option<Arc<Keeper>>,
     ) -> Result<Self, StartError> {
         let options = log_options(settings);
         let front = web::Data::new(Front::of(Arc::clone(&options.progress)));
@@ -157,7 +157,8 @@ impl Server {
         let (handle, address) = listen(settings, &front)?;
         let opened = async {
             let log = opened(settings, options, open).await?;
-            let api = web::Data::new(Self::api(settings, &front, &log, keeper).await?);
+            // Under the log's lock: nobody else works in the folder now.
+            let api = web::Data::new(Self::api(settings, &front, &log, keeper(settings)).await?);
             front.open(api.clone());
             Ok((log, api))
         };

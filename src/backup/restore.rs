@@ -202,8 +202,7 @@ impl Plan {
         let (restoring, aside) = (beside(".restoring"), aside(&beside, now));
         let identity = Identity { log: self.log, epoch: Epoch::fresh() };
         make_room(&restoring, &aside).map_err(disk())?;
-        // Half a folder is of no use, and it may be what fills the disk.
-        self.build(&restoring, &identity).inspect_err(|_| drop(fs::remove_dir_all(&restoring)))?;
+        self.build(&restoring, &identity)?;
         let parent = restoring.join("..").canonicalize().map_err(disk())?;
         let epoch = identity.epoch.to_string();
         if !self.occupied {
@@ -226,9 +225,21 @@ impl Plan {
         let log = self.source.join(LOG);
         let prefix = SledLog::prefix(&log, Position::new(self.position));
         let prefix = prefix.map_err(|fault| Fault::log(&log, fault))?;
-        make_like(restoring, &self.folder).map_err(disk())?;
+        fs::DirBuilder::new().mode(0o700).create(restoring).map_err(disk())?;
         let unfinished = restoring.join(UNFINISHED);
         File::create(&unfinished).and_then(|_| sync(restoring)).map_err(disk())?;
+        self.fill(restoring, &prefix, identity).inspect_err(|_| {
+            // Half a copy is of no use, and may be what fills the disk. What another restore has put there
+            // meanwhile is not called unfinished.
+            if unfinished.exists() {
+                let _ = fs::remove_dir_all(restoring);
+            }
+        })?;
+        fs::remove_file(&unfinished).and_then(|()| sync(restoring)).map_err(disk())?;
+        make_like(restoring, &self.folder).map_err(disk())
+    }
+
+    fn fill(&self, restoring: &Path, prefix: &Prefix, identity: &Identity) -> Result<(), Fault> {
         prefix.copy_to(restoring, identity).map_err(|fault| Fault::log(restoring, fault))?;
         let Survey { audit, past, .. } = Survey::of(restoring, &mut |_| {})?;
         if (audit.last.get(), audit.events, past.hash())
@@ -236,10 +247,7 @@ impl Plan {
         {
             return Err(Fault::changed(&self.source, "it changed while it was restored"));
         }
-        if let Ok(about) = fs::metadata(&self.folder) {
-            give_to(restoring, &about).map_err(disk())?;
-        }
-        fs::remove_file(unfinished).and_then(|()| sync(restoring)).map_err(disk())
+        Ok(())
     }
 }
 
@@ -305,20 +313,24 @@ fn whole_path(folder: &Path) -> Result<PathBuf, Fault> {
     Ok(parent.canonicalize().map_err(Fault::disk(folder))?.join(name))
 }
 
-/// Makes a folder into which may look who may look into the one that it replaces; into a quite new one,
-/// nobody but its owner.
+/// Lets into a folder who may look into the one that it replaces; a quite new one is its owner's alone.
 fn make_like(folder: &Path, replaced: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(folder)?;
-    match fs::metadata(replaced) {
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
-        about => fs::set_permissions(folder, about?.permissions()),
-    }
+    let about = match fs::metadata(replaced) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        about => about?,
+    };
+    give_to(folder, &about)?;
+    fs::set_permissions(folder, about.permissions())
 }
 
 /// Gives a path, and all that is below it, to the owner of another, as far as this process may.
 fn give_to(path: &Path, about: &fs::Metadata) -> io::Result<()> {
     match lchown(path, Some(about.uid()), Some(about.gid())) {
-        Err(fault) if fault.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(fault)
+            if matches!(fault.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) =>
+        {
+            return Ok(());
+        }
         given => given?,
     }
     if path.is_dir() {

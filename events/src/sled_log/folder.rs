@@ -111,8 +111,9 @@ pub(crate) fn extent(folder: &Path) -> io::Result<(Place, u64)> {
 
 /// The bytes of the journals from this place to the newest generation, as far as they are there.
 pub(crate) fn journal_bytes(folder: &Path, first: &Place, newest: u64) -> u64 {
-    let later = (first.generation + 1..=newest).map(|number| generation(folder, number));
-    let journals = std::iter::once(of(folder, first)).chain(later);
+    let later = numbers(folder, PREFIX).unwrap_or_default();
+    let later = later.into_iter().filter(|number| (first.generation + 1..=newest).contains(number));
+    let journals = std::iter::once(of(folder, first)).chain(later.map(|number| generation(folder, number)));
     journals.map(|folder| fs::metadata(folder.join(FILE_NAME)).map_or(0, |journal| journal.len())).sum()
 }
 

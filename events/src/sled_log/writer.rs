@@ -50,6 +50,9 @@ pub(crate) struct Writer {
     pub(crate) unnoted_told: bool,
 }
 
+/// So many times longer the writer waits to note what there was no space to note.
+const FULL_PAUSES: u32 = 50;
+
 /// One commit in the making.
 #[derive(Default)]
 struct Commit {
@@ -66,7 +69,8 @@ impl Writer {
         let idle = Duration::from_millis(self.options.idle_ms);
         loop {
             let unnoted = !self.journal.is_noted() && !self.shared.has_failed();
-            match self.shared.queue.take(unnoted.then_some(idle)) {
+            let pause = if self.unnoted_told { idle * FULL_PAUSES } else { idle };
+            match self.shared.queue.take(unnoted.then_some(pause)) {
                 Taken::Commands(commands) => {
                     self.options.faults.pass();
                     self.commit(commands);
