@@ -53,7 +53,7 @@ pub struct Stamp {
     pub time_us: i64,
     /// Hash of the event that it ends with.
     pub end: Hash,
-    /// What tells the log from others: see [`events::EventLog::origin`].
+    /// What tells the log from others: see [`events::Marks::origin`].
     pub origin: u64,
     /// When it was taken, in microseconds since 1970.
     pub taken_at_us: i64,

@@ -336,10 +336,10 @@ pub async fn availability(
 ) -> Answer<AvailabilityView> {
     let parameters = Parameters::of(&request, &["minPosition"], &[])?;
     let id: AgentId = id.parse()?;
-    reading::wait_for_position(&api, &parameters).await?;
+    let position = reading::wait_for_position(&api, &parameters).await?;
     let views = api.core.projected.views.read();
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     let (seen, waiting) = (api.core.presence.seen(&id), api.core.presence.is_waiting(&id));
     let presence = Presence { seen, waiting, now: api.core.around.clock.now() };
-    Ok(Reply::ok(AvailabilityView::of(&row.agent, &presence)))
+    Ok(Reply::ok(AvailabilityView::of(&row.agent, &presence)).position(position))
 }

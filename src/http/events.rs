@@ -164,7 +164,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
         let start = from.map_or(after, Position::new);
         history::forwards(&api.feed, &filter, start, head, limit).await?
     };
-    Ok(reply(api, found, kind, paging.limit))
+    Ok(reply(api, found, kind, paging.limit).position(head))
 }
 
 fn reply(api: &Api, found: Found, kind: &str, limit: u64) -> Reply<Vec<Listed>> {
@@ -185,7 +185,7 @@ pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String
     let parameters = Parameters::of(&request, &["limit", "cursor", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
-    reading::wait_for_position(&api, &parameters).await?;
+    let seen = reading::wait_for_position(&api, &parameters).await?;
     let revision = api.core.projected.views.read().operations.get(&id).map(|row| row.revision);
     let revision = revision.ok_or_else(|| unknown(&id))?;
     let after = Since::Version(Version::new(paging.after_number("version")? as u64));
@@ -207,5 +207,5 @@ pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String
         found.events.push(Arc::new(Shown::of(&recorded)));
     }
     found.resume = (last < revision).then_some(last);
-    Ok(reply(&api, found, "version", paging.limit).etag(revision))
+    Ok(reply(&api, found, "version", paging.limit).etag(revision).position(seen))
 }

@@ -53,7 +53,7 @@ impl LaneView {
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LaneView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
-    wait_for_position(&api, &parameters).await?;
+    let seen = wait_for_position(&api, &parameters).await?;
     let now = api.core.around.clock.now();
     let views = api.core.projected.views.read();
     let after = paging.after.as_deref();
@@ -66,7 +66,7 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LaneView>> {
     let cursor = found.last().filter(|_| more).map(|last| api.cursors.encode(&last.lane));
     let page = Page::new(paging.limit, cursor);
     let page = if paging.count { page.total(views.lanes.parked(now).count() as u64) } else { page };
-    Ok(Reply::ok(found).page(page))
+    Ok(Reply::ok(found).page(page).position(seen))
 }
 
 /// Opens a lane, whatever its provider said.

@@ -421,7 +421,7 @@ pub async fn release(
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LeaseView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
-    wait_for_position(&api, &parameters).await?;
+    let seen = wait_for_position(&api, &parameters).await?;
     let mut leases = api.core.leases();
     leases.sort_by(|one, other| one.lease.cmp(&other.lease));
     let after: Option<LeaseId> = match &paging.after {
@@ -442,7 +442,7 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LeaseView>> {
     if paging.count {
         page = page.total(total);
     }
-    Ok(Reply::ok(found.iter().map(view).collect()).page(page))
+    Ok(Reply::ok(found.iter().map(view).collect()).page(page).position(seen))
 }
 
 fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {

@@ -290,7 +290,7 @@ pub async fn transitions(
     let parameters = Parameters::of(&request, &["limit", "cursor", "minPosition"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
-    wait_for_position(&api, &parameters).await?;
+    let seen = wait_for_position(&api, &parameters).await?;
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     let skipped = paging.after_number("transitions")?;
     let mut player = Player { skip: skipped, ..Player::default() };
@@ -306,7 +306,7 @@ pub async fn transitions(
     let more = player.found.len() > limit;
     player.found.truncate(limit);
     let cursor = more.then(|| api.cursors.encode(&format!("transitions/{}", skipped + limit)));
-    Ok(Reply::ok(player.found).page(Page::new(paging.limit, cursor)))
+    Ok(Reply::ok(player.found).page(Page::new(paging.limit, cursor)).position(seen))
 }
 
 /// Folds an operation and notes what moves.

@@ -66,14 +66,15 @@ impl Paging {
     }
 }
 
-/// Waits until the views show `minPosition`.
+/// Waits until the views show `minPosition`, and says where they stand: what is read from now on shows at
+/// least what happened up to there.
 ///
 /// # Errors
 /// 503 when they do not within two seconds.
-pub async fn wait_for_position(api: &Api, parameters: &Parameters) -> Result<(), ApiError> {
-    let Some(position) = parameters.get_u64("minPosition", 0..=u64::MAX)? else { return Ok(()) };
+pub async fn wait_for_position(api: &Api, parameters: &Parameters) -> Result<Position, ApiError> {
+    let position = parameters.get_u64("minPosition", 0..=u64::MAX)?.unwrap_or(0);
     if api.core.projected.reached(Position::new(position), POSITION_WAIT).await {
-        return Ok(());
+        return Ok(api.core.projected.position());
     }
     let message = format!("The server has not reached position {position} yet; try again in a moment.");
     Err(ApiError::new(Code::Overloaded, message))
