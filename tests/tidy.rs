@@ -74,12 +74,17 @@ fn manifests() -> Vec<(String, String)> {
 
 /// What git tracks, so that a stray file of the reader breaks nothing; without git, our sources.
 fn tracked() -> Vec<(String, String)> {
+    tracked_paths().iter().filter_map(|path| read(path)).collect()
+}
+
+fn tracked_paths() -> Vec<String> {
     let listing = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
     let paths = match listing {
         Ok(output) if output.status.success() && !output.stdout.is_empty() => output.stdout,
-        Ok(_) | Err(_) => return sources().into_iter().chain(manifests()).collect(),
+        Ok(_) | Err(_) => return sources().into_iter().chain(manifests()).map(|(path, _)| path).collect(),
     };
-    String::from_utf8_lossy(&paths).split('\0').filter_map(read).collect()
+    let paths = String::from_utf8_lossy(&paths).into_owned();
+    paths.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect()
 }
 
 fn collect(folder: &Path, found: &mut Vec<String>) {
@@ -191,6 +196,14 @@ fn the_core_reads_no_clock() {
 #[test]
 fn no_tracked_file_names_a_folder_of_one_machine() {
     verify(&tracked(), arrows::no_machine_paths);
+}
+
+/// What is written by hand is small; what is not, such as a memory image of a process, must not get in.
+#[test]
+fn no_tracked_file_is_larger_than_256_kib() {
+    let size = |path: &String| fs::metadata(root().join(path)).map_or(0, |file| file.len());
+    let large: Vec<String> = tracked_paths().into_iter().filter(|path| size(path) > 256 << 10).collect();
+    assert!(large.is_empty(), "too large to be committed: {large:?}");
 }
 
 #[test]
