@@ -46,7 +46,9 @@ const CLAIM_MAX: u32 = 100;
         ("label.KEY" = Option<String>, Query), ("limit" = Option<u64>, Query),
         ("cursor" = Option<String>, Query), ("count" = Option<bool>, Query),
         ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
-    responses((status = 200, body = super::envelope::ApiResponse<Vec<AgentView>>)))]
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<AgentView>>),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     const NAMES: &[&str] =
         &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition", "at"];
@@ -172,7 +174,9 @@ async fn recorded(api: &Api, id: &AgentId, revision: u64) -> Result<Agent, ApiEr
 /// Shows an agent.
 #[utoipa::path(get, path = "/api/v1/agents/{id}", tag = "agents",
     params(("id" = String, Path), ("minPosition" = Option<u64>, Query), ("at" = Option<String>, Query)),
-    responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404)))]
+    responses((status = 200, body = super::envelope::ApiResponse<AgentView>), (status = 404),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let id: AgentId = id.parse()?;

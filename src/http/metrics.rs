@@ -315,7 +315,9 @@ fn as_json(families: &[prometheus::proto::MetricFamily]) -> Value {
 /// The figures of a dashboard.
 #[utoipa::path(get, path = "/metrics/dashboard", tag = "health",
     params(("at" = Option<String>, Query, description = "as it was: a position or a time")),
-    responses((status = 200, body = super::envelope::ApiResponse<DashboardView>)))]
+    responses((status = 200, body = super::envelope::ApiResponse<DashboardView>),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn dashboard(api: Reach, request: HttpRequest) -> Answer<DashboardView> {
     let parameters = Parameters::of(&request, &["at"], &[])?;
     let views = past::look(&api, &parameters).await?;

@@ -50,7 +50,9 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
-    responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>)))]
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
     const NAMES: &[&str] = &[
         "status",
@@ -255,7 +257,9 @@ pub(super) fn unknown(id: &OperationId) -> ApiError {
     params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
         ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
-    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404)))]
+    responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
     let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition", "at"], &[])?;
     let wait = parameters.get_duration("wait", WAIT_MAX)?;

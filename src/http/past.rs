@@ -212,7 +212,8 @@ pub struct CheckView {
 #[utoipa::path(get, path = "/api/v1/replay", tag = "events",
     params(("to" = Option<String>, Query, description = "a position or a time; the end when absent"),
         ("check" = Option<bool>, Query)),
-    responses((status = 200, body = super::envelope::ApiResponse<ReplayView>), (status = 503)))]
+    responses((status = 200, body = super::envelope::ApiResponse<ReplayView>), (status = 503),
+        (status = 410, description = "what is asked for is no longer kept")))]
 pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
     let parameters = Parameters::of(&request, &["to", "check"], &[])?;
     let to = cut(&api, &parameters, "to")?;

@@ -79,7 +79,9 @@ pub struct AttemptView {
     params(("id" = String, Path), ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query)),
-    responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404)))]
+    responses((status = 200, body = super::envelope::ApiResponse<Vec<StepView>>), (status = 404),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<Vec<StepView>> {
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
@@ -99,7 +101,9 @@ pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
 #[utoipa::path(get, path = "/api/v1/operations/{id}/steps/{step}", tag = "operations",
     params(("id" = String, Path), ("step" = u32, Path), ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query)),
-    responses((status = 200, body = super::envelope::ApiResponse<StepDetail>), (status = 404)))]
+    responses((status = 200, body = super::envelope::ApiResponse<StepDetail>), (status = 404),
+        (status = 410, description = "what is asked for is no longer kept"),
+        (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn get(api: Reach, request: HttpRequest, path: web::Path<(String, String)>) -> Answer<StepDetail> {
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let (id, number) = path.into_inner();
