@@ -1,5 +1,5 @@
-//! An agent: who it is, whether it takes work, and which slots are taken. Knows no clock, and of
-//! operations only the leases they granted.
+//! An agent: who it is and whether it takes work. Knows no clock and no lease: what an agent holds and how
+//! it did are views of the operations' events.
 
 pub mod event;
 pub mod health;
@@ -9,18 +9,13 @@ pub mod record;
 pub mod reweighing;
 pub mod selection;
 
-use std::collections::BTreeMap;
-
 pub use event::{Event, Profile};
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::event::{
-    Assigned, Outcome, Patch, Registered, Released, ReportedMetrics, Seen, Status, StatusChanged, TimedOut,
-};
-use crate::agent::quarantine::Streaks;
-use crate::agent::record::Record;
-use crate::{AgentId, Aggregate, Given, LeaseId, OperationId, Timestamp};
+use crate::agent::event::{Patch, Registered, Status, StatusChanged, StatusReason, TimedOut};
+use crate::operation::event::LeaseEnd;
+use crate::{AgentId, Aggregate, Given, Timestamp};
 
 /// What can be asked of an agent.
 #[derive(Clone, Debug)]
@@ -45,29 +40,17 @@ pub enum Command {
         /// The status to have.
         status: Status,
         /// Why.
-        reason: String,
-    },
-    /// Take a slot for this step.
-    Reserve {
-        /// Names operation, step and grant.
-        lease: LeaseId,
-    },
-    /// Free the slot again.
-    Release {
-        /// Names operation, step and grant.
-        lease: LeaseId,
-        /// How it ended.
-        outcome: Outcome,
+        reason: StatusReason,
     },
     /// It has been silent for too long.
     TimeOut {
         /// How long.
         silent_ms: u64,
     },
-    /// Remember that it was seen.
-    RecordSeen {
-        /// What it reported.
-        metrics: ReportedMetrics,
+    /// Take it out of service: its work came to nothing too often in a row.
+    Quarantine {
+        /// Which kind of row it was.
+        reason: StatusReason,
     },
     /// Take part no more.
     Unregister,
@@ -87,31 +70,6 @@ pub enum Rejection {
         /// The newest.
         current: u64,
     },
-    /// It takes no work now.
-    #[error("the agent is {status} and takes no work")]
-    NotActive {
-        /// Its status.
-        status: &'static str,
-    },
-    /// Every slot is taken.
-    #[error("all {slots} slots of the agent are taken")]
-    AtCapacity {
-        /// How many it has.
-        slots: u32,
-    },
-}
-
-/// A slot that is taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The operation.
-    pub operation: OperationId,
-    /// The step.
-    pub step: u32,
-    /// The incarnation that took it; a later one has lost it.
-    pub incarnation: u64,
-    /// When.
-    pub since: Timestamp,
 }
 
 /// An agent's state.
@@ -124,42 +82,13 @@ pub struct Agent {
     /// Whether it takes work.
     pub status: Status,
     /// Why it has that status.
-    pub status_reason: String,
+    pub status_reason: StatusReason,
     /// Whether it takes part at all.
     pub registered: bool,
     /// Whether it was silent for too long, and has not been active since.
     pub silent: bool,
-    /// How often in a row it lost its work, or did not take it.
-    pub streaks: Streaks,
-    /// Taken slots by lease.
-    pub assignments: BTreeMap<LeaseId, Assignment>,
-    /// How it did, as the server measured it.
-    pub record: Record,
-    /// What the last sample said, as it reported itself.
-    pub reported: ReportedMetrics,
-    /// The last durable trace of it.
-    pub last_seen: Timestamp,
     /// When it first registered.
     pub registered_at: Timestamp,
-    /// When its last slot became free.
-    pub idle_since: Timestamp,
-}
-
-/// What the shell owes an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask the operation whether this lease still holds, and free the slot if not.
-    Settle {
-        /// The lease.
-        lease: LeaseId,
-    },
-    /// Tell the operation that this lease is lost: its agent is gone or has started anew.
-    Lose {
-        /// The lease.
-        lease: LeaseId,
-        /// See [`crate::operation::event::StepLeaseLost`].
-        reason: &'static str,
-    },
 }
 
 impl Aggregate for Agent {
@@ -168,19 +97,19 @@ impl Aggregate for Agent {
     type Command = Command;
     type Event = Event;
     type Rejection = Rejection;
-    type Effect = Effect;
+    type Effect = ();
 
     fn decide(
         state: Option<&Self>,
         _id: &AgentId,
         command: &Command,
-        given: &Given<'_>,
+        _given: &Given<'_>,
     ) -> Result<Vec<Event>, Rejection> {
         match (state, command) {
             (state, Command::Register { profile, incarnation }) => register(state, profile, *incarnation),
-            (Some(agent), _) if !agent.registered => agent.decide_unregistered(command, given),
-            (Some(agent), command) => agent.decide_registered(command, given),
-            (None, _) => Err(Rejection::Unknown),
+            (Some(agent), Command::Unregister) if !agent.registered => Ok(Vec::new()),
+            (Some(agent), command) if agent.registered => Ok(agent.decide_registered(command)),
+            _ => Err(Rejection::Unknown),
         }
     }
 
@@ -189,18 +118,14 @@ impl Aggregate for Agent {
             (None, Event::Registered(registered)) => Some(Self::registered(registered, at)),
             (None, _) => None,
             (Some(mut agent), event) => {
-                agent.fold(event, at);
+                agent.fold(event);
                 Some(agent)
             }
         }
     }
 
-    fn pending(&self) -> Vec<Effect> {
-        let owed = self.assignments.iter().map(|(lease, assignment)| match self.loss(assignment) {
-            Some(reason) => Effect::Lose { lease: lease.clone(), reason },
-            None => Effect::Settle { lease: lease.clone() },
-        });
-        owed.collect()
+    fn pending(&self) -> Vec<()> {
+        Vec::new()
     }
 }
 
@@ -220,14 +145,16 @@ fn register(
             let registered = Registered { profile: profile.clone(), incarnation: current + 1 };
             let mut events = vec![Event::Reregistered(Box::new(registered))];
             // Whoever drained it did not mean one process of it.
-            events.extend(agent.is_drained().then(|| changed(Status::Active, Status::Inactive, DRAINED)));
+            events.extend(
+                agent.is_drained().then(|| changed(Status::Active, Status::Inactive, StatusReason::Drained)),
+            );
             Ok(events)
         }
     }
 }
 
-fn changed(from: Status, to: Status, reason: &str) -> Event {
-    Event::StatusChanged(StatusChanged { from, to, reason: reason.to_owned() })
+fn changed(from: Status, to: Status, reason: StatusReason) -> Event {
+    Event::StatusChanged(StatusChanged { from, to, reason })
 }
 
 impl Agent {
@@ -236,94 +163,70 @@ impl Agent {
             profile: registered.profile.clone(),
             incarnation: registered.incarnation,
             status: Status::Active,
-            status_reason: "registered".into(),
+            status_reason: StatusReason::Registered,
             registered: true,
             silent: false,
-            streaks: Streaks::default(),
-            assignments: BTreeMap::new(),
-            record: Record::default(),
-            reported: ReportedMetrics::default(),
-            last_seen: at,
             registered_at: at,
-            idle_since: at,
         }
     }
 
-    /// Slots that are not taken.
+    /// Steps that it may have at once.
     #[must_use]
-    pub fn free_slots(&self) -> u32 {
-        let taken = u32::try_from(self.assignments.len()).unwrap_or(u32::MAX);
-        self.profile.config.max_concurrent_steps.saturating_sub(taken)
+    pub fn slots(&self) -> u32 {
+        self.profile.config.max_concurrent_steps
     }
 
-    /// Its status as others see it: `busy` when active without a free slot.
+    /// Why it can no longer carry out what was reserved for an incarnation of it; none while it can.
     #[must_use]
-    pub fn shown_status(&self) -> &'static str {
-        match self.status {
-            Status::Active if self.free_slots() == 0 => "busy",
-            status => status.name(),
-        }
-    }
-
-    /// Why an assignment can no longer be carried out by this agent.
-    #[must_use]
-    pub fn loss(&self, assignment: &Assignment) -> Option<&'static str> {
+    pub fn loss(&self, incarnation: u64) -> Option<LeaseEnd> {
         if !self.registered {
-            Some("agent_unregistered")
-        } else if assignment.incarnation != self.incarnation {
-            Some("new_incarnation")
+            Some(LeaseEnd::AgentUnregistered)
+        } else if incarnation != self.incarnation {
+            Some(LeaseEnd::NewIncarnation)
         } else {
-            self.silent.then_some(AGENT_TIMEOUT)
+            self.silent.then_some(LeaseEnd::AgentTimeout)
         }
     }
 
-    /// Whether somebody else than itself lets it take no more work.
+    /// Whether it was drained by somebody else than itself.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.registered && self.status == Status::Inactive && self.status_reason == DRAINED
+        self.registered && self.status == Status::Inactive && self.status_reason == StatusReason::Drained
     }
 
     /// Whether only its silence keeps it from work.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
-        self.status == Status::Inactive && self.status_reason == TIMED_OUT
+        self.status == Status::Inactive && self.status_reason == StatusReason::Timeout
     }
 
-    /// Whether it is out of service, because its leases or offers came to nothing again and again.
+    /// Whether it is out of service because its work came to nothing too often in a row.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
-        self.status == Status::Error && quarantine::is_reason(&self.status_reason)
+        self.status == Status::Error && self.status_reason.is_quarantine()
     }
 
-    /// Whether its silence would change anything.
+    /// Whether it may be quarantined: a drained agent is out of service already, and that shall last.
     #[must_use]
-    pub fn is_listened_for(&self) -> bool {
-        self.registered && !self.silent && (self.status == Status::Active || !self.assignments.is_empty())
+    pub fn is_in_service(&self) -> bool {
+        self.registered && (self.status == Status::Active || self.is_timed_out())
     }
 
-    fn decide_unregistered(&self, command: &Command, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
+    fn decide_registered(&self, command: &Command) -> Vec<Event> {
         match command {
-            Command::Unregister => Ok(Vec::new()),
-            Command::Release { lease, outcome } => Ok(self.release(lease, *outcome, given)),
-            _ => Err(Rejection::Unknown),
-        }
-    }
-
-    fn decide_registered(&self, command: &Command, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
-        Ok(match command {
             Command::Update { patch, status } => {
                 let mut events = self.update(patch);
                 events.extend(status.and_then(|status| self.have_status(status)));
                 events
             }
-            Command::SetStatus { status, reason } => self.set_status(*status, reason).into_iter().collect(),
-            Command::Reserve { lease } => return self.reserve(lease),
-            Command::Release { lease, outcome } => self.release(lease, *outcome, given),
+            Command::SetStatus { status, reason } => self.set_status(*status, *reason).into_iter().collect(),
             Command::TimeOut { silent_ms } => self.time_out(*silent_ms),
-            Command::RecordSeen { metrics } => vec![Event::Seen(Seen { metrics: *metrics })],
+            Command::Quarantine { reason } if self.is_in_service() => {
+                vec![changed(self.status, Status::Error, *reason)]
+            }
             Command::Unregister => vec![Event::Unregistered],
-            Command::Register { .. } => Vec::new(),
-        })
+            Command::Quarantine { .. } | Command::Register { .. } => Vec::new(),
+        }
     }
 
     fn update(&self, patch: &Patch) -> Vec<Event> {
@@ -340,125 +243,52 @@ impl Agent {
 
     /// The status that somebody else wants it to have.
     fn have_status(&self, to: Status) -> Option<Event> {
-        let reason = if to == Status::Inactive { DRAINED } else { "updated" };
-        let as_before = self.status == to && (to != Status::Inactive || self.is_drained());
+        let drains = to == Status::Inactive;
+        let reason = if drains { StatusReason::Drained } else { StatusReason::Updated };
+        let as_before = self.status == to && (!drains || self.is_drained());
         (!as_before).then(|| changed(self.status, to, reason))
     }
 
     /// The status that it wants to have.
-    fn set_status(&self, to: Status, reason: &str) -> Option<Event> {
+    fn set_status(&self, to: Status, reason: StatusReason) -> Option<Event> {
         (self.status != to && !self.is_drained()).then(|| changed(self.status, to, reason))
     }
 
-    fn reserve(&self, lease: &LeaseId) -> Result<Vec<Event>, Rejection> {
-        if self.assignments.contains_key(lease) {
-            return Ok(Vec::new());
-        }
-        if self.status != Status::Active {
-            return Err(Rejection::NotActive { status: self.status.name() });
-        }
-        if self.free_slots() == 0 {
-            return Err(Rejection::AtCapacity { slots: self.profile.config.max_concurrent_steps });
-        }
-        let (operation, step) = (lease.operation.clone(), lease.step);
-        Ok(vec![Event::Assigned(Assigned { lease_id: lease.clone(), operation, step })])
-    }
-
-    fn release(&self, lease: &LeaseId, outcome: Outcome, given: &Given<'_>) -> Vec<Event> {
-        let Some(assignment) = self.assignments.get(lease) else { return Vec::new() };
-        let duration_ms = given.now.ms_since(assignment.since);
-        let mut events = vec![Event::Released(Released { lease_id: lease.clone(), outcome, duration_ms })];
-        // One that was drained is out of service already, and that shall outlast this.
-        if self.status == Status::Active || self.is_timed_out() {
-            let after = self.streaks_after(assignment, outcome, given.now);
-            let verdict = after.verdict().filter(|_| after != self.streaks);
-            events.extend(verdict.map(|reason| changed(self.status, Status::Error, reason)));
-        }
-        events
-    }
-
-    /// What an earlier incarnation had is lost with it, which says nothing of this one.
-    fn streaks_after(&self, assignment: &Assignment, outcome: Outcome, at: Timestamp) -> Streaks {
-        if assignment.incarnation == self.incarnation {
-            self.streaks.after(outcome, assignment.since, at)
-        } else {
-            self.streaks
-        }
-    }
-
     fn time_out(&self, silent_ms: u64) -> Vec<Event> {
-        if !self.is_listened_for() {
+        if self.silent {
             return Vec::new();
         }
         let mut events = vec![Event::TimedOut(TimedOut { silent_ms })];
         // Another status outlasts the silence; what the agent still has is lost all the same.
         if self.status == Status::Active {
-            events.push(changed(Status::Active, Status::Inactive, TIMED_OUT));
+            events.push(changed(Status::Active, Status::Inactive, StatusReason::Timeout));
         }
         events
     }
 
-    fn fold(&mut self, event: &Event, at: Timestamp) {
+    fn fold(&mut self, event: &Event) {
         match event {
             Event::Registered(registered) | Event::Reregistered(registered) => {
                 self.profile = registered.profile.clone();
                 self.incarnation = registered.incarnation;
                 self.registered = true;
-                self.streaks = Streaks::default();
-                self.stand(Status::Active, "registered");
-                self.last_seen = at;
+                self.stand(Status::Active, StatusReason::Registered);
             }
             Event::Updated(patch) => self.profile.apply(patch),
-            Event::StatusChanged(changed) => {
-                // To be heard again is no proof of work.
-                if changed.to == Status::Active && !self.is_timed_out() {
-                    self.streaks = Streaks::default();
-                }
-                self.stand(changed.to, &changed.reason);
-            }
-            Event::Assigned(assigned) => {
-                let assignment = Assignment {
-                    operation: assigned.operation.clone(),
-                    step: assigned.step,
-                    incarnation: self.incarnation,
-                    since: at,
-                };
-                self.assignments.insert(assigned.lease_id.clone(), assignment);
-            }
-            Event::Released(released) => self.fold_release(released, at),
+            Event::StatusChanged(changed) => self.stand(changed.to, changed.reason),
             Event::TimedOut(_) => self.silent = true,
             Event::Unregistered => {
                 self.registered = false;
-                self.stand(Status::Inactive, "unregistered");
-            }
-            Event::Seen(seen) => {
-                self.reported = seen.metrics;
-                self.last_seen = at;
+                self.stand(Status::Inactive, StatusReason::Unregistered);
             }
         }
     }
 
-    fn stand(&mut self, status: Status, reason: &str) {
+    fn stand(&mut self, status: Status, reason: StatusReason) {
         self.silent &= status != Status::Active;
-        self.status = status;
-        reason.clone_into(&mut self.status_reason);
-    }
-
-    fn fold_release(&mut self, released: &Released, at: Timestamp) {
-        if let Some(assignment) = self.assignments.remove(&released.lease_id) {
-            self.streaks = self.streaks_after(&assignment, released.outcome, at);
-        }
-        self.idle_since = at;
-        self.record.add(released, at);
+        (self.status, self.status_reason) = (status, reason);
     }
 }
-
-/// Reason of an agent's inactivity after too long a silence.
-pub const TIMED_OUT: &str = "timeout";
-/// Reason of an agent's inactivity when somebody else wants it to take no more work.
-pub const DRAINED: &str = "drained";
-/// Why a silent agent's leases and offers are lost.
-pub const AGENT_TIMEOUT: &str = "agent_timeout";
 
 impl Profile {
     /// Takes over what a patch changes.

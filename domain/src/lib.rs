@@ -14,6 +14,7 @@ pub mod operation;
 #[cfg(feature = "testing")]
 pub mod planted;
 pub mod pool;
+pub mod presence;
 #[cfg(feature = "testing")]
 pub mod scenario;
 pub mod system;

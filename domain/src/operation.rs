@@ -26,7 +26,7 @@ pub use step::Status;
 
 use crate::operation::decide_person::Word;
 use crate::operation::definition::Definition;
-use crate::operation::event::{Cancelled, Failed, Patch, Paused, Resumed};
+use crate::operation::event::{Cancelled, Failed, FailureReason, Patch, Paused, Resumed};
 use crate::operation::pending::Effect;
 use crate::operation::settle::Settlement;
 use crate::operation::step::Run;
@@ -86,8 +86,8 @@ impl Aggregate for Operation {
             Command::Create(_) => Err(Rejection::Taken),
             Command::Start => operation.start(id, given),
             Command::Update(patch) => operation.update(patch, given),
-            Command::Cancel { by } => operation.cancel(by),
-            Command::ExpireDeadline => operation.expire_deadline(given),
+            Command::Cancel { by } => operation.cancel(id, by),
+            Command::ExpireDeadline => operation.expire_deadline(id, given),
             Command::Pause { by, reason } => operation.pause(by, reason.as_deref()),
             Command::Resume { by } => operation.resume(id, by, given),
             Command::Intervene { step, by, reason, intervention } => {
@@ -216,24 +216,24 @@ impl Operation {
         patch
     }
 
-    fn cancel(&self, by: &str) -> Result<Vec<Event>, Rejection> {
+    fn cancel(&self, id: &OperationId, by: &str) -> Result<Vec<Event>, Rejection> {
         if self.status() == Status::Cancelled {
             return Ok(Vec::new());
         }
         self.refuse_terminal()?;
         let mut events = vec![Event::Cancelled(Cancelled { by: by.to_owned() })];
-        events.extend(settle::end(&self.run, &|_| false));
+        events.extend(settle::end(id, &self.run, &|_| false));
         Ok(events)
     }
 
-    fn expire_deadline(&self, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
+    fn expire_deadline(&self, id: &OperationId, given: &Given<'_>) -> Result<Vec<Event>, Rejection> {
         self.refuse_terminal()?;
         if self.definition.deadline.is_none_or(|deadline| given.now < deadline) {
             return Err(Rejection::Early);
         }
-        let mut events: Vec<Event> = settle::end(&self.run, &|_| false).into_iter().collect();
+        let mut events: Vec<Event> = settle::end(id, &self.run, &|_| false).into_iter().collect();
         events.push(Event::Failed(Failed {
-            reason: "deadline_exceeded".into(),
+            reason: FailureReason::DeadlineExceeded,
             errors: settle::shortened(self.failures()),
         }));
         Ok(events)
@@ -252,7 +252,7 @@ impl Operation {
             Event::Completed => self.completed_at = Some(at),
             Event::Failed(failed) => {
                 self.completed_at = Some(at);
-                self.status_reason = Some(failed.reason.clone());
+                self.status_reason = Some(failed.reason.name().to_owned());
                 self.errors.clone_from(&failed.errors);
             }
             Event::Cancelled(cancelled) => {
@@ -271,7 +271,18 @@ impl Operation {
             | Event::StepRetryScheduled(_)
             | Event::StepNeedsAttention(_)
             | Event::StepLeaseLost(_) => _ = event.step().and_then(|step| self.inputs.remove(&step)),
-            _ => {}
+            Event::Created(_)
+            | Event::Progressed(_)
+            | Event::Paused(_)
+            | Event::Resumed(_)
+            | Event::StepStarted(_)
+            | Event::StepProgressed(_)
+            | Event::StepFailed(_)
+            | Event::StepsCancelled(_)
+            | Event::StepApproved(_)
+            | Event::StepRejected(_)
+            | Event::StepResolved(_)
+            | Event::LeaseClosed(_) => {}
         }
         if self.status().is_terminal() {
             self.inputs.clear();

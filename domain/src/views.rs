@@ -4,14 +4,17 @@ pub mod agent_directory;
 pub mod attention;
 pub mod dashboard;
 pub mod lanes;
+pub mod leases;
 pub mod operation_board;
 pub mod pieces;
 
+use crate::agent::Agent;
 use crate::operation::step::Status;
-use crate::{AgentId, OperationId, Timestamp, agent, operation};
+use crate::{AgentId, OperationId, Timestamp, agent, operation, presence};
 use agent_directory::AgentDirectory;
 use dashboard::Dashboard;
 use lanes::Lanes;
+use leases::Leases;
 use operation_board::OperationBoard;
 
 /// All views together, since some facts of one tell another what it may forget.
@@ -21,38 +24,62 @@ pub struct Views {
     pub operations: OperationBoard,
     /// All agents.
     pub agents: AgentDirectory,
+    /// Which agent holds which lease.
+    pub leases: Leases,
     /// Lanes that are parked.
     pub lanes: Lanes,
     /// Figures over time.
     pub dashboard: Dashboard,
 }
 
+/// Where an event stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its version within its stream.
+    pub revision: u64,
+    /// Its position in the whole log.
+    pub position: u64,
+    /// When it happened.
+    pub at: Timestamp,
+}
+
 impl Views {
     /// Folds one fact of one operation.
-    pub fn apply_operation(
-        &mut self,
-        id: &OperationId,
-        event: &operation::Event,
-        revision: u64,
-        at: Timestamp,
-    ) {
-        self.operations.apply(id, event, revision, at);
-        self.measure(id, event, at);
-        self.forget_run(id);
+    pub fn apply_operation(&mut self, id: &OperationId, event: &operation::Event, stamp: Stamp) {
+        self.operations.apply(id, event, stamp);
+        if let operation::Event::StepReserved(reserved) = event {
+            self.agents.note_lease(&reserved.agent, stamp);
+        }
+        if let Some(ended) = self.leases.apply(id, event, stamp.at) {
+            self.agents.note_end(&ended, stamp);
+        }
+        self.measure(id, event, stamp.at);
+        self.operations.forget_run(id);
     }
 
     /// Folds one fact of one agent.
-    pub fn apply_agent(&mut self, id: &AgentId, event: &agent::Event, revision: u64, at: Timestamp) {
-        self.agents.apply(id, event, revision, at);
-        if let agent::Event::Released(released) = event {
-            self.forget_run(&released.lease_id.operation);
-        }
+    pub fn apply_agent(&mut self, id: &AgentId, event: &agent::Event, stamp: Stamp) {
+        self.agents.apply(id, event, stamp);
     }
 
-    /// The run of an ended operation is needed until the last agent has its slot back.
-    fn forget_run(&mut self, id: &OperationId) {
-        if self.agents.working_for(id).next().is_none() {
-            self.operations.forget_run(id);
+    /// Folds that an agent was seen.
+    pub fn apply_presence(&mut self, event: &presence::Event, stamp: Stamp) {
+        let presence::Event::Seen(seen) = event;
+        self.agents.note_seen(&seen.agent, seen.metrics, stamp);
+    }
+
+    /// Slots of an agent that are free.
+    #[must_use]
+    pub fn free_slots(&self, id: &AgentId, agent: &Agent) -> u32 {
+        agent.slots().saturating_sub(self.leases.taken(id, agent.incarnation))
+    }
+
+    /// An agent's status as others see it: `busy` when it is active without a free slot.
+    #[must_use]
+    pub fn shown_status(&self, id: &AgentId, agent: &Agent) -> &'static str {
+        match agent.status {
+            agent::event::Status::Active if self.free_slots(id, agent) == 0 => "busy",
+            status => status.name(),
         }
     }
 

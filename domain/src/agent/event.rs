@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Json;
 use crate::operation::definition::Location;
-use crate::{Json, LeaseId, OperationId};
 
 /// What can have happened to an agent. Each variant is one stored event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,16 +18,10 @@ pub enum Event {
     Updated(Box<Patch>),
     /// `agent.status_changed`
     StatusChanged(StatusChanged),
-    /// `agent.assigned`
-    Assigned(Assigned),
-    /// `agent.released`
-    Released(Released),
     /// `agent.timeout`
     TimedOut(TimedOut),
     /// `agent.unregistered`
     Unregistered,
-    /// `agent.seen`
-    Seen(Seen),
 }
 
 /// Settings of one agent: the specification's `AgentConfig`.
@@ -42,6 +36,9 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Handed to platforms as it is: an object.
     pub model_parameters: Json,
+    /// Steps that fail in a row until it is quarantined, 0 to 100; 0 never does. None means the server's
+    /// setting.
+    pub failures_in_a_row: Option<u32>,
 }
 
 impl Default for Config {
@@ -51,6 +48,7 @@ impl Default for Config {
             heartbeat_interval_ms: 10_000,
             labels: BTreeMap::new(),
             model_parameters: Json::object(),
+            failures_in_a_row: None,
         }
     }
 }
@@ -124,6 +122,57 @@ impl Status {
     }
 }
 
+/// Why an agent has the status that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatusReason {
+    /// It registered.
+    Registered,
+    /// It unregistered.
+    Unregistered,
+    /// Its owner or an operator set the status.
+    Updated,
+    /// Its owner or an operator lets it take no more work; only they end that.
+    Drained,
+    /// The agent asked for the status in a heartbeat.
+    Heartbeat,
+    /// It was silent for too long.
+    Timeout,
+    /// It was heard again after a timeout.
+    HeardAgain,
+    /// It lost too many leases in a row.
+    QuarantinedLosses,
+    /// It left too many offers in a row untaken.
+    QuarantinedUntaken,
+    /// Too many of its steps in a row failed.
+    QuarantinedFailures,
+}
+
+impl StatusReason {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Unregistered => "unregistered",
+            Self::Updated => "updated",
+            Self::Drained => "drained",
+            Self::Heartbeat => "heartbeat",
+            Self::Timeout => "timeout",
+            Self::HeardAgain => "heard_again",
+            Self::QuarantinedLosses => "quarantined_losses",
+            Self::QuarantinedUntaken => "quarantined_untaken",
+            Self::QuarantinedFailures => "quarantined_failures",
+        }
+    }
+
+    /// Whether the agent is quarantined.
+    #[must_use]
+    pub const fn is_quarantine(self) -> bool {
+        matches!(self, Self::QuarantinedLosses | Self::QuarantinedUntaken | Self::QuarantinedFailures)
+    }
+}
+
 /// Body of `agent.status_changed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusChanged {
@@ -132,49 +181,7 @@ pub struct StatusChanged {
     /// After.
     pub to: Status,
     /// Why.
-    pub reason: String,
-}
-
-/// Body of `agent.assigned`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Assigned {
-    /// Names operation, step and grant.
-    pub lease_id: LeaseId,
-    /// The operation.
-    pub operation: OperationId,
-    /// The step.
-    pub step: u32,
-}
-
-/// How an assignment ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The step completed.
-    Completed,
-    /// The attempt failed.
-    Failed,
-    /// The lease was lost: the agent had begun, and was not heard in time.
-    Lost,
-    /// The agent gave it back, or it was taken back before the agent could take it.
-    Returned,
-    /// The operation ended first.
-    Cancelled,
-    /// It was offered, and the agent gave no sign of life.
-    Untaken,
-}
-
-/// Body of `agent.released`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Released {
-    /// Names operation, step and grant.
-    pub lease_id: LeaseId,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// From the assignment to its end, in milliseconds.
-    pub duration_ms: u64,
+    pub reason: StatusReason,
 }
 
 /// Body of `agent.timeout`.
@@ -195,11 +202,4 @@ pub struct ReportedMetrics {
     pub memory_usage: Option<f64>,
     /// Milliseconds.
     pub network_latency: Option<f64>,
-}
-
-/// Body of `agent.seen`: a sample, so that `lastSeen` survives a restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
-    /// What it last reported.
-    pub metrics: ReportedMetrics,
 }

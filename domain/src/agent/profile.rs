@@ -1,6 +1,7 @@
 //! What is wrong with what an agent says of itself. Sentences for the caller, each with its place.
 
 use crate::agent::event::{Config, Patch, Profile};
+use crate::agent::quarantine::FAILURES_MAX;
 use crate::bounds::{self, Breach, CAPABILITIES_MAX, MODEL_MAX, NAME_MAX};
 
 /// Most steps that one agent may have at once.
@@ -61,6 +62,10 @@ impl Config {
                 format!("heartbeatIntervalMs must be 0 or from {HEARTBEAT_MIN_MS} to {HEARTBEAT_MAX_MS}");
             breaches.push(Breach::new("out_of_bounds", detail).at("/heartbeatIntervalMs"));
         }
+        if let Some(failures) = self.failures_in_a_row.filter(|failures| *failures > FAILURES_MAX) {
+            let detail = format!("failuresInARow must be from 0 to {FAILURES_MAX}, not {failures}");
+            breaches.push(Breach::new("out_of_bounds", detail).at("/failuresInARow"));
+        }
         breaches.extend(bounds::labels(&self.labels).into_iter().map(|breach| breach.at("/labels")));
         let parameters = bounds::object("modelParameters", &self.model_parameters);
         breaches.extend(parameters.map(|breach| breach.at("/modelParameters")));
@@ -104,6 +109,7 @@ mod tests {
         bad.metadata = Json::from(serde_json::json!([1]));
         bad.config.max_concurrent_steps = 0;
         bad.config.heartbeat_interval_ms = 99;
+        bad.config.failures_in_a_row = Some(FAILURES_MAX + 1);
         bad.config.labels.insert("zone".into(), "x".repeat(129));
         bad.config.model_parameters = Json::null();
         let expected = [
@@ -112,6 +118,7 @@ mod tests {
             "/capabilities/1",
             "/config/maxConcurrentSteps",
             "/config/heartbeatIntervalMs",
+            "/config/failuresInARow",
             "/config/labels/zone",
             "/config/modelParameters",
             "/metadata",

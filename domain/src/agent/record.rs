@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
-use crate::agent::event::{Outcome, Released};
 
 /// Results that are kept one by one.
 pub const WINDOW_MAX: usize = 50;
@@ -37,6 +36,17 @@ impl Running {
     fn beginning_with(&self, prior: f64) -> f64 {
         self.sum + (1.0 - self.weight) * prior
     }
+}
+
+/// How a step ended for the agent that had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It completed.
+    Completed,
+    /// The attempt failed.
+    Failed,
+    /// The lease was lost: the agent had begun, and was not heard in time.
+    Lost,
 }
 
 /// One result.
@@ -77,9 +87,8 @@ pub struct Window {
 }
 
 impl Record {
-    /// Takes over how an assignment ended that came to a result; others say nothing of the agent's work.
-    pub(crate) fn add(&mut self, released: &Released, at: Timestamp) {
-        let Released { outcome, duration_ms, .. } = *released;
+    /// Takes over a result that came `duration_ms` after the step was begun, or reserved.
+    pub fn add(&mut self, outcome: Outcome, duration_ms: u64, at: Timestamp) {
         match outcome {
             Outcome::Completed => {
                 self.completed += 1;
@@ -90,7 +99,6 @@ impl Record {
                 self.failed += 1;
                 self.success.add(0.0);
             }
-            Outcome::Returned | Outcome::Cancelled | Outcome::Untaken => return,
         }
         if self.last.len() >= WINDOW_MAX {
             self.last.pop_front();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
 use crate::agent::event::{Profile, ReportedMetrics, Status};
+use crate::agent::record::Record;
 use crate::operation::definition::{Location, Requirements};
 use crate::{AgentId, Timestamp};
 
@@ -42,6 +43,8 @@ pub struct Need<'n> {
     pub requires: &'n Requirements,
     /// From these it is kept for a while.
     pub held_from: &'n [(AgentId, Timestamp)],
+    /// This one failed it just now, and another one could take it.
+    pub avoids: Option<&'n AgentId>,
 }
 
 /// An agent as the choice sees it.
@@ -51,6 +54,10 @@ pub struct Applicant<'a> {
     pub id: &'a AgentId,
     /// Its state.
     pub agent: &'a Agent,
+    /// How it did.
+    pub record: &'a Record,
+    /// When it last had a slot become free.
+    pub idle_since: Timestamp,
     /// Slots that are free now; may be fewer than the state says.
     pub free_slots: u32,
     /// 1 just after a heartbeat, 0 at the limit of silence.
@@ -75,7 +82,7 @@ pub struct Excluded {
     pub requirement: u32,
     /// Is not active.
     pub status: u32,
-    /// Gave this step back a moment ago, or is limited by its provider.
+    /// Gave this step back or failed it a moment ago, or is limited by its provider.
     pub held: u32,
     /// Has no free slot.
     pub capacity: u32,
@@ -144,7 +151,7 @@ pub fn select<'a>(
     let mut eligible = Vec::new();
     let mut fleet_ms = Vec::new();
     for applicant in applicants {
-        fleet_ms.extend(applicant.agent.record.response_ms());
+        fleet_ms.extend(applicant.record.response_ms());
         match exclusion(need, &applicant, now, &mut excluded) {
             Some(count) => *count += 1,
             None => eligible.push(applicant),
@@ -153,7 +160,7 @@ pub fn select<'a>(
     let median_ms = median(&mut fleet_ms);
     let mut ranked: Vec<(Scored, Timestamp)> = eligible
         .iter()
-        .map(|applicant| (score(need, applicant, median_ms, weights), applicant.agent.idle_since))
+        .map(|applicant| (score(need, applicant, median_ms, weights), applicant.idle_since))
         .collect();
     ranked.sort_by(|(one, one_idle), (other, other_idle)| {
         let by_score = other.score.total_cmp(&one.score);
@@ -180,7 +187,7 @@ fn exclusion<'e>(
         Some(&mut excluded.requirement)
     } else if agent.status != Status::Active {
         Some(&mut excluded.status)
-    } else if applicant.parked || need.held_from.iter().any(|(other, until)| other == *id && *until > now) {
+    } else if applicant.parked || is_kept_from(need, id, now) {
         Some(&mut excluded.held)
     } else if applicant.free_slots == 0 {
         Some(&mut excluded.capacity)
@@ -189,6 +196,10 @@ fn exclusion<'e>(
     } else {
         None
     }
+}
+
+fn is_kept_from(need: &Need<'_>, id: &AgentId, now: Timestamp) -> bool {
+    need.avoids == Some(id) || need.held_from.iter().any(|(other, until)| other == id && *until > now)
 }
 
 /// Whether an agent could ever be given such a step, whatever it does now.
@@ -226,7 +237,7 @@ fn is_as_required(requires: &Requirements, profile: &Profile) -> bool {
 fn score(need: &Need<'_>, applicant: &Applicant<'_>, median_ms: Option<f64>, weights: Weights) -> Scored {
     let agent = applicant.agent;
     let capability = capability(&need.requires.capabilities, &agent.profile.capabilities);
-    let performance = performance(agent, applicant.reported, median_ms);
+    let performance = performance(applicant.record, applicant.reported, median_ms);
     let slots = f64::from(agent.profile.config.max_concurrent_steps.max(1));
     let free = (f64::from(applicant.free_slots) / slots).clamp(0.0, 1.0);
     let availability = free * applicant.freshness.clamp(0.0, 1.0);
@@ -249,9 +260,9 @@ fn distinct(words: &[String]) -> usize {
     words.iter().enumerate().filter(|(at, word)| !words[..*at].contains(word)).count()
 }
 
-fn performance(agent: &Agent, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
-    let success = agent.record.success_rate();
-    let speed = median_ms.map_or(0.5, |median| speed(agent.record.response_ms_from(median), median));
+fn performance(record: &Record, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
+    let success = record.success_rate();
+    let speed = median_ms.map_or(0.5, |median| speed(record.response_ms_from(median), median));
     let load = [reported.cpu_usage, reported.memory_usage].into_iter().flatten().reduce(f64::max);
     let ease = load.map_or(0.5, |percent| 1.0 - (percent / 100.0).clamp(0.0, 1.0));
     0.5 * success + 0.3 * speed + 0.2 * ease

@@ -2,7 +2,7 @@
 
 use crate::agent::selection::Candidates;
 use crate::operation::definition::Definition;
-use crate::operation::event::{Patch, StepError};
+use crate::operation::event::{CloseReason, LeaseEnd, Patch, StepError};
 use crate::operation::workflow::Fault;
 use crate::{AgentId, Json, Timestamp};
 
@@ -99,13 +99,15 @@ pub enum StepWish {
     Reserve {
         /// To whom.
         agent: AgentId,
+        /// The incarnation of it that claimed.
+        incarnation: u64,
         /// Why.
         candidates: Candidates,
     },
-    /// The offer was not taken in time, or its taker is gone.
+    /// The offer was not taken in time, or is taken back.
     ExpireOffer {
-        /// See [`crate::operation::event::StepOfferExpired`].
-        reason: String,
+        /// Why.
+        reason: LeaseEnd,
     },
     /// The agent has it: the attempt begins.
     Acknowledge,
@@ -154,8 +156,13 @@ pub enum StepWish {
     },
     /// The lease is over without a report.
     LoseLease {
-        /// See [`crate::operation::event::StepLeaseLost`].
-        reason: String,
+        /// Why.
+        reason: LeaseEnd,
+    },
+    /// Free the slot of a lease whose step was cancelled.
+    CloseLease {
+        /// Why.
+        why: CloseReason,
     },
     /// The attempt took longer than its timeout.
     TimeOut,

@@ -6,14 +6,14 @@ use crate::operation::Operation;
 use crate::operation::command::{Rejection, StepWish};
 use crate::operation::definition::{EffectClass, StepDefinition};
 use crate::operation::event::{
-    Event, Progressed, StepCheckpointed, StepCompleted, StepError, StepFailed, StepLeaseLost, StepLimited,
-    StepNeedsAttention, StepOfferExpired, StepProgressed, StepReleased, StepReserved, StepRetryScheduled,
-    StepStarted,
+    CloseReason, Event, LeaseClosed, LeaseEnd, Progressed, StepCheckpointed, StepCompleted, StepError,
+    StepFailed, StepLeaseLost, StepLimited, StepNeedsAttention, StepOfferExpired, StepProgressed,
+    StepReleased, StepReserved, StepRetryScheduled, StepStarted,
 };
 use crate::operation::expression::Fault;
 use crate::operation::settle::Settlement;
 use crate::operation::sight::Sight;
-use crate::operation::step::{StepRun, StepStatus};
+use crate::operation::step::{Holder, StepRun, StepStatus};
 use crate::{AgentId, Given, Json, LeaseId, Limits, OperationId, Timestamp, bounds};
 
 /// A progress report is recorded when it moved this many percent …
@@ -22,6 +22,9 @@ const PROGRESS_STEP: u8 = 10;
 const PROGRESS_INTERVAL_MS: u64 = 5_000;
 /// Checkpoints of one step are recorded at most this often.
 const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
+/// A step that kills its workers must not circulate for ever: so many offers in a row that were not taken
+/// spend its attempt as a lost lease does.
+const UNTAKEN_MAX: u32 = 5;
 /// Bytes that are kept of an agent's words about progress, or about why it gives a step back.
 const NOTE_MAX: usize = 1_024;
 
@@ -55,9 +58,11 @@ impl Operation {
         let run = &self.run.steps[position];
         let about = About { operation: self, id, given, position, step, grant, run };
         match wish {
-            StepWish::Reserve { agent, candidates } => about.reserve(agent, candidates),
+            StepWish::Reserve { agent, incarnation, candidates } => {
+                about.reserve(agent, *incarnation, candidates)
+            }
             _ if grant != run.grant || grant == 0 => Err(Rejection::LeaseLost),
-            StepWish::ExpireOffer { reason } => about.expire_offer(reason),
+            StepWish::ExpireOffer { reason } => about.expire_offer(*reason),
             StepWish::Acknowledge => about.acknowledge(),
             StepWish::Progress { progress, note, usage } => {
                 about.progress(*progress, note.as_deref(), usage.as_ref())
@@ -69,14 +74,20 @@ impl Operation {
             }
             StepWish::Release { reason, hold_ms } => about.release(reason, *hold_ms),
             StepWish::Limit { until, error, retryable } => about.limit(*until, error, *retryable),
-            StepWish::LoseLease { reason } => about.lose_lease(reason),
+            StepWish::LoseLease { reason } => about.lose_lease(*reason),
+            StepWish::CloseLease { why } => Ok(about.close_lease(*why)),
             StepWish::TimeOut => about.time_out(),
         }
     }
 }
 
 impl About<'_> {
-    fn reserve(&self, agent: &AgentId, candidates: &Candidates) -> Result<Vec<Event>, Rejection> {
+    fn reserve(
+        &self,
+        agent: &AgentId,
+        incarnation: u64,
+        candidates: &Candidates,
+    ) -> Result<Vec<Event>, Rejection> {
         let now = self.given.now;
         // A reservation may be repeated by who did not hear the answer.
         let held = self.run.status.holder().is_some_and(|holder| holder.agent == *agent);
@@ -104,12 +115,12 @@ impl About<'_> {
             Ok(inputs) => inputs,
             Err(fault) => return Ok(self.fail_unperformed(fault)),
         };
-        let lease_id = LeaseId { operation: self.id.clone(), step: self.step, grant: self.grant };
         Ok(vec![Event::StepReserved(Box::new(StepReserved {
             step: self.step,
             grant: self.grant,
-            lease_id,
+            lease_id: self.lease_id(),
             agent: agent.clone(),
+            incarnation,
             attempt: self.run.attempts + 1,
             inputs,
             candidates: candidates.clone(),
@@ -122,17 +133,36 @@ impl About<'_> {
         self.settlement(vec![failed]).failed(self.position, &error)
     }
 
-    fn expire_offer(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
-        match &self.run.status {
-            StepStatus::Reserved(holder) => Ok(vec![Event::StepOfferExpired(StepOfferExpired {
-                step: self.step,
-                grant: self.grant,
-                agent: holder.agent.clone(),
-                reason: reason.to_owned(),
-            })]),
-            StepStatus::Ready => Ok(Vec::new()),
-            _ => Err(Rejection::LeaseLost),
+    fn lease_id(&self) -> LeaseId {
+        LeaseId { operation: self.id.clone(), step: self.step, grant: self.grant }
+    }
+
+    /// An offer that nobody took spends no attempt, unless it was one too many.
+    fn expire_offer(&self, reason: LeaseEnd) -> Result<Vec<Event>, Rejection> {
+        let holder = match &self.run.status {
+            StepStatus::Reserved(holder) => holder,
+            StepStatus::Ready => return Ok(Vec::new()),
+            _ => return Err(Rejection::LeaseLost),
+        };
+        let (step, grant, agent) = (self.step, self.grant, holder.agent.clone());
+        let expired = StepOfferExpired { step, grant, agent: agent.clone(), reason };
+        let mut events = vec![Event::StepOfferExpired(expired)];
+        if !reason.is_silence() || self.run.untaken + 1 < UNTAKEN_MAX {
+            return Ok(events);
         }
+        // Whoever is to write says so before it begins: nothing was done.
+        let lost = StepLeaseLost { step, grant, attempt: holder.attempt, agent, reason };
+        let error = lost.error();
+        events.push(Event::StepLeaseLost(lost));
+        self.follow_up(&mut events, &error, true, 0);
+        Ok(self.settled_if_final(events, &error))
+    }
+
+    /// Frees the slot of a cancelled step. A repetition, and a lease that is not closing, change nothing.
+    fn close_lease(&self, why: CloseReason) -> Vec<Event> {
+        let closing = self.operation.run.closing.contains(&self.position);
+        let closed = LeaseClosed { lease_id: self.lease_id(), why };
+        if closing { vec![Event::LeaseClosed(closed)] } else { Vec::new() }
     }
 
     fn acknowledge(&self) -> Result<Vec<Event>, Rejection> {
@@ -140,13 +170,23 @@ impl About<'_> {
         Ok(self.start())
     }
 
-    /// The event that begins the attempt, unless it has begun.
+    /// The event that begins the attempt now, unless it has begun.
     fn start(&self) -> Vec<Event> {
+        self.started(|_| self.given.now)
+    }
+
+    /// The same at the end of the attempt: when it began was not said, so it counts from the reservation.
+    fn start_at_the_end(&self) -> Vec<Event> {
+        self.started(|holder| holder.since)
+    }
+
+    fn started(&self, began: impl FnOnce(&Holder) -> Timestamp) -> Vec<Event> {
         match &self.run.status {
             StepStatus::Reserved(holder) => vec![Event::StepStarted(StepStarted {
                 step: self.step,
                 grant: self.grant,
                 attempt: holder.attempt,
+                started_at: began(holder),
             })],
             _ => Vec::new(),
         }
@@ -210,13 +250,16 @@ impl About<'_> {
         if let Some(usage) = usage {
             require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
         }
-        let (Some(agent), mut events) = (self.run.agent.clone(), self.start()) else {
+        let (Some(agent), mut events) = (self.run.agent.clone(), self.start_at_the_end()) else {
             return Err(Rejection::LeaseLost);
         };
-        let began = self.run.started_at.unwrap_or(self.given.now);
         // An offer that was not taken, or was given back, and is performed all the same: its beginning was
         // not heard of, and the attempt is the one it was offered as.
-        let unheard = self.run.unspent.is_some_and(|(grant, _)| grant == self.grant);
+        let unheard = self.run.unspent == Some(self.grant);
+        let began = match &self.run.status {
+            StepStatus::Reserved(holder) => Some(holder.since),
+            _ => self.run.started_at.filter(|_| !unheard),
+        };
         events.push(Event::StepCompleted(StepCompleted {
             step: self.step,
             grant: self.grant,
@@ -224,7 +267,7 @@ impl About<'_> {
             agent: Some(agent),
             result: result.clone(),
             usage: usage.cloned(),
-            duration_ms: if events.is_empty() && !unheard { self.given.now.ms_since(began) } else { 0 },
+            duration_ms: began.map_or(0, |began| self.given.now.ms_since(began)),
         }));
         Ok(self.settlement(events).completed(self.position, result))
     }
@@ -237,7 +280,7 @@ impl About<'_> {
             return Ok(Vec::new());
         }
         self.require_held()?;
-        let mut events = self.start();
+        let mut events = self.start_at_the_end();
         if UNKNOWN_OUTCOME.contains(&error.code.as_str()) && self.definition().effect == EffectClass::Write {
             events.push(self.needs_attention(error.clone()));
             return Ok(events);
@@ -284,7 +327,7 @@ impl About<'_> {
     }
 
     /// An offer that is lost spends no attempt; a running attempt does.
-    fn lose_lease(&self, reason: &str) -> Result<Vec<Event>, Rejection> {
+    fn lose_lease(&self, reason: LeaseEnd) -> Result<Vec<Event>, Rejection> {
         let holder = match &self.run.status {
             StepStatus::Reserved(_) => return self.expire_offer(reason),
             StepStatus::Running(holder) => holder,
@@ -296,7 +339,7 @@ impl About<'_> {
             grant: self.grant,
             attempt: holder.attempt,
             agent: holder.agent.clone(),
-            reason: reason.to_owned(),
+            reason,
         };
         let error = lost.error();
         let mut events = vec![Event::StepLeaseLost(lost)];
@@ -388,7 +431,7 @@ impl About<'_> {
         self.run.status.holder().map_or(self.run.attempts.max(1), |holder| holder.attempt)
     }
 
-    fn require_held(&self) -> Result<&crate::operation::step::Holder, Rejection> {
+    fn require_held(&self) -> Result<&Holder, Rejection> {
         match self.run.status.holder() {
             Some(holder) => Ok(holder),
             None if self.run.status.is_settled() => self.already(),

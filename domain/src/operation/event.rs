@@ -1,6 +1,10 @@
 //! Facts of an operation. What is stored is a promise: a changed body gets a new schema number.
 
+mod lease;
+
 use serde::{Deserialize, Serialize};
+
+pub use lease::{CloseReason, LeaseClosed, LeaseEnd, StepLeaseLost, StepOfferExpired};
 
 use crate::agent::selection::Candidates;
 use crate::operation::definition::{Definition, Priority};
@@ -63,6 +67,8 @@ pub enum Event {
     StepResolved(StepResolved),
     /// `step.limited`
     StepLimited(StepLimited),
+    /// `lease.closed`: the only event that may follow an operation's end.
+    LeaseClosed(LeaseClosed),
 }
 
 impl Event {
@@ -85,6 +91,7 @@ impl Event {
             Self::StepNeedsAttention(event) => event.step,
             Self::StepResolved(event) => event.step,
             Self::StepLimited(event) => event.step,
+            Self::LeaseClosed(event) => event.lease_id.step,
             _ => return None,
         })
     }
@@ -130,11 +137,32 @@ pub struct Progressed {
     pub progress: u8,
 }
 
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// A step failed for good and was not excused.
+    StepFailed,
+    /// It had not ended at its deadline.
+    DeadlineExceeded,
+}
+
+impl FailureReason {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::StepFailed => "step_failed",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+}
+
 /// Body of `operation.failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
-    /// `step_failed` or `deadline_exceeded`.
-    pub reason: String,
+    /// Why.
+    pub reason: FailureReason,
     /// One sentence for each step that failed.
     pub errors: Vec<String>,
 }
@@ -149,39 +177,16 @@ pub struct StepReserved {
     pub grant: u64,
     /// Names operation, step and grant.
     pub lease_id: LeaseId,
-    /// Who shall perform it.
+    /// The agent that holds the lease from now on.
     pub agent: AgentId,
+    /// The incarnation of it that claimed the step; a later one has lost the lease.
+    pub incarnation: u64,
     /// The attempt that it will be, from 1.
     pub attempt: u32,
     /// Inputs with every expression resolved.
     pub inputs: Json,
     /// Why this agent.
     pub candidates: Candidates,
-}
-
-/// Body of `step.offer_expired`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StepOfferExpired {
-    /// The step.
-    pub step: u32,
-    /// The grant that was not taken.
-    pub grant: u64,
-    /// Who did not take it.
-    pub agent: AgentId,
-    /// `no_sign_of_life`, `agent_timeout`, or why it was taken back before.
-    pub reason: String,
-}
-
-impl StepOfferExpired {
-    /// The reason of an offer whose time is over.
-    pub const NO_SIGN_OF_LIFE: &'static str = "no_sign_of_life";
-
-    /// Whether the agent was silent, rather than the offer taken back from it.
-    #[must_use]
-    pub fn is_silence(&self) -> bool {
-        [Self::NO_SIGN_OF_LIFE, crate::agent::AGENT_TIMEOUT].contains(&self.reason.as_str())
-    }
 }
 
 /// Body of `step.released`.
@@ -202,6 +207,7 @@ pub struct StepReleased {
 
 /// Body of `step.started`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StepStarted {
     /// The step.
     pub step: u32,
@@ -209,6 +215,9 @@ pub struct StepStarted {
     pub grant: u64,
     /// The attempt that is spent by it.
     pub attempt: u32,
+    /// When the attempt began: at its first sign of life, or, when its report is the first one, when the
+    /// step was reserved.
+    pub started_at: Timestamp,
 }
 
 /// Body of `step.progressed`.
@@ -326,35 +335,6 @@ pub struct StepRetryScheduled {
     pub reason: String,
 }
 
-/// Body of `step.lease_lost`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepLeaseLost {
-    /// The step.
-    pub step: u32,
-    /// The grant that is over.
-    pub grant: u64,
-    /// The attempt that was lost.
-    pub attempt: u32,
-    /// Who held it.
-    pub agent: AgentId,
-    /// `lease_expired`, `agent_timeout`, `agent_unregistered`, `new_incarnation` or `revoked`.
-    pub reason: String,
-}
-
-impl StepLeaseLost {
-    /// The code of every lost lease.
-    pub const CODE: &'static str = "lease_lost";
-    /// The reason when an operator took it.
-    pub const REVOKED: &'static str = "revoked";
-
-    /// The failure that it is.
-    #[must_use]
-    pub fn error(&self) -> StepError {
-        let message = format!("the lease of {} was lost: {}", self.agent, self.reason);
-        StepError { code: Self::CODE.into(), message }
-    }
-}
-
 /// Why a step was not performed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -399,6 +379,8 @@ pub struct StepsSkipped {
 pub struct StepsCancelled {
     /// The steps.
     pub steps: Vec<u32>,
+    /// Leases of them that an agent held. Each keeps its slot until `lease.closed`.
+    pub closing: Vec<LeaseId>,
 }
 
 /// Body of `operation.paused`.

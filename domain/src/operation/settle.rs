@@ -6,20 +6,21 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::operation::definition::FailurePolicy;
 use crate::operation::event::{
-    Event, Failed, Progressed, SkipReason, StepApprovalRequested, StepError, StepFailed, StepsCancelled,
-    StepsSkipped,
+    Event, Failed, FailureReason, Progressed, SkipReason, StepApprovalRequested, StepError, StepFailed,
+    StepsCancelled, StepsSkipped,
 };
 use crate::operation::expression::{self, Fault};
 use crate::operation::sight::{Now, Sight};
 use crate::operation::step::StepStatus;
 use crate::operation::{Operation, step::Run};
-use crate::{Given, Json, OperationId};
+use crate::{Given, Json, LeaseId, OperationId};
 
 /// Failed steps that the end of an operation names; more would only hide the first ones.
 const ERRORS_MAX: usize = 100;
 
 /// Collects the consequences of one decision.
 pub(crate) struct Settlement<'o> {
+    id: &'o OperationId,
     operation: &'o Operation,
     given: &'o Given<'o>,
     events: Vec<Event>,
@@ -45,6 +46,7 @@ impl<'o> Settlement<'o> {
         events: Vec<Event>,
     ) -> Self {
         Self {
+            id,
             operation,
             given,
             events,
@@ -210,7 +212,7 @@ impl<'o> Settlement<'o> {
         self.say_skipped();
         let run = self.run();
         if self.abort {
-            self.events.extend(end(run, &|position| self.sight.settles(position)));
+            self.events.extend(end(self.id, run, &|position| self.sight.settles(position)));
             self.fail_operation();
             return self.events;
         }
@@ -232,7 +234,8 @@ impl<'o> Settlement<'o> {
     fn fail_operation(&mut self) {
         let mut errors = self.operation.failures();
         errors.append(&mut self.errors);
-        self.events.push(Event::Failed(Failed { reason: "step_failed".into(), errors: shortened(errors) }));
+        self.events
+            .push(Event::Failed(Failed { reason: FailureReason::StepFailed, errors: shortened(errors) }));
     }
 }
 
@@ -246,9 +249,18 @@ pub(crate) fn shortened(mut errors: Vec<String>) -> Vec<String> {
     errors
 }
 
-/// Cancels every step that is not settled, apart from those that `also` says are.
-pub(crate) fn end(run: &Run, also: &dyn Fn(usize) -> bool) -> Option<Event> {
+/// Cancels every step that is not settled, apart from those that `also` says are. What an agent holds is
+/// closing from then on.
+pub(crate) fn end(id: &OperationId, run: &Run, also: &dyn Fn(usize) -> bool) -> Option<Event> {
     let open = (0..run.steps.len()).filter(|at| !run.steps[*at].status.is_settled() && !also(*at));
-    let steps: Vec<u32> = open.map(|position| run.skeleton.steps[position].step).collect();
-    (!steps.is_empty()).then_some(Event::StepsCancelled(StepsCancelled { steps }))
+    let open: Vec<usize> = open.collect();
+    let number = |position: usize| run.skeleton.steps[position].step;
+    let held = open.iter().filter(|at| run.held.contains(*at));
+    let closing =
+        held.map(|at| LeaseId { operation: id.clone(), step: number(*at), grant: run.steps[*at].grant });
+    let cancelled = StepsCancelled {
+        closing: closing.collect(),
+        steps: open.iter().map(|position| number(*position)).collect(),
+    };
+    (!cancelled.steps.is_empty()).then_some(Event::StepsCancelled(cancelled))
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
-use crate::operation::event::{Event, Resolution, StepError, StepLeaseLost};
+use crate::operation::event::{Event, Resolution, StepError, StepsCancelled};
 pub use crate::operation::status::{Holder, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
@@ -47,8 +46,10 @@ pub struct StepRun {
     pub completed_at: Option<Timestamp>,
     /// Agents that gave it back, and until when it is kept from them.
     pub held_from: Vec<(AgentId, Timestamp)>,
-    /// The newest grant that ended without spending an attempt, and how.
-    pub unspent: Option<(u64, Outcome)>,
+    /// The newest grant that ended without spending an attempt.
+    pub unspent: Option<u64>,
+    /// Offers of it in a row that were not taken.
+    pub untaken: u32,
 }
 
 /// The unchanging part of a workflow as the run needs it: positions instead of numbers.
@@ -117,6 +118,8 @@ pub struct Run {
     pub held: BTreeSet<usize>,
     /// Positions that wait for a person: for an approval, or for attention.
     pub with_people: BTreeSet<usize>,
+    /// Positions that were cancelled while an agent held them, and whose slots are not free yet.
+    pub closing: BTreeSet<usize>,
     /// While it is set no step starts; what runs goes on.
     pub paused: bool,
     /// Most steps that may be under way at once; none means no bound.
@@ -153,6 +156,7 @@ impl Run {
             completed_at: None,
             held_from: Vec::new(),
             unspent: None,
+            untaken: 0,
         });
         Self {
             status: Status::Pending,
@@ -162,6 +166,7 @@ impl Run {
             backing_off: BTreeSet::new(),
             held: BTreeSet::new(),
             with_people: BTreeSet::new(),
+            closing: BTreeSet::new(),
             paused: false,
             max_parallel,
             settled: 0,
@@ -210,10 +215,27 @@ impl Run {
             Event::StepsSkipped(skipped) => {
                 self.settle_all(&skipped.steps, &StepStatus::Skipped(skipped.reason), at);
             }
-            Event::StepsCancelled(cancelled) => self.settle_all(&cancelled.steps, &StepStatus::Cancelled, at),
+            Event::StepsCancelled(cancelled) => self.cancel(cancelled, at),
+            Event::LeaseClosed(closed) => {
+                if let Some(position) = self.skeleton.position(closed.lease_id.step) {
+                    self.closing.remove(&position);
+                }
+            }
             Event::Created(_) | Event::Updated(_) | Event::Progressed(_) => {}
             _ => self.evolve_step(event, at),
         }
+    }
+
+    fn cancel(&mut self, cancelled: &StepsCancelled, at: Timestamp) {
+        self.settle_all(&cancelled.steps, &StepStatus::Cancelled, at);
+        let closing = cancelled.closing.iter().filter_map(|lease| self.skeleton.position(lease.step));
+        self.closing.extend(closing.collect::<Vec<_>>());
+    }
+
+    /// Whether nothing of it can change any more: it has ended, and no agent has a slot for it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.status.is_terminal() && self.settled == self.steps.len() && self.closing.is_empty()
     }
 
     fn evolve_step(&mut self, event: &Event, at: Timestamp) {
@@ -230,22 +252,22 @@ impl Run {
                 self.stand(position, StepStatus::Reserved(holder), at);
             }
             Event::StepOfferExpired(expired) => {
-                let outcome = if expired.is_silence() { Outcome::Untaken } else { Outcome::Returned };
-                step.unspent = Some((expired.grant, outcome));
+                step.unspent = Some(expired.grant);
+                step.untaken += u32::from(expired.reason.is_silence());
                 self.stand(position, StepStatus::Ready, at);
             }
             Event::StepReleased(released) => {
-                step.unspent = Some((released.grant, Outcome::Returned));
+                (step.unspent, step.untaken) = (Some(released.grant), 0);
                 step.held_from.retain(|(agent, until)| *until > at && *agent != released.agent);
                 step.held_from.push((released.agent.clone(), released.held_until));
                 self.give_attempt_back(position);
                 self.stand(position, StepStatus::Ready, at);
             }
             Event::StepStarted(started) => {
-                step.attempts = started.attempt;
-                step.started_at = Some(at);
+                (step.attempts, step.untaken) = (started.attempt, 0);
+                step.started_at = Some(started.started_at);
                 if let Some(agent) = step.agent.clone() {
-                    let holder = Holder { agent, attempt: started.attempt, since: at };
+                    let holder = Holder { agent, attempt: started.attempt, since: started.started_at };
                     self.stand(position, StepStatus::Running(holder), at);
                 }
             }
@@ -275,12 +297,11 @@ impl Run {
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
                 step.losses += 1;
+                // An attempt that never started is spent all the same.
+                (step.attempts, step.untaken) = (step.attempts.max(lost.attempt), 0);
                 step.error = Some(Box::new(lost.error()));
                 step.error_grant = lost.grant;
-                if lost.reason == StepLeaseLost::REVOKED {
-                    // That an operator took it says nothing of the agent.
-                    step.unspent = Some((lost.grant, Outcome::Returned));
-                }
+                step.unspent = None;
             }
             _ => self.evolve_further(position, event, at),
         }
@@ -290,7 +311,7 @@ impl Run {
         match event {
             Event::StepLimited(limited) => {
                 let step = &mut self.steps[position];
-                step.unspent = Some((limited.grant, Outcome::Returned));
+                (step.unspent, step.untaken) = (Some(limited.grant), 0);
                 step.limited_until = Some(limited.until);
                 self.give_attempt_back(position);
                 self.stand(position, StepStatus::Ready, at);
@@ -311,6 +332,19 @@ impl Run {
                 self.stand(position, StepStatus::Ready, at);
             }
             _ => {}
+        }
+    }
+
+    /// The agent that failed the step at `position` last, and when its next attempt is due, while it waits
+    /// for that.
+    #[must_use]
+    pub fn failed_by(&self, position: usize) -> Option<(&AgentId, Timestamp)> {
+        let step = &self.steps[position];
+        match &step.status {
+            StepStatus::BackingOff { at, .. } if step.error_grant == step.grant => {
+                Some((step.agent.as_ref()?, *at))
+            }
+            _ => None,
         }
     }
 

@@ -1,11 +1,28 @@
-//! All agents with their state, and which of them work for which operation.
+//! All agents: who each is, folded from its own events, and how it did, folded from the operations'. Never
+//! decides; which leases an agent has is told by the leases.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Stamp;
+use super::leases::Ended;
+use crate::agent::event::{ReportedMetrics, Status};
+use crate::agent::quarantine::Streaks;
+use crate::agent::record::Record;
 use crate::agent::{Agent, Event};
-use crate::{AgentId, Aggregate, LeaseId, OperationId, Timestamp};
+use crate::{AgentId, Aggregate, Timestamp};
+
+/// How an agent did, as the server measured it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Its results.
+    pub record: Record,
+    /// How often in a row its work came to nothing.
+    pub streaks: Streaks,
+    /// When it last had a slot become free; its registration before the first time.
+    pub idle_since: Timestamp,
+}
 
 /// One agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -14,13 +31,20 @@ pub struct Row {
     pub agent: Agent,
     /// Version of its stream.
     pub revision: u64,
+    /// Position of the last event that changed what is shown of it.
+    pub position: u64,
+    /// How it did.
+    pub work: Work,
+    /// What it last reported of itself, as far as that was recorded.
+    pub reported: ReportedMetrics,
+    /// When it was last seen, as far as that was recorded.
+    pub last_seen: Timestamp,
 }
 
 /// All agents.
 #[derive(Clone, Debug, Default)]
 pub struct AgentDirectory {
     rows: BTreeMap<AgentId, Row>,
-    working: HashMap<OperationId, BTreeSet<(AgentId, LeaseId)>>,
 }
 
 impl AgentDirectory {
@@ -58,47 +82,74 @@ impl AgentDirectory {
         self.rows.is_empty()
     }
 
-    /// Who has a slot taken for this operation, and under which lease.
-    pub fn working_for(&self, operation: &OperationId) -> impl Iterator<Item = &(AgentId, LeaseId)> {
-        self.working.get(operation).into_iter().flatten()
-    }
-
-    /// Who works for which operation, by operation.
-    pub(super) fn working(&self) -> BTreeMap<&OperationId, &BTreeSet<(AgentId, LeaseId)>> {
-        self.working.iter().collect()
-    }
-
     /// Puts back a row of a snapshot.
     pub(super) fn put(&mut self, id: AgentId, row: Row) {
         self.rows.insert(id, row);
     }
 
-    /// Puts back who works for an operation.
-    pub(super) fn put_working(&mut self, operation: OperationId, leases: BTreeSet<(AgentId, LeaseId)>) {
-        self.working.insert(operation, leases);
+    /// Folds one fact of one agent.
+    pub fn apply(&mut self, id: &AgentId, event: &Event, stamp: Stamp) {
+        let before = self.rows.remove(id);
+        let was_timed_out = before.as_ref().is_some_and(|row| row.agent.is_timed_out());
+        let state = before.as_ref().map(|row| row.agent.clone());
+        let Some(agent) = Agent::evolve(state, event, stamp.at) else { return };
+        let row = match before {
+            Some(row) => Row { agent, ..row },
+            None => Row::of(agent, stamp.at),
+        };
+        let mut row = Row { revision: stamp.revision, position: stamp.position, ..row };
+        match event {
+            Event::Registered(_) | Event::Reregistered(_) => {
+                row.work.streaks = Streaks::default();
+                row.last_seen = stamp.at;
+            }
+            // To be heard again is no proof of work.
+            Event::StatusChanged(changed) if changed.to == Status::Active && !was_timed_out => {
+                row.work.streaks = Streaks::default();
+            }
+            Event::StatusChanged(_) | Event::Updated(_) | Event::TimedOut(_) | Event::Unregistered => {}
+        }
+        self.rows.insert(id.clone(), row);
     }
 
-    /// Folds one fact of one agent.
-    pub fn apply(&mut self, id: &AgentId, event: &Event, revision: u64, at: Timestamp) {
-        match event {
-            Event::Assigned(assigned) => {
-                let leases = self.working.entry(assigned.operation.clone()).or_default();
-                leases.insert((id.clone(), assigned.lease_id.clone()));
-            }
-            Event::Released(released) => {
-                let operation = &released.lease_id.operation;
-                if let Some(leases) = self.working.get_mut(operation) {
-                    leases.remove(&(id.clone(), released.lease_id.clone()));
-                    if leases.is_empty() {
-                        self.working.remove(operation);
-                    }
-                }
-            }
-            _ => {}
+    /// An agent was given a lease: what is shown of it changed.
+    pub(super) fn note_lease(&mut self, id: &AgentId, stamp: Stamp) {
+        if let Some(row) = self.rows.get_mut(id) {
+            row.position = stamp.position;
         }
-        let before = self.rows.remove(id).map(|row| row.agent);
-        if let Some(agent) = Agent::evolve(before, event, at) {
-            self.rows.insert(id.clone(), Row { agent, revision });
+    }
+
+    /// A lease of an agent ended.
+    pub(super) fn note_end(&mut self, ended: &Ended<'_>, stamp: Stamp) {
+        let Some(row) = self.rows.get_mut(&ended.lease.agent) else { return };
+        row.position = stamp.position;
+        row.work.idle_since = stamp.at;
+        if let Some((outcome, duration_ms)) = ended.result {
+            row.work.record.add(outcome, duration_ms, stamp.at);
+        }
+        // What an earlier incarnation had says nothing of this one.
+        if ended.lease.incarnation == row.agent.incarnation {
+            row.work.streaks.add(ended.ending, ended.lease.reserved_at, stamp.at);
+        }
+    }
+
+    /// An agent was seen.
+    pub(super) fn note_seen(&mut self, id: &AgentId, metrics: ReportedMetrics, stamp: Stamp) {
+        if let Some(row) = self.rows.get_mut(id) {
+            (row.reported, row.last_seen, row.position) = (metrics, stamp.at, stamp.position);
+        }
+    }
+}
+
+impl Row {
+    fn of(agent: Agent, at: Timestamp) -> Self {
+        Self {
+            agent,
+            revision: 0,
+            position: 0,
+            work: Work { idle_since: at, ..Work::default() },
+            reported: ReportedMetrics::default(),
+            last_seen: at,
         }
     }
 }

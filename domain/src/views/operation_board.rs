@@ -7,12 +7,13 @@ use serde_json::Value;
 
 use serde::{Deserialize, Serialize};
 
+use crate::operation::Event;
 use crate::operation::definition::{Definition, Priority, StepDefinition};
-use crate::operation::event::{Patch, StepLeaseLost};
+use crate::operation::event::Patch;
 use crate::operation::pending::Cause;
 use crate::operation::step::{Run, Status};
-use crate::operation::{self, Event};
-use crate::{AgentId, Json, LeaseId, OperationId, PlatformName, Timestamp};
+use crate::views::Stamp;
+use crate::{AgentId, Json, OperationId, PlatformName, Timestamp};
 
 /// Entries of an operation's metadata that can be filtered by; longer ones are left out.
 const METADATA_KEYS_MAX: usize = 16;
@@ -57,8 +58,6 @@ pub struct Row {
     pub revision: u64,
     /// Where the steps stand, while it has not ended or an agent still has a slot taken for it.
     pub run: Option<Run>,
-    /// Leases that were cut short by its end; their agents keep the slot for a grace period.
-    pub cut: Vec<LeaseId>,
 }
 
 /// All operations.
@@ -120,14 +119,12 @@ impl OperationBoard {
         self.shown(self.by_age.range((std::ops::Bound::Unbounded, end)).rev())
     }
 
-    /// Drops what only scheduling needs, once the operation has ended and is settled.
-    pub fn forget_run(&mut self, id: &OperationId) {
+    /// Drops what only scheduling needs, once nothing of the operation can change any more.
+    pub(super) fn forget_run(&mut self, id: &OperationId) {
         if let Some(row) = self.rows.get_mut(id)
-            && row.status.is_terminal()
-            && row.settled == row.steps
+            && row.run.as_ref().is_some_and(Run::is_over)
         {
             row.run = None;
-            row.cut = Vec::new();
         }
     }
 
@@ -139,14 +136,14 @@ impl OperationBoard {
     }
 
     /// Folds one fact of one operation.
-    pub fn apply(&mut self, id: &OperationId, event: &Event, revision: u64, at: Timestamp) {
+    pub fn apply(&mut self, id: &OperationId, event: &Event, stamp: Stamp) {
         if let Event::Created(definition) = event {
-            self.create(id, definition, at);
+            self.create(id, definition, stamp.at);
         }
         let Some(row) = self.rows.get_mut(id) else { return };
         let before = (row.status, row.priority);
-        row.apply(id, event, at);
-        row.revision = revision;
+        row.apply(event, stamp.at);
+        row.revision = stamp.revision;
         let after = (row.status, row.priority);
         if before != after {
             self.recount(before, after);
@@ -204,14 +201,10 @@ impl Row {
             settled: 0,
             revision: 0,
             run: Some(Run::lean(definition)),
-            cut: Vec::new(),
         }
     }
 
-    fn apply(&mut self, id: &OperationId, event: &Event, at: Timestamp) {
-        if let Event::StepsCancelled(cancelled) = event {
-            self.cut = self.held_leases(id, &cancelled.steps);
-        }
+    fn apply(&mut self, event: &Event, at: Timestamp) {
         if let Some(run) = &mut self.run {
             run.evolve(event, at);
             (self.progress, self.settled, self.status) = (run.progress(), run.settled, run.status);
@@ -220,7 +213,7 @@ impl Row {
             Event::Started => self.started_at = Some(at),
             Event::Updated(patch) => self.update(patch),
             Event::StepReserved(reserved) => _ = self.agents_used.insert(reserved.agent.clone()),
-            Event::Failed(failed) => self.status_reason = Some(failed.reason.clone()),
+            Event::Failed(failed) => self.status_reason = Some(failed.reason.name().to_owned()),
             Event::Cancelled(cancelled) => {
                 self.status_reason = Some(format!("cancelled_by:{}", cancelled.by));
             }
@@ -247,16 +240,6 @@ impl Row {
     #[must_use]
     pub fn open_run(&self) -> Option<&Run> {
         self.run.as_ref().filter(|run| !run.status.is_terminal())
-    }
-
-    fn held_leases(&self, id: &OperationId, steps: &[u32]) -> Vec<LeaseId> {
-        let Some(run) = &self.run else { return Vec::new() };
-        let held = steps.iter().filter_map(|number| {
-            let step = &run.steps[run.skeleton.position(*number)?];
-            step.status.holder()?;
-            Some(LeaseId { operation: id.clone(), step: *number, grant: step.grant })
-        });
-        held.collect()
     }
 
     fn update(&mut self, patch: &Patch) {
@@ -300,72 +283,4 @@ fn filterable(metadata: &Json) -> Box<[(String, String)]> {
         (key.len() <= METADATA_VALUE_MAX && text.len() <= METADATA_VALUE_MAX).then_some((key, text))
     });
     texts.take(METADATA_KEYS_MAX).collect()
-}
-
-/// Whether a lease that an agent holds is still one the operation knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeaseState {
-    /// The step is reserved or running under it.
-    Held,
-    /// It ended; the slot shall be freed.
-    Over(crate::agent::event::Outcome),
-    /// The operation ended under it at that moment; the agent has a grace period.
-    Cut(Timestamp),
-}
-
-impl OperationBoard {
-    /// Where a lease stands for an agent that has a slot taken for it. Where nobody heard that the slot was
-    /// taken, the same lease may have gone to another agent since.
-    #[must_use]
-    pub fn lease_of(&self, agent: &AgentId, lease: &LeaseId) -> LeaseState {
-        let run = self.rows.get(&lease.operation).and_then(|row| row.run.as_ref());
-        let step = run.and_then(|run| run.skeleton.position(lease.step).map(|position| &run.steps[position]));
-        match step.filter(|step| step.grant == lease.grant).and_then(|step| step.agent.as_ref()) {
-            Some(other) if other != agent => LeaseState::Over(crate::agent::event::Outcome::Returned),
-            _ => self.lease(lease),
-        }
-    }
-
-    /// Where a lease stands. A lease of an unknown operation was never granted: its slot shall be freed.
-    #[must_use]
-    pub fn lease(&self, lease: &LeaseId) -> LeaseState {
-        use crate::agent::event::Outcome;
-        let Some(row) = self.rows.get(&lease.operation) else { return LeaseState::Over(Outcome::Returned) };
-        if row.cut.contains(lease) {
-            let step = row.run.as_ref().and_then(|run| Some(&run.steps[run.skeleton.position(lease.step)?]));
-            // The steps are cancelled before their operation is said to have failed.
-            let at = step.and_then(|step| step.completed_at).or(row.completed_at);
-            return LeaseState::Cut(at.unwrap_or(row.created_at));
-        }
-        let Some(run) = &row.run else { return LeaseState::Over(ended(row.status)) };
-        let Some(position) = run.skeleton.position(lease.step) else {
-            return LeaseState::Over(Outcome::Returned);
-        };
-        let step = &run.steps[position];
-        match &step.status {
-            status if step.grant == lease.grant && status.holder().is_some() => LeaseState::Held,
-            operation::step::StepStatus::Completed if step.grant == lease.grant => {
-                LeaseState::Over(Outcome::Completed)
-            }
-            _ if let Some((grant, outcome)) = step.unspent
-                && grant == lease.grant =>
-            {
-                LeaseState::Over(outcome)
-            }
-            _ if step.grant < lease.grant => LeaseState::Over(Outcome::Returned),
-            _ if step.error.as_ref().is_some_and(|error| error.code == StepLeaseLost::CODE) => {
-                LeaseState::Over(Outcome::Lost)
-            }
-            _ => LeaseState::Over(Outcome::Failed),
-        }
-    }
-}
-
-/// What to say of a lease whose operation is over and whose step is no longer remembered.
-fn ended(status: Status) -> crate::agent::event::Outcome {
-    use crate::agent::event::Outcome;
-    match status {
-        Status::Completed => Outcome::Completed,
-        _ => Outcome::Cancelled,
-    }
 }

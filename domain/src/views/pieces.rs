@@ -2,7 +2,6 @@
 //! the views again. Never decides what is stored where.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Views;
 use super::agent_directory::Row as AgentRow;
 use super::dashboard::Dashboard;
+use super::leases::Lease;
 use super::operation_board::Row;
 use crate::lane::Lane;
 use crate::operation::definition::StepDefinition;
@@ -35,12 +35,12 @@ pub enum Piece<'v> {
         /// Its row.
         row: Cow<'v, AgentRow>,
     },
-    /// Who has slots taken for an operation.
-    Working {
+    /// A lease.
+    Lease {
         /// Which.
-        operation: Cow<'v, OperationId>,
-        /// Who, and under which lease.
-        leases: Cow<'v, BTreeSet<(AgentId, LeaseId)>>,
+        id: LeaseId,
+        /// The agent that has it, and how.
+        lease: Cow<'v, Lease>,
     },
     /// A lane.
     Lane {
@@ -62,14 +62,12 @@ impl Views {
         });
         let agents = self.agents.all();
         let agents = agents.map(|(id, row)| Piece::Agent { id: Cow::Borrowed(id), row: Cow::Borrowed(row) });
-        let working = self.agents.working().into_iter().map(|(operation, leases)| Piece::Working {
-            operation: Cow::Borrowed(operation),
-            leases: Cow::Borrowed(leases),
-        });
+        let leases = self.leases.all();
+        let leases = leases.map(|(id, lease)| Piece::Lease { id, lease: Cow::Borrowed(lease) });
         let lanes = self.lanes.all();
         let lanes = lanes.map(|(id, lane)| Piece::Lane { id: Cow::Borrowed(id), lane: Cow::Borrowed(lane) });
         let dashboard = std::iter::once(Piece::Dashboard(Cow::Borrowed(&self.dashboard)));
-        operations.chain(agents).chain(working).chain(lanes).chain(dashboard)
+        operations.chain(agents).chain(leases).chain(lanes).chain(dashboard)
     }
 
     /// Puts one part back.
@@ -83,9 +81,7 @@ impl Views {
                 self.operations.put(id.into_owned(), row);
             }
             Piece::Agent { id, row } => self.agents.put(id.into_owned(), row.into_owned()),
-            Piece::Working { operation, leases } => {
-                self.agents.put_working(operation.into_owned(), leases.into_owned());
-            }
+            Piece::Lease { id, lease } => self.leases.put(&id, lease.into_owned()),
             Piece::Lane { id, lane } => self.lanes.put(id.into_owned(), lane.into_owned()),
             Piece::Dashboard(dashboard) => self.dashboard = dashboard.into_owned(),
         }
