@@ -5,7 +5,7 @@ mod former;
 
 use bincode::Options;
 use bytes::Bytes;
-use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, system};
+use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, presence, system};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -188,6 +188,7 @@ stored!(Operation, domain::operation::Event {
     StepNeedsAttention => "step.needs_attention", 1;
     StepResolved => "step.resolved", 1;
     StepLimited => "step.limited", 1;
+    LeaseClosed => "lease.closed", 1;
     ; without body:
     Started => "operation.started", 1;
     Completed => "operation.completed", 1;
@@ -204,10 +205,7 @@ stored!(Agent, domain::agent::Event {
     Reregistered => "agent.reregistered", 1;
     Updated => "agent.updated", 1;
     StatusChanged => "agent.status_changed", 1;
-    Assigned => "agent.assigned", 1;
-    Released => "agent.released", 1;
     TimedOut => "agent.timeout", 1;
-    Seen => "agent.seen", 1;
     ; without body:
     Unregistered => "agent.unregistered", 1;
     ; written no more:
@@ -216,6 +214,12 @@ stored!(Agent, domain::agent::Event {
 stored!(Lane, domain::lane::Event {
     Parked => "lane.parked", 1;
     Opened => "lane.opened", 1;
+    ; without body:
+    ; written no more:
+});
+
+stored!(presence::Event, presence::Event {
+    Seen => "agent.seen", 1;
     ; without body:
     ; written no more:
 });
@@ -240,6 +244,7 @@ pub fn check(category: &str, name: &str, schema: u16, body: &[u8]) -> Result<(),
         Operation::CATEGORY => Operation::decode(name, schema, body).map(drop),
         Agent::CATEGORY => Agent::decode(name, schema, body).map(drop),
         Lane::CATEGORY => Lane::decode(name, schema, body).map(drop),
+        presence::CATEGORY => presence::Event::decode(name, schema, body).map(drop),
         system::CATEGORY => system::Event::decode(name, schema, body).map(drop),
         _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
     }

@@ -2,11 +2,13 @@
 //! when it has caught up with it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use actix::prelude::{Actor, Addr, Arbiter, ArbiterHandle};
+use domain::agent::quarantine::Thresholds;
 use domain::agent::selection::Weights;
 use domain::{Limits, PlatformName, PlatformRule, World};
 use events::{EventLog, Position, ReadError};
@@ -15,10 +17,10 @@ use thiserror::Error;
 
 use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
-use crate::dispatcher::{Dispatcher, Drain};
+use crate::dispatch::Settings;
+use crate::dispatch::actor::{Dispatcher, Drain, Shell};
 use crate::effects::Periods;
 use crate::gateway::Gateway;
-use crate::granting::Desk;
 use crate::keeper::Keeper;
 use crate::past::Pasts;
 use crate::presence::Presence;
@@ -42,6 +44,8 @@ pub struct CoreOptions {
     pub periods: Periods,
     /// Weights of the selection.
     pub weights: Weights,
+    /// When an agent is quarantined.
+    pub thresholds: Thresholds,
 }
 
 /// What a core begins with instead of an empty memory.
@@ -87,6 +91,9 @@ pub struct Core {
     /// The last look at the past.
     pub(crate) pasts: Arc<Pasts>,
     pub(crate) weights: Weights,
+    thresholds: Thresholds,
+    /// Claims that were made since the start.
+    pub(crate) claims_made: AtomicU64,
     house: ArbiterHandle,
     /// In the order of their ends: who commands goes before who carries out.
     arbiters: Mutex<Vec<Arbiter>>,
@@ -125,7 +132,7 @@ impl Core {
         arbiters: Vec<Arbiter>,
     ) -> Arc<Self> {
         let [aggregates, views, house] = handles;
-        let CoreOptions { log, clock, limits, platforms, periods, weights } = options;
+        let CoreOptions { log, clock, limits, platforms, periods, weights, thresholds } = options;
         let Start { standing, keeper } = start;
         clock.raise_to(standing.past.time);
         let projected = Arc::new(Projected::from(standing));
@@ -150,6 +157,8 @@ impl Core {
             waiting: Arc::default(),
             pasts: Arc::default(),
             weights,
+            thresholds,
+            claims_made: AtomicU64::new(0),
             house: house.clone(),
             arbiters: Mutex::new(arbiters),
             dispatcher: Mutex::new(None),
@@ -162,17 +171,22 @@ impl Core {
     /// When the log cannot be followed.
     pub async fn catch_up(&self) -> Result<Position, CatchUpError> {
         let head = self.show_all().await?;
-        let desk = Desk {
+        let shell = Shell {
             around: Arc::clone(&self.around),
             gateway: Arc::clone(&self.gateway),
             projected: Arc::clone(&self.projected),
             presence: Arc::clone(&self.presence),
-            periods: self.periods,
-            weights: self.weights,
             waiting: Arc::clone(&self.waiting),
         };
+        let settings = Settings {
+            periods: self.periods,
+            weights: self.weights,
+            thresholds: self.thresholds,
+            seed: RandomState::new().hash_one(()),
+        };
         let vital = Vital::new("dispatcher", &self.projected, &self.supervisor);
-        let dispatcher = Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(desk, vital));
+        let dispatcher =
+            Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(settings, shell, vital));
         *self.dispatcher.lock() = Some(dispatcher);
         Ok(head)
     }

@@ -136,7 +136,7 @@ impl Gateway {
         id: &A::Id,
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
-        let Answer { outcome, rests_on } = self.put(id, order).await;
+        let Answer { outcome, rests_on } = self.ask(id, order).await;
         // When it is done and a read would not show it, the caller must not be told that it does.
         if !self.projected.reached(rests_on, DEADLINE).await && outcome.is_ok() {
             return Err(DispatchError::OutcomeUnknown);
@@ -153,10 +153,11 @@ impl Gateway {
         id: &A::Id,
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
-        self.put(id, order).await.outcome
+        self.ask(id, order).await.outcome
     }
 
-    async fn put<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Answer<A> {
+    /// The same, and what the answer rests on.
+    pub async fn ask<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Answer<A> {
         let answered = self.answered(id, order).await;
         answered.unwrap_or_else(|fault| Answer { outcome: Err(fault), rests_on: Position::default() })
     }

@@ -2,15 +2,13 @@
 //! The only crate that knows actix and the domain both. It knows neither HTTP nor how bytes are kept.
 
 pub mod aggregate_actor;
-pub mod claims;
 pub mod clock;
 pub mod codec;
 pub mod core;
 pub mod directory;
-pub mod dispatcher;
+pub mod dispatch;
 pub mod effects;
 pub mod gateway;
-pub mod granting;
 pub mod in_flight;
 pub mod keeper;
 pub mod kept;

@@ -4,17 +4,17 @@
 //! A pass looks at asks, not at steps: at those that a step has joined or that have room again
 //! (*fresh*), and at those that an agent may serve which was not able to before. After a pass nobody who
 //! waits can take anything that is offered, so nothing else can have become possible since. What makes
-//! an agent able is listed where passes are made, in `dispatcher.rs`.
+//! an agent able is listed where passes are made, in `dispatch.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::agent::Agent;
 use domain::agent::selection::{Applicant, Candidates, Need, Weights, select};
+use domain::operation::definition::EffectClass;
 use domain::views::agent_directory::Row as AgentRow;
 use domain::{ActionName, AgentId, LeaseId};
 
 use crate::presence::Presence;
-use crate::ready::{Ask, Front, Ready, Scene, need};
+use crate::ready::{Ask, Front, Ready, Scene};
 
 /// A step for an agent.
 #[derive(Clone, Debug)]
@@ -23,6 +23,14 @@ pub struct Pick {
     pub lease: LeaseId,
     /// Why this agent.
     pub candidates: Candidates,
+    /// What is performed.
+    pub action: ActionName,
+    /// Hard stop of the attempt, in milliseconds from its start.
+    pub timeout_ms: u64,
+    /// What performing it does to the world.
+    pub effect: EffectClass,
+    /// Whether an earlier attempt left a checkpoint.
+    pub has_checkpoint: bool,
 }
 
 /// What an agent that waits for work would take.
@@ -107,7 +115,7 @@ impl Floor<'_> {
     fn pick(&self, front: &Front, fresh: bool) -> Option<(AgentId, Pick)> {
         let (row, run) = self.scene.offered(&front.operation)?;
         let step = &run.skeleton.steps[front.position];
-        let need = need(row, run, front.position);
+        let need = self.scene.need(row, run, front.position);
         if !self.anybody_takes(&need, &step.action, fresh) {
             return None;
         }
@@ -115,7 +123,15 @@ impl Floor<'_> {
         let grant = run.steps[front.position].grant + 1;
         let lease = LeaseId { operation: front.operation.clone(), step: step.step, grant };
         let best = candidates.best().cloned()?;
-        Some((best, Pick { lease, candidates }))
+        let pick = Pick {
+            lease,
+            candidates,
+            action: step.action.clone(),
+            timeout_ms: step.timeout_ms,
+            effect: step.effect,
+            has_checkpoint: run.steps[front.position].checkpointed_at.is_some(),
+        };
+        Some((best, pick))
     }
 
     /// Looks only at those that may: the table of all agents is for the explanation.
@@ -139,14 +155,17 @@ impl Floor<'_> {
     ) -> Candidates {
         let wants = |appetite: &Appetite| appetite.actions.as_ref().is_none_or(|all| all.contains(action));
         let applicants =
-            agents.map(|(id, row)| self.applicant(id, &row.agent, self.waiting.get(id).is_some_and(wants)));
+            agents.map(|(id, row)| self.applicant(id, row, self.waiting.get(id).is_some_and(wants)));
         select(need, applicants, self.weights, self.scene.now)
     }
 
-    fn applicant<'a>(&self, id: &'a AgentId, agent: &'a Agent, waits: bool) -> Applicant<'a> {
-        let (freshness, reported) = self.presence.freshness(id, agent, self.scene.now);
-        let free_slots = self.scene.in_flight.free_slots(id, agent);
-        let parked = self.scene.views.lanes.holds_back(id, agent, self.scene.now);
-        Applicant { id, agent, free_slots, freshness, reported, parked, waits }
+    fn applicant<'a>(&self, id: &'a AgentId, row: &'a AgentRow, waits: bool) -> Applicant<'a> {
+        let Scene { views, in_flight, now, .. } = self.scene;
+        let agent = &row.agent;
+        let (freshness, reported) = self.presence.freshness(id, row, now);
+        let free_slots = in_flight.free_slots(id, agent, &views.leases);
+        let parked = views.lanes.holds_back(id, agent, now);
+        let (record, idle_since) = (&row.work.record, row.work.idle_since);
+        Applicant { id, agent, record, idle_since, free_slots, freshness, reported, parked, waits }
     }
 }

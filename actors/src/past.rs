@@ -231,7 +231,7 @@ impl Core {
             let views = self.projected.views.read();
             for id in ids {
                 let (then, now) = (past.views.agents.ever(id), views.agents.ever(id));
-                let moved = has_moved_on(then.map(|row| row.revision), now.map(|row| row.revision));
+                let moved = has_moved_on(then.map(|row| row.position), now.map(|row| row.position));
                 found.note(moved, || hash(&then) == hash(&now), || format!("agent/{id}"));
             }
         }
@@ -247,6 +247,8 @@ impl Core {
         }
         let lanes = |views: &Views| hash(&views.lanes.parked(past.time).collect::<Vec<_>>());
         found.differs_unless(lanes(then) == lanes(&now), || "the parked lanes".into());
+        let leases = |views: &Views| hash(&views.leases.all().collect::<Vec<_>>());
+        found.differs_unless(leases(then) == leases(&now), || "which agent holds which lease".into());
         let open = then.operations.open() == now.operations.open();
         found.differs_unless(open, || "which operations are open".into());
         found.differs_unless(counts(then) == counts(&now), || {
@@ -317,7 +319,7 @@ fn hash(state: &impl Serialize) -> blake3::Hash {
 fn hash_of_row(row: &Row) -> blake3::Hash {
     match row.open_run() {
         Some(_) => hash(row),
-        None => hash(&Row { run: None, cut: Vec::new(), ..row.clone() }),
+        None => hash(&Row { run: None, ..row.clone() }),
     }
 }
 
@@ -360,7 +362,7 @@ impl Past {
         Ok((past, later))
     }
 
-    /// One hash for all operations, agents and parked lanes: equal for equal histories, on any machine.
+    /// One hash for all operations, agents, leases and parked lanes: equal for equal histories, on any machine.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut all = blake3::Hasher::new();
@@ -372,6 +374,9 @@ impl Past {
         }
         for (id, row) in self.views.agents.all() {
             take(format!("agent/{id}"), hash(row));
+        }
+        for (id, lease) in self.views.leases.all() {
+            take(format!("lease/{id}"), hash(lease));
         }
         for (id, lane) in self.views.lanes.parked(self.time) {
             take(format!("lane/{id}"), hash(lane));

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::agent::event::ReportedMetrics;
-use domain::agent::{Agent, health};
+use domain::agent::health;
+use domain::views::agent_directory::Row;
 use domain::{AgentId, LeaseId, Timestamp};
 use parking_lot::Mutex;
 
@@ -60,12 +61,12 @@ impl Presence {
     /// How fresh its last sign of life is, 0 to 1, and what it last reported. Who was not seen since the
     /// start has a full interval yet.
     #[must_use]
-    pub fn freshness(&self, id: &AgentId, agent: &Agent, now: Timestamp) -> (f64, ReportedMetrics) {
-        let Some(seen) = self.seen(id) else { return (1.0, agent.reported) };
+    pub fn freshness(&self, id: &AgentId, row: &Row, now: Timestamp) -> (f64, ReportedMetrics) {
+        let Some(seen) = self.seen(id) else { return (1.0, row.reported) };
         // Nothing reported since the start is no news about what was reported before.
         let silent = seen.metrics == ReportedMetrics::default();
-        let reported = if silent { agent.reported } else { seen.metrics };
-        (health::freshness(&agent.profile.config, now.ms_since(seen.at)), reported)
+        let reported = if silent { row.reported } else { seen.metrics };
+        (health::freshness(&row.agent.profile.config, now.ms_since(seen.at)), reported)
     }
 
     /// An agent waits for work, or does no more.

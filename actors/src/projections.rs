@@ -10,8 +10,8 @@ use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
-use domain::views::Views;
-use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp};
+use domain::views::{Stamp, Views};
+use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp, presence};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
@@ -44,6 +44,28 @@ pub struct Changes {
 impl Changes {
     fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.agents.is_empty() && self.lanes.is_empty()
+    }
+
+    /// The same in parts of at most so many aggregates: lanes and agents first.
+    pub(crate) fn parts(self, max: usize) -> impl Iterator<Item = Self> {
+        let lanes = self.lanes.into_iter().map(|id| Self { lanes: [id].into(), ..Self::default() });
+        let agents = self.agents.into_iter().map(|id| Self { agents: [id].into(), ..Self::default() });
+        let operations = self.operations.into_iter();
+        let operations = operations.map(|entry| Self { operations: [entry].into(), ..Self::default() });
+        let mut rest = lanes.chain(agents).chain(operations).peekable();
+        std::iter::from_fn(move || {
+            rest.peek()?;
+            Some(rest.by_ref().take(max).fold(Self::default(), Self::and))
+        })
+    }
+
+    fn and(mut self, more: Self) -> Self {
+        for (id, moved) in more.operations {
+            self.operations.entry(id).or_default().extend(moved);
+        }
+        self.agents.extend(more.agents);
+        self.lanes.extend(more.lanes);
+        self
     }
 }
 
@@ -131,13 +153,9 @@ impl Projected {
         });
     }
 
-    /// Waits until something has changed, and takes what.
-    pub async fn take_changes(&self) -> Changes {
-        loop {
-            let changes = self.changes_now();
-            if !changes.is_empty() {
-                return changes;
-            }
+    /// Waits until something has changed that nobody has taken.
+    pub async fn changed(&self) {
+        while self.changes.lock().is_empty() {
             self.changed.notified().await;
         }
     }
@@ -184,7 +202,8 @@ impl Projected {
             key.note(&mut self.keys.lock(), recorded);
         }
         match applied {
-            Applied::Operation(id, _) => {
+            Applied::Operation { id, agent, .. } => {
+                touched.agents.extend(agent);
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
@@ -216,7 +235,12 @@ impl Projected {
 
 /// What an event was about.
 pub(crate) enum Applied {
-    Operation(OperationId, OperationEvent),
+    Operation {
+        id: OperationId,
+        event: OperationEvent,
+        /// The agent whose leases changed.
+        agent: Option<AgentId>,
+    },
     Agent(AgentId),
     Lane(LaneId),
 }
@@ -232,8 +256,10 @@ impl Applied {
     /// the index.
     pub(crate) fn key(&self, recorded: &Recorded) -> Option<KeyNote> {
         let lease = match self {
-            Self::Operation(_, OperationEvent::Created(_)) => return None,
-            Self::Operation(_, OperationEvent::StepReserved(reserved)) => Some(reserved.lease_id.clone()),
+            Self::Operation { event: OperationEvent::Created(_), .. } => return None,
+            Self::Operation { event: OperationEvent::StepReserved(reserved), .. } => {
+                Some(reserved.lease_id.clone())
+            }
             _ => None,
         };
         Metadata::decode(&recorded.metadata).key.map(|key| KeyNote { key, lease })
@@ -252,24 +278,29 @@ impl KeyNote {
 pub(crate) fn apply(views: &mut Views, recorded: &Recorded) -> Result<Option<Applied>, CodecError> {
     let at = Timestamp::from_micros(recorded.time_us);
     let (name, schema, body) = (&recorded.name, recorded.schema, &recorded.body);
-    let (id, revision) = (recorded.stream.id(), recorded.version.get());
+    let id = recorded.stream.id();
+    let stamp = Stamp { revision: recorded.version.get(), position: recorded.position.get(), at };
     Ok(match recorded.stream.category() {
         Operation::CATEGORY => {
             let Ok(id) = id.parse::<OperationId>() else { return Ok(None) };
             let event = Operation::decode(name, schema, body)?;
-            views.apply_operation(&id, &event, revision, at);
-            Some(Applied::Operation(id, event))
+            let agent = views.apply_operation(&id, &event, stamp);
+            Some(Applied::Operation { id, event, agent })
         }
         Agent::CATEGORY => {
             let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
             let event = Agent::decode(name, schema, body)?;
-            views.apply_agent(&id, &event, revision, at);
+            views.apply_agent(&id, &event, stamp);
             Some(Applied::Agent(id))
         }
         Lane::CATEGORY => {
             let Ok(id) = id.parse::<LaneId>() else { return Ok(None) };
             views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
             Some(Applied::Lane(id))
+        }
+        presence::CATEGORY => {
+            views.apply_presence(&presence::Event::decode(name, schema, body)?, stamp);
+            None
         }
         _ => None,
     })

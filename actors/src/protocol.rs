@@ -1,22 +1,26 @@
 //! The agent protocol: claim, heartbeat, report. Joins presence, which is memory, with the aggregates,
 //! which are history. Knows neither HTTP nor JSON bodies.
 
-use domain::agent::event::{Outcome, ReportedMetrics, Status};
+use std::sync::atomic::Ordering;
+
+use actix::prelude::Addr;
+use domain::agent::event::{ReportedMetrics, Status, StatusReason};
 use domain::agent::{self, Agent};
-use domain::operation::event::StepReserved;
+use domain::operation::event::{CloseReason, StepReserved};
 use domain::operation::step::StepStatus;
-use domain::operation::{Operation, Rejection, StepWish};
-use domain::views::operation_board::LeaseState;
-use domain::{ActionName, AgentId, Json, LeaseId, Timestamp};
+use domain::operation::{Command, Operation, Rejection, StepWish};
+use domain::views::leases::State;
+use domain::{ActionName, AgentId, Json, LeaseId, Timestamp, presence};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::aggregate_actor::{DispatchError, Receipt};
-use crate::claims::Claim;
 use crate::codec::Metadata;
 use crate::core::Core;
-use crate::gateway::Order;
-use crate::granting::{Granted, execute_step};
+use crate::dispatch::actor::{Ask, Dispatcher, HangUp};
+use crate::dispatch::claims::{Claim, ClaimId};
+use crate::dispatch::task::Granted;
+use crate::gateway::{Gateway, Order};
 use crate::matching::Appetite;
 
 /// Why a claim or a heartbeat was refused.
@@ -117,6 +121,28 @@ pub struct LeaseInfo {
     pub remaining_ms: u64,
 }
 
+/// A claim that waits. Dropped before it is answered, it tells the dispatcher that the client is gone.
+struct Waiting {
+    dispatcher: Addr<Dispatcher>,
+    agent: AgentId,
+    claim: Option<ClaimId>,
+}
+
+impl Waiting {
+    fn answered(mut self) {
+        self.claim = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim {
+            // If the dispatcher has too much to do, it finds out by itself a moment later.
+            let _ = self.dispatcher.try_send(HangUp { agent: self.agent.clone(), claim });
+        }
+    }
+}
+
 impl Core {
     fn now(&self) -> Timestamp {
         self.around.clock.now()
@@ -175,20 +201,25 @@ impl Core {
     pub async fn claim(
         &self,
         agent: &AgentId,
+        incarnation: Option<u64>,
         appetite: Appetite,
         wait_ms: u64,
         metadata: Metadata,
     ) -> Result<Vec<Granted>, ProtocolError> {
-        self.hear(agent, None, None, &metadata).await?;
+        let incarnation = self.hear(agent, incarnation, None, &metadata).await?.incarnation;
         if let Some(granted) = self.granted_before(agent, &metadata).await {
             return Ok(granted);
         }
         let dispatcher = self.dispatcher().ok_or(ProtocolError::Draining)?;
         let (reply, answer) = oneshot::channel();
         let until = self.now().plus_ms(wait_ms);
-        let claim = Claim { agent: agent.clone(), appetite, until, metadata, reply };
-        dispatcher.send(claim).await.map_err(|_| ProtocolError::Draining)?;
-        Ok(answer.await.unwrap_or_default())
+        let id = ClaimId(self.claims_made.fetch_add(1, Ordering::Relaxed));
+        let claim = Claim { id, agent: agent.clone(), incarnation, appetite, until, metadata };
+        let waiting = Waiting { dispatcher: dispatcher.clone(), agent: agent.clone(), claim: Some(id) };
+        dispatcher.send(Ask { claim, reply }).await.map_err(|_| ProtocolError::Draining)?;
+        let granted = answer.await.unwrap_or_default();
+        waiting.answered();
+        Ok(granted)
     }
 
     /// The leases that the same key was given before, as far as they live.
@@ -204,10 +235,13 @@ impl Core {
 
     /// A live lease as it was granted to this agent.
     async fn granted(&self, agent: &AgentId, lease: &LeaseId) -> Option<Granted> {
-        let revision = {
+        let (revision, incarnation) = {
             let views = self.projected.views.read();
-            let held = views.operations.lease_of(agent, lease) == LeaseState::Held;
-            held.then(|| views.operations.get(&lease.operation).map(|row| row.revision)).flatten()?
+            let held = views.leases.get(lease)?;
+            if held.agent != *agent || held.state != State::Held {
+                return None;
+            }
+            (views.operations.get(&lease.operation)?.revision, held.incarnation)
         };
         let operation = self.reader.at(&lease.operation, revision).await.ok()??;
         let position = operation.run.skeleton.position(lease.step)?;
@@ -218,6 +252,7 @@ impl Core {
             grant: lease.grant,
             lease_id: lease.clone(),
             agent: holder.agent.clone(),
+            incarnation,
             attempt: holder.attempt,
             inputs: operation.inputs.get(&lease.step).cloned().unwrap_or_else(Json::object),
             candidates: domain::agent::selection::Candidates::default(),
@@ -226,6 +261,7 @@ impl Core {
             reserved: Box::new(reserved),
             action: definition.action.clone(),
             timeout_ms: definition.timeout_ms,
+            effect: definition.effect,
             checkpoint: operation.checkpoints.get(&lease.step).cloned(),
         })
     }
@@ -238,21 +274,20 @@ impl Core {
         metrics: Option<ReportedMetrics>,
         metadata: &Metadata,
     ) -> Result<Agent, ProtocolError> {
-        let known = self.projected.views.read().agents.get(id).map(|row| row.agent.clone());
-        let agent = known.ok_or_else(|| ProtocolError::UnknownAgent(id.clone()))?;
+        let known = self.projected.views.read().agents.get(id).map(|row| (row.agent.clone(), row.reported));
+        let (agent, reported) = known.ok_or_else(|| ProtocolError::UnknownAgent(id.clone()))?;
         if let Some(given) = incarnation.filter(|given| *given < agent.incarnation) {
             return Err(ProtocolError::StaleIncarnation { given, current: agent.incarnation });
         }
         let sample_due = self.presence.heard(id, metrics, self.now(), self.periods.sample_ms);
         // Presence must not fail a call: what cannot be recorded now is recorded at the next sign of life.
         if agent.is_timed_out() {
-            let (status, reason) = (Status::Active, "heard again".to_owned());
+            let (status, reason) = (Status::Active, StatusReason::HeardAgain);
             let command = agent::Command::SetStatus { status, reason };
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
         } else if sample_due {
-            let metrics = metrics.unwrap_or(agent.reported);
-            let command = agent::Command::RecordSeen { metrics };
-            let _ = self.gateway.execute_unseen::<Agent>(id, Order::of(command, plain(metadata))).await;
+            let seen = presence::Seen { agent: id.clone(), metrics: metrics.unwrap_or(reported) };
+            self.system.note_presence(&presence::Event::Seen(seen));
         }
         Ok(agent)
     }
@@ -270,7 +305,7 @@ impl Core {
         let agent = self.hear(id, beat.incarnation, beat.metrics, metadata).await?;
         // Even if it is the status of before: being heard may have changed it.
         if let Some(status) = beat.status {
-            let command = agent::Command::SetStatus { status, reason: "heartbeat".into() };
+            let command = agent::Command::SetStatus { status, reason: StatusReason::Heartbeat };
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
         }
         let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
@@ -285,7 +320,7 @@ impl Core {
             let name = lease.lease.clone();
             match self.renew(id, lease, metadata).await {
                 Ok(Some(renewed)) => pulse.renewed.push(renewed),
-                Ok(None) if self.is_cut(&name) => pulse.directives.push(Directive::Cancel(name)),
+                Ok(None) if self.is_closing(&name) => pulse.directives.push(Directive::Cancel(name)),
                 Ok(None) => pulse.directives.push(Directive::Lost(name)),
                 Err(fault) => failed = failed.or(Some(fault)),
             }
@@ -293,7 +328,7 @@ impl Core {
         if let Some(fault) = failed {
             return Err(fault);
         }
-        self.add_cut(&agent, &mut pulse);
+        self.add_closing(id, &mut pulse);
         // Silence alone is no wish to drain: being heard has ended it.
         let drained = agent.status == Status::Inactive && !agent.is_timed_out();
         let wanted = beat.status.map_or(drained, |status| status == Status::Inactive);
@@ -303,20 +338,22 @@ impl Core {
         Ok(pulse)
     }
 
-    /// Names every lease of the agent whose operation has ended, whether the agent spoke of it or not.
-    fn add_cut(&self, agent: &Agent, pulse: &mut Pulse) {
-        for lease in agent.assignments.keys() {
-            let directive = Directive::Cancel(lease.clone());
-            if self.is_cut(lease) && !pulse.directives.contains(&directive) {
+    /// Names every lease of the agent whose step was cancelled, whether the agent spoke of it or not.
+    fn add_closing(&self, agent: &AgentId, pulse: &mut Pulse) {
+        let views = self.projected.views.read();
+        let closing = views.leases.of_agent(agent).filter(|(_, lease)| lease.state != State::Held);
+        for (lease, _) in closing {
+            let directive = Directive::Cancel(lease);
+            if !pulse.directives.contains(&directive) {
                 pulse.directives.push(directive);
             }
         }
     }
 
-    /// Whether the operation of this lease ended while its agent still worked.
+    /// Whether the step of this lease was cancelled while its agent still worked.
     #[must_use]
-    pub fn is_cut(&self, lease: &LeaseId) -> bool {
-        matches!(self.projected.views.read().operations.lease(lease), LeaseState::Cut(_))
+    pub fn is_closing(&self, lease: &LeaseId) -> bool {
+        self.projected.views.read().leases.is_closing(lease)
     }
 
     /// Renews one lease of this agent; none when it is not its lease any more.
@@ -403,27 +440,30 @@ impl Core {
         );
         let outcome = execute_step(&self.gateway, lease, wish, metadata).await;
         if ends && matches!(outcome, Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. }))) {
-            self.free_cut_slot(lease).await;
+            self.close(lease, CloseReason::Reported).await;
         }
         outcome
     }
 
-    /// The agent has reported on work whose operation had ended: it needs no further grace.
-    async fn free_cut_slot(&self, lease: &LeaseId) {
-        if !self.is_cut(lease) {
-            return;
-        }
-        let agent = {
-            let views = self.projected.views.read();
-            let mut working = views.agents.working_for(&lease.operation);
-            working.find(|(_, held)| held == lease).map(|(agent, _)| agent.clone())
-        };
-        if let Some(agent) = agent {
-            let command = agent::Command::Release { lease: lease.clone(), outcome: Outcome::Cancelled };
-            // If it is not taken now, the end of grace does the same.
-            let _ = self.gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await;
-        }
+    /// Frees the slot of a lease whose step was cancelled: its agent needs no further time to stop.
+    pub async fn close(&self, lease: &LeaseId, why: CloseReason) {
+        // If it is not taken now, the end of grace does the same.
+        let _ = execute_step(&self.gateway, lease, StepWish::CloseLease { why }, Metadata::of_photon()).await;
     }
+}
+
+/// Puts a wish about one step to its operation.
+///
+/// # Errors
+/// Why it was not, or perhaps not, carried out.
+pub async fn execute_step(
+    gateway: &Gateway,
+    lease: &LeaseId,
+    wish: StepWish,
+    metadata: Metadata,
+) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+    gateway.execute(&lease.operation, Order::of(command, metadata)).await
 }
 
 /// Whether a rejection says that the lease is over, rather than that the report was wrong.

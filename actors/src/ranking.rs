@@ -13,9 +13,11 @@ impl Core {
         let views = self.projected.views.read();
         let applicants = views.agents.iter().map(|(id, row)| {
             let agent = &row.agent;
-            let (freshness, reported) = self.presence.freshness(id, agent, now);
+            let (freshness, reported) = self.presence.freshness(id, row, now);
             let parked = views.lanes.holds_back(id, agent, now);
-            Applicant { id, agent, free_slots: agent.free_slots(), freshness, reported, parked, waits: true }
+            let (record, idle_since) = (&row.work.record, row.work.idle_since);
+            let free_slots = views.free_slots(id, agent);
+            Applicant { id, agent, record, idle_since, free_slots, freshness, reported, parked, waits: true }
         });
         select(need, applicants, self.weights, now)
     }

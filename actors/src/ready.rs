@@ -13,7 +13,7 @@ mod ask;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::RandomState;
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 use domain::agent::Agent;
 use domain::operation::definition::Priority;
@@ -22,7 +22,7 @@ use domain::views::operation_board::Row;
 use domain::{AgentId, OperationId, Timestamp};
 
 use crate::timers::Timers;
-pub(crate) use ask::{Ask, need};
+pub(crate) use ask::Ask;
 use ask::{Door, Filed};
 pub use ask::{Scene, WORKER};
 
@@ -40,8 +40,24 @@ pub struct Ready {
     /// Lines that rise to the next class.
     rising: BTreeSet<(Timestamp, OperationId, Ask)>,
     last_turn: u64,
-    /// Turns what is asked for into a number; differs between processes, so nobody can aim at it.
-    asking: RandomState,
+    /// Asks that prefer other agents to one that failed a step of them.
+    avoiding: BTreeSet<Ask>,
+    /// Turns what is asked for into a number.
+    asking: Asking,
+}
+
+/// Hashes what is asked for. Its seed differs between processes, so that no client can aim at the index.
+#[derive(Clone, Copy, Debug)]
+struct Asking(u64);
+
+impl BuildHasher for Asking {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher
+    }
 }
 
 /// An operation with ready steps.
@@ -93,9 +109,10 @@ pub(crate) struct Front {
 }
 
 impl Ready {
-    /// Nothing is ready yet. A step that waited `starvation_ms` rises one class.
+    /// Nothing is ready yet. A step that waited `starvation_ms` rises one class; `seed` is of the hashes of
+    /// what steps ask for.
     #[must_use]
-    pub fn new(starvation_ms: u64) -> Self {
+    pub fn new(starvation_ms: u64, seed: u64) -> Self {
         Self {
             starvation_ms: starvation_ms.max(1),
             operations: HashMap::new(),
@@ -105,7 +122,8 @@ impl Ready {
             later: Timers::default(),
             rising: BTreeSet::new(),
             last_turn: 0,
-            asking: RandomState::new(),
+            avoiding: BTreeSet::new(),
+            asking: Asking(seed),
         }
     }
 
@@ -165,6 +183,11 @@ impl Ready {
         !self.fresh.is_empty()
     }
 
+    /// An agent has come, left or changed: who is preferred to whom may be another now.
+    pub(crate) fn refresh_avoided(&mut self) {
+        self.fresh.extend(&self.avoiding);
+    }
+
     /// Takes the asks that somebody who waited before may take now.
     pub(crate) fn take_fresh(&mut self) -> BTreeSet<Ask> {
         std::mem::take(&mut self.fresh)
@@ -208,7 +231,7 @@ impl Ready {
         let filed = scene
             .offered(id)
             .and_then(|(row, run)| scene.filed((id, row, run), front.position, &self.asking));
-        filed == Some(Filed { ask: front.ask, since: front.since })
+        filed.is_some_and(|filed| (filed.ask, filed.since) == (front.ask, front.since))
     }
 
     /// Takes a step out that is granted: the operation's next one waits for its turn.
@@ -265,6 +288,9 @@ impl Ready {
             }
             touched.extend(entered.remove(position));
             let Some(filed) = scene.filed((id, row, run), position, &self.asking) else { continue };
+            if filed.avoids {
+                self.avoiding.insert(filed.ask);
+            }
             if entered.insert(position, filed) {
                 let door = || Door::of(row, &run.skeleton.steps[position]);
                 self.ask(filed.ask, door).lines += 1;
@@ -340,6 +366,7 @@ impl Ready {
             }
         }
         self.fresh.remove(&ask);
+        self.avoiding.remove(&ask);
     }
 
     /// Takes an operation out that offers nothing any more.
@@ -357,7 +384,7 @@ impl Ready {
 impl Entered {
     /// Returns the line that lost a step.
     fn remove(&mut self, position: usize) -> Option<Ask> {
-        let Filed { ask, since } = self.filed.remove(&position)?;
+        let Filed { ask, since, .. } = self.filed.remove(&position)?;
         self.lines.get_mut(&ask)?.steps.remove(&(since, position));
         Some(ask)
     }

@@ -1,11 +1,12 @@
-//! Owns the writing of the `system` stream: what Photon notes about itself, in the order in which it was
-//! noted. It must never make anybody wait, and never decide what is worth a note.
+//! Owns the writing of what Photon notes by itself, in the order in which it was noted: facts about itself,
+//! in the `system` stream, and traces of agents that were heard, in one stream per day. It must never make anybody wait, and never decide what is worth a note.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::ArbiterHandle;
+use domain::presence;
 use domain::system::{CATEGORY, Event};
 use events::{Append, AppendError, EventId, EventLog, Expected, NewEvent, Refusal, StreamId};
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +27,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 enum Order {
-    Write(Vec<NewEvent>),
+    Write(StreamId, Vec<NewEvent>),
     /// Answered when all before is written or given up.
     Settle(oneshot::Sender<()>),
 }
@@ -63,10 +64,20 @@ impl SystemJournal {
 
     /// Notes several facts as one append.
     pub fn note_all(&self, events: &[Event]) {
+        self.note_in::<Event>(stream(), events);
+    }
+
+    /// Notes that an agent was seen, in the stream of the day.
+    pub fn note_presence(&self, event: &presence::Event) {
+        let stream = StreamId::lossy(presence::CATEGORY, &presence::day(self.clock.now()));
+        self.note_in::<presence::Event>(stream, std::slice::from_ref(event));
+    }
+
+    fn note_in<S: Stored>(&self, stream: StreamId, facts: &[S::Fact]) {
         let (time_us, metadata) = (self.clock.now().as_micros(), Metadata::of_photon().encode());
-        let mut notes = Vec::with_capacity(events.len());
-        for event in events {
-            match Event::encode(event) {
+        let mut notes = Vec::with_capacity(facts.len());
+        for fact in facts {
+            match S::encode(fact) {
                 Ok(encoded) => notes.push(NewEvent {
                     id: EventId::new(Uuid::now_v7()),
                     name: encoded.name.into(),
@@ -75,14 +86,14 @@ impl SystemJournal {
                     metadata: metadata.clone(),
                     body: encoded.body,
                 }),
-                Err(fault) => lose(&self.lost, &[Event::name(event)], &fault),
+                Err(fault) => lose(&self.lost, &[S::name(fact)], &fault),
             }
         }
         if notes.is_empty() {
             return;
         }
-        if let Err(refused) = self.orders.try_send(Order::Write(notes)) {
-            let names: Vec<&str> = events.iter().map(Event::name).collect();
+        if let Err(refused) = self.orders.try_send(Order::Write(stream, notes)) {
+            let names: Vec<&str> = facts.iter().map(S::name).collect();
             lose(&self.lost, &names, &refused);
         }
     }
@@ -104,15 +115,14 @@ impl SystemJournal {
 }
 
 async fn write_all(log: Arc<dyn EventLog>, mut waiting: mpsc::Receiver<Order>, lost: Arc<AtomicU64>) {
-    let stream = stream();
     while let Some(order) = waiting.recv().await {
         match order {
             Order::Settle(answer) => {
                 // Whoever asked may have given up.
                 let _ = answer.send(());
             }
-            Order::Write(events) => {
-                let append = Append { stream: stream.clone(), expected: Expected::Any, events };
+            Order::Write(stream, events) => {
+                let append = Append { stream, expected: Expected::Any, events };
                 if let Err(fault) = write(&*log, &append).await {
                     let names: Vec<&str> = append.events.iter().map(|event| &*event.name).collect();
                     lose(&lost, &names, &fault);

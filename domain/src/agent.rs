@@ -97,7 +97,7 @@ impl Aggregate for Agent {
     type Command = Command;
     type Event = Event;
     type Rejection = Rejection;
-    type Effect = ();
+    type Effect = std::convert::Infallible;
 
     fn decide(
         state: Option<&Self>,
@@ -124,7 +124,7 @@ impl Aggregate for Agent {
         }
     }
 
-    fn pending(&self) -> Vec<()> {
+    fn pending(&self) -> Vec<std::convert::Infallible> {
         Vec::new()
     }
 }

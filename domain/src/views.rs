@@ -44,17 +44,29 @@ pub struct Stamp {
 }
 
 impl Views {
-    /// Folds one fact of one operation.
-    pub fn apply_operation(&mut self, id: &OperationId, event: &operation::Event, stamp: Stamp) {
+    /// Folds one fact of one operation. Returns the agent whose leases it changed, if there is one.
+    pub fn apply_operation(
+        &mut self,
+        id: &OperationId,
+        event: &operation::Event,
+        stamp: Stamp,
+    ) -> Option<AgentId> {
         self.operations.apply(id, event, stamp);
-        if let operation::Event::StepReserved(reserved) = event {
-            self.agents.note_lease(&reserved.agent, stamp);
-        }
-        if let Some(ended) = self.leases.apply(id, event, stamp.at) {
-            self.agents.note_end(&ended, stamp);
-        }
+        let ended = self.leases.apply(id, event, stamp.at);
+        let agent = match (&ended, event) {
+            (Some(ended), _) => {
+                self.agents.note_end(ended, stamp);
+                Some(ended.lease.agent.clone())
+            }
+            (None, operation::Event::StepReserved(reserved)) => {
+                self.agents.note_lease(&reserved.agent, stamp);
+                Some(reserved.agent.clone())
+            }
+            _ => None,
+        };
         self.measure(id, event, stamp.at);
         self.operations.forget_run(id);
+        agent
     }
 
     /// Folds one fact of one agent.

@@ -2,9 +2,10 @@
 
 use std::hash::BuildHasher;
 
-use domain::agent::selection::Need;
+use domain::agent::event::Status;
+use domain::agent::selection::{Need, fits};
 use domain::operation::definition::StepDefinition;
-use domain::operation::step::{Run, Status, StepStatus};
+use domain::operation::step::{self, Run, StepStatus};
 use domain::views::Views;
 use domain::views::operation_board::Row;
 use domain::{AgentId, LeaseId, OperationId, Timestamp};
@@ -23,6 +24,9 @@ pub struct Scene<'s> {
     pub in_flight: &'s InFlight,
     /// Now.
     pub now: Timestamp,
+    /// How long a due retry is kept from the agent that failed it, in milliseconds, while another one could
+    /// take it.
+    pub elsewhere_ms: u64,
 }
 
 /// What a step asks for, as a number: steps that ask for the same have the same one, and who takes one
@@ -58,13 +62,15 @@ pub(crate) struct Filed {
     pub(crate) ask: Ask,
     /// Since when it waits.
     pub(crate) since: Timestamp,
+    /// Whether it goes to the agent that failed it only if no other one could take it.
+    pub(crate) avoids: bool,
 }
 
 impl<'s> Scene<'s> {
     /// An operation whose steps may be offered. One that is paused has its row and run, and no room.
     pub(crate) fn offered(&self, id: &OperationId) -> Option<(&'s Row, &'s Run)> {
         let row = self.views.operations.get(id)?;
-        let run = row.run.as_ref().filter(|run| run.status == Status::InProgress)?;
+        let run = row.run.as_ref().filter(|run| run.status == step::Status::InProgress)?;
         Some((row, run))
     }
 
@@ -97,8 +103,42 @@ impl<'s> Scene<'s> {
         // Whoever gave the step back is kept from this step only: it asks for somebody else.
         let kept = stands.held_from.iter().filter(|(_, until)| *until > self.now);
         let kept_from: Vec<&AgentId> = kept.map(|(agent, _)| agent).collect();
-        let ask = (&step.platform, &step.agent, &row.agents, &step.requires, &step.action, kept_from);
-        Some(Filed { ask: asking.hash_one(ask), since })
+        let avoided = self.avoided(run, position);
+        let ask =
+            (&step.platform, &step.agent, &row.agents, &step.requires, &step.action, kept_from, avoided);
+        Some(Filed { ask: asking.hash_one(ask), since, avoids: avoided.is_some() })
+    }
+
+    /// The agent that failed a due step a moment ago.
+    fn avoided<'r>(&self, run: &'r Run, position: usize) -> Option<&'r AgentId> {
+        let (agent, due) = run.failed_by(position)?;
+        (due <= self.now && self.now < due.plus_ms(self.elsewhere_ms)).then_some(agent)
+    }
+
+    /// What a step asks of an agent.
+    pub(crate) fn need<'n>(&self, row: &'n Row, run: &'n Run, position: usize) -> Need<'n> {
+        let step = &run.skeleton.steps[position];
+        let need = Need {
+            agent: step.agent.as_ref(),
+            among: &row.agents,
+            requires: &step.requires,
+            held_from: &run.steps[position].held_from,
+            avoids: None,
+        };
+        let avoided = self.avoided(run, position);
+        Need { avoids: avoided.filter(|avoided| self.is_there_another(&need, avoided)), ..need }
+    }
+
+    /// Whether another agent could take the step, now or when it is free.
+    fn is_there_another(&self, need: &Need<'_>, than: &AgentId) -> bool {
+        self.views.agents.iter().any(|(id, row)| {
+            let held = need.held_from.iter().any(|(other, until)| other == id && *until > self.now);
+            id != than
+                && !held
+                && row.agent.status == Status::Active
+                && !self.views.lanes.holds_back(id, &row.agent, self.now)
+                && fits(need.agent, need.among, need.requires, id, &row.agent.profile)
+        })
     }
 
     /// The next moment at which a step stands elsewhere though nothing happens.
@@ -107,20 +147,11 @@ impl<'s> Scene<'s> {
         match &stands.status {
             StepStatus::BackingOff { at, .. } if *at > self.now => Some(*at),
             StepStatus::Ready | StepStatus::BackingOff { .. } => {
-                stands.held_from.iter().map(|(_, until)| *until).filter(|until| *until > self.now).min()
+                let held = stands.held_from.iter().map(|(_, until)| *until);
+                let avoided = run.failed_by(position).map(|(_, due)| due.plus_ms(self.elsewhere_ms));
+                held.chain(avoided).filter(|until| *until > self.now).min()
             }
             _ => None,
         }
-    }
-}
-
-/// What a step asks of an agent.
-pub(crate) fn need<'n>(row: &'n Row, run: &'n Run, position: usize) -> Need<'n> {
-    let step = &run.skeleton.steps[position];
-    Need {
-        agent: step.agent.as_ref(),
-        among: &row.agents,
-        requires: &step.requires,
-        held_from: &run.steps[position].held_from,
     }
 }

@@ -92,6 +92,11 @@ impl Leases {
         from.take_while(move |((id, _), _)| id == operation).map(named)
     }
 
+    /// Operations that have leases, in the order of their ids; each as often as it has leases.
+    pub fn operations(&self) -> impl Iterator<Item = &OperationId> {
+        self.by_step.keys().map(|(id, _)| id)
+    }
+
     /// Slots that an incarnation of an agent has taken.
     #[must_use]
     pub fn taken(&self, agent: &AgentId, incarnation: u64) -> u32 {
@@ -100,7 +105,7 @@ impl Leases {
     }
 
     /// All of them, in the order of operations and steps.
-    pub(super) fn all(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
+    pub fn all(&self) -> impl Iterator<Item = (LeaseId, &Lease)> {
         self.by_step.iter().map(named)
     }
 
