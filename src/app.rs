@@ -18,6 +18,7 @@ use actors::projections::{Fault, Projected};
 use actors::standing::Standing;
 use actors::{CatchUpError, Core, CoreOptions, Start, system};
 use domain::Limits;
+use domain::agent::quarantine::Thresholds;
 use domain::agent::selection::Weights;
 use events::{Compaction, EventLog, OpenError, Options, ReadError, SledLog};
 use futures_util::FutureExt;
@@ -442,6 +443,12 @@ fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
             sample_ms: agents.heartbeat_sample_interval_ms,
             idle_ms: limits.idle_actor_ms,
             starvation_ms: limits.starvation_ms,
+            retry_elsewhere_ms: agents.retry_elsewhere_ms,
+        },
+        thresholds: Thresholds {
+            losses: agents.losses_in_a_row,
+            untaken: agents.untaken_in_a_row,
+            failures: agents.failures_in_a_row,
         },
         weights: Weights {
             capability: selection.capability,

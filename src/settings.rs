@@ -114,6 +114,10 @@ pub struct Agents {
     pub offer_ms: u64,
     pub cancel_grace_ms: u64,
     pub release_hold_ms: u64,
+    pub retry_elsewhere_ms: u64,
+    pub losses_in_a_row: u32,
+    pub untaken_in_a_row: u32,
+    pub failures_in_a_row: u32,
 }
 
 /// Maxima.

@@ -115,6 +115,7 @@ impl ProfileArgs {
                 heartbeat_interval_ms: u64::try_from(self.heartbeat.as_millis()).unwrap_or(u64::MAX),
                 labels: self.labels.iter().cloned().collect(),
                 model_parameters: Json::object(),
+                failures_in_a_row: None,
             },
             metadata: Json::object(),
             incarnation: None,

@@ -93,7 +93,7 @@ impl Client {
         key: &str,
     ) -> Result<ClaimView, ClientError> {
         let [api, version, agents] = AGENTS;
-        let body = ClaimWork { wait: Some(written(wait)), max, actions: None };
+        let body = ClaimWork { wait: Some(written(wait)), max, actions: None, incarnation: None };
         self.data(Call::post(&[api, version, agents, id, "claim"], &body)?.key(Some(key)).waits(wait)).await
     }
 }

@@ -131,11 +131,14 @@ pub struct ClaimWork {
     /// Only these actions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actions: Option<Vec<String>>,
+    /// The incarnation that claims; an earlier one than the current is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<u64>,
 }
 
 impl Default for ClaimWork {
     fn default() -> Self {
-        Self { wait: None, max: 1, actions: None }
+        Self { wait: None, max: 1, actions: None, incarnation: None }
     }
 }
 

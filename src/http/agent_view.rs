@@ -1,12 +1,13 @@
 //! Agents and their work as clients see them. Presence is shown here and only here.
 
-use actors::granting::Granted;
+use actors::dispatch::task::Granted;
 use actors::presence::Seen;
 use actors::protocol::{Directive, Pulse};
 use domain::agent::event::{Config, Status};
+use domain::agent::health;
 use domain::agent::record::Window;
-use domain::agent::{Agent, health};
-use domain::operation::definition::Location;
+use domain::operation::definition::{EffectClass, Location};
+use domain::views::Views;
 use domain::views::agent_directory::Row;
 use domain::{AgentId, Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,8 @@ pub struct AgentView {
     pub location: Location,
     /// `active`, `busy`, `inactive` or `error`.
     pub status: String,
-    /// Why.
+    /// `registered`, `unregistered`, `updated`, `drained`, `heartbeat`, `timeout`, `heard_again`,
+    /// `quarantined_losses`, `quarantined_untaken` or `quarantined_failures`.
     pub status_reason: String,
     /// When it was last heard.
     #[schema(value_type = String, format = DateTime)]
@@ -71,6 +73,8 @@ pub struct AgentMetrics {
     pub lost_in_a_row: u32,
     /// Offers not taken in a row; the fifth is a quarantine.
     pub untaken_in_a_row: u32,
+    /// Operations in a row of which a step failed; `failuresInARow` of them are a quarantine.
+    pub failed_in_a_row: u32,
     /// Percent.
     pub cpu_usage: Option<f64>,
     /// Percent.
@@ -197,6 +201,10 @@ pub struct LeaseGrant {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
+    /// What performing it does to the world: `read`, `idempotent` or `write`. Acknowledge the lease before you
+    /// begin a `write`.
+    #[schema(value_type = String)]
+    pub effect: EffectClass,
     /// Milliseconds within which a first sign of life is expected.
     pub ack_within_ms: u64,
     /// Milliseconds until the lease is lost without a sign of life.
@@ -250,19 +258,20 @@ pub struct Presence {
 impl AvailabilityView {
     /// Shows how ready an agent is.
     #[must_use]
-    pub fn of(agent: &Agent, presence: &Presence) -> Self {
-        let config = &agent.profile.config;
-        let last_seen = presence.seen.map_or(agent.last_seen, |seen| seen.at.max(agent.last_seen));
+    pub fn of(views: &Views, id: &AgentId, row: &Row, presence: &Presence) -> Self {
+        let (agent, config) = (&row.agent, &row.agent.profile.config);
+        let last_seen = presence.seen.map_or(row.last_seen, |seen| seen.at.max(row.last_seen));
+        let free = views.free_slots(id, agent);
         // Who was not heard since the start has a full interval yet.
         let heard = presence.seen.filter(|_| !presence.waiting);
         let silent_ms = heard.map_or(0, |seen| presence.now.ms_since(seen.at));
         Self {
-            available: agent.status == Status::Active && agent.free_slots() > 0,
-            status: agent.shown_status().into(),
-            status_reason: agent.status_reason.clone(),
+            available: agent.status == Status::Active && free > 0,
+            status: views.shown_status(id, agent).into(),
+            status_reason: agent.status_reason.name().into(),
             slots: config.max_concurrent_steps,
-            free: agent.free_slots(),
-            leases: agent.assignments.keys().map(ToString::to_string).collect(),
+            free,
+            leases: views.leases.of_agent(id).map(|(lease, _)| lease.to_string()).collect(),
             waiting: presence.waiting,
             last_seen,
             silent_ms,
@@ -275,12 +284,12 @@ impl AvailabilityView {
 impl AgentView {
     /// Shows a row, and what is known of its presence.
     #[must_use]
-    pub fn of(id: &AgentId, row: &Row, seen: Option<Seen>) -> Self {
-        let agent = &row.agent;
+    pub fn of(views: &Views, id: &AgentId, row: &Row, seen: Option<Seen>) -> Self {
+        let (agent, record, streaks) = (&row.agent, &row.work.record, &row.work.streaks);
         let profile = &agent.profile;
-        let reported = seen.map_or(agent.reported, |seen| seen.metrics);
-        let mut operations: Vec<String> =
-            agent.assignments.values().map(|assignment| assignment.operation.to_string()).collect();
+        let reported = seen.map_or(row.reported, |seen| seen.metrics);
+        let leases = views.leases.of_agent(id);
+        let mut operations: Vec<String> = leases.map(|(lease, _)| lease.operation.to_string()).collect();
         operations.dedup();
         Self {
             id: id.to_string(),
@@ -288,18 +297,19 @@ impl AgentView {
             model: profile.model.clone(),
             capabilities: profile.capabilities.clone(),
             location: profile.location,
-            status: agent.shown_status().into(),
-            status_reason: agent.status_reason.clone(),
-            last_seen: seen.map_or(agent.last_seen, |seen| seen.at.max(agent.last_seen)),
+            status: views.shown_status(id, agent).into(),
+            status_reason: agent.status_reason.name().into(),
+            last_seen: seen.map_or(row.last_seen, |seen| seen.at.max(row.last_seen)),
             current_operations: operations,
             metrics: AgentMetrics {
-                operations_completed: agent.record.completed,
-                operations_failed: agent.record.failed,
-                average_response_time: agent.record.response_ms(),
-                success_rate: agent.record.success_rate() * 100.0,
-                recent: RecentResults::of(&agent.record.window()),
-                lost_in_a_row: agent.streaks.lost(),
-                untaken_in_a_row: agent.streaks.untaken(),
+                operations_completed: record.completed,
+                operations_failed: record.failed,
+                average_response_time: record.response_ms(),
+                success_rate: record.success_rate() * 100.0,
+                recent: RecentResults::of(&record.window()),
+                lost_in_a_row: streaks.lost(),
+                untaken_in_a_row: streaks.untaken(),
+                failed_in_a_row: streaks.failed(),
                 cpu_usage: reported.cpu_usage,
                 memory_usage: reported.memory_usage,
                 network_latency: reported.network_latency,
@@ -367,6 +377,7 @@ impl LeaseGrant {
             action: granted.action.to_string(),
             inputs: reserved.inputs.clone(),
             checkpoint: granted.checkpoint.clone(),
+            effect: granted.effect,
             ack_within_ms: remaining_ms,
             remaining_ms,
             hard_deadline_ms: granted.timeout_ms,

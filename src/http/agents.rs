@@ -1,15 +1,13 @@
 //! The routes of agents: registry, heartbeat, claim, availability.
 
-use std::sync::Arc;
-
 use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
-use actors::past::Seen;
 use actors::protocol::{Beat, LeaseBeat};
 use domain::agent::{Agent, Command};
+use domain::views::Views;
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
 use serde_json::json;
@@ -18,7 +16,7 @@ use super::Api;
 use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
 use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, Presence, RegisteredView};
 use super::body::{Body, OptionalBody};
-use super::envelope::Reply;
+use super::envelope::{Reply, Tag};
 use super::error::{ApiError, FieldError};
 use super::events::AGENT_HEARTBEAT;
 use super::front::Reach;
@@ -59,9 +57,10 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     let location = parameters.get_choice("location", &places)?;
     let labels: Vec<(&str, &str)> = parameters.family("label.").collect();
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
-    let admits = |row: &Row| {
+    let views = past::look(&api, &parameters).await?;
+    let admits = |id: &AgentId, row: &Row| {
         let profile = &row.agent.profile;
-        status.is_none_or(|status| row.agent.shown_status() == status)
+        status.is_none_or(|status| views.shown_status(id, &row.agent) == status)
             && parameters
                 .get("capability")
                 .is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
@@ -71,7 +70,6 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
                 .iter()
                 .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
     };
-    let views = past::look(&api, &parameters).await?;
     let after = match paging.after.as_deref().map(|after| after.strip_prefix("agent/")) {
         None => "",
         Some(Some(after)) => after,
@@ -80,14 +78,14 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
         }
     };
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
-    let rows = views.agents.iter().filter(|(id, row)| id.as_str() > after && admits(row));
+    let rows = views.agents.iter().filter(|(id, row)| id.as_str() > after && admits(id, row));
     let mut found: Vec<(&AgentId, &Row)> = rows.take(limit.saturating_add(1)).collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|(id, _)| api.cursors.encode(&format!("agent/{id}")));
     let mut page = Page::new(paging.limit, cursor);
     if paging.count {
-        page = page.total(views.agents.iter().filter(|(_, row)| admits(row)).count() as u64);
+        page = page.total(views.agents.iter().filter(|(id, row)| admits(id, row)).count() as u64);
     }
     let found = found.into_iter().map(|(id, row)| seen(&api, &views, id, row)).collect();
     Ok(views.mark(Reply::ok(found).page(page)))
@@ -95,11 +93,19 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
 
 /// Presence is of this moment: the past knows only what was recorded.
 fn seen(api: &Api, views: &Look<'_>, id: &AgentId, row: &Row) -> AgentView {
-    if views.is_past() { AgentView::of(id, row, None) } else { view(api, id, row) }
+    let seen = if views.is_past() { None } else { api.core.presence.seen(id) };
+    AgentView::of(views, id, row, seen)
 }
 
-fn view(api: &Api, id: &AgentId, row: &Row) -> AgentView {
-    AgentView::of(id, row, api.core.presence.seen(id))
+fn tag(row: &Row) -> Tag {
+    Tag::shown_since(row.revision, row.position)
+}
+
+/// An agent in a state that is known for certain, with everything else as it is shown now.
+fn with_state(views: &Views, id: &AgentId, agent: &Agent, revision: u64) -> Row {
+    let shown = views.agents.ever(id).cloned();
+    let row = shown.unwrap_or_else(|| Row::of(agent.clone(), agent.registered_at));
+    Row { agent: agent.clone(), revision, ..row }
 }
 
 fn unknown(id: &AgentId) -> ApiError {
@@ -145,9 +151,10 @@ async fn admit(api: &Api, id: &AgentId, command: Command, intent: &Intent) -> An
 /// 201 for the first incarnation, 200 for a later one.
 fn registered(api: &Api, id: &AgentId, agent: &Agent, revision: u64) -> Reply<RegisteredView> {
     let seen = api.core.presence.seen(id);
-    let row = Row { agent: agent.clone(), revision };
+    let views = api.core.projected.views.read();
+    let row = with_state(&views, id, agent, revision);
     let view = RegisteredView {
-        agent: AgentView::of(id, &row, seen),
+        agent: AgentView::of(&views, id, &row, seen),
         heartbeat_interval_ms: agent.profile.config.heartbeat_interval_ms,
         lease_ms: api.core.periods.lease_ms,
     };
@@ -156,7 +163,7 @@ fn registered(api: &Api, id: &AgentId, agent: &Agent, revision: u64) -> Reply<Re
     } else {
         Reply::ok(view)
     };
-    reply.etag(revision)
+    reply.etag(tag(&row))
 }
 
 /// An agent as it stood at a revision.
@@ -180,18 +187,9 @@ async fn recorded(api: &Api, id: &AgentId, revision: u64) -> Result<Agent, ApiEr
 pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<AgentView> {
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let id: AgentId = id.parse()?;
-    reading::wait_for_position(&api, &parameters).await?;
-    if let Some(cut) = past::cut(&api, &parameters, "at")? {
-        let then = api.core.aggregate_at::<Agent>(&id, cut).await?;
-        let seen = then.filter(|seen| seen.state.registered).ok_or_else(|| unknown(&id))?;
-        let Seen { state, revision, position } = seen;
-        let row = Row { agent: Arc::unwrap_or_clone(state), revision };
-        return Ok(Reply::ok(AgentView::of(&id, &row, None)).etag(revision).position(position));
-    }
-    let views = api.core.projected.views.read();
+    let views = past::look(&api, &parameters).await?;
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
-    let position = api.core.projected.position();
-    Ok(Reply::ok(view(&api, &id, row)).etag(row.revision).position(position))
+    Ok(views.mark(Reply::ok(seen(&api, &views, &id, row)).etag(tag(row))))
 }
 
 /// Changes what an agent says of itself.
@@ -228,9 +226,10 @@ async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Comman
     let order = Order { if_version, ..Order::<Agent>::of(command, metadata()).with_state() };
     let receipt = api.core.gateway.execute(id, order).await?;
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
-    let row = Row { agent: (*agent).clone(), revision: receipt.version.get() };
-    let reply = Reply::ok(view(api, id, &row)).etag(row.revision);
-    Ok(reply.position(receipt.position))
+    let views = api.core.projected.views.read();
+    let row = with_state(&views, id, &agent, receipt.version.get());
+    let view = AgentView::of(&views, id, &row, api.core.presence.seen(id));
+    Ok(Reply::ok(view).etag(tag(&row)).position(receipt.position))
 }
 
 /// Takes a heartbeat: renews leases and says what to do.
@@ -291,7 +290,7 @@ pub async fn claim(
 ) -> Answer<ClaimView> {
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
-    let ClaimWork { wait, max, actions } = body.value;
+    let ClaimWork { wait, max, actions, incarnation } = body.value;
     let wait = match wait.as_deref().map(|text| (text, super::query::parse_duration(text))) {
         None => CLAIM_WAIT_DEFAULT,
         Some((_, Some(wait))) if wait <= CLAIM_WAIT_MAX => wait,
@@ -311,7 +310,7 @@ pub async fn claim(
     }
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let appetite = Appetite::of(max, actions);
-    let granted = api.core.claim(&id, appetite, wait_ms, intent.metadata.clone()).await?;
+    let granted = api.core.claim(&id, incarnation, appetite, wait_ms, intent.metadata.clone()).await?;
     let remaining_ms = |lease: &domain::LeaseId| api.core.remaining_of(lease).unwrap_or(0);
     let traceparent = intent.metadata.traceparent.as_deref();
     Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent)))
@@ -345,5 +344,5 @@ pub async fn availability(
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     let (seen, waiting) = (api.core.presence.seen(&id), api.core.presence.is_waiting(&id));
     let presence = Presence { seen, waiting, now: api.core.around.clock.now() };
-    Ok(Reply::ok(AvailabilityView::of(&row.agent, &presence)).position(position))
+    Ok(Reply::ok(AvailabilityView::of(&views, &id, row, &presence)).position(position))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::Timestamp;
+use domain::agent::event::Status as AgentStatus;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::views::Views;
@@ -130,8 +131,8 @@ impl DashboardView {
         }
         alerts.truncate(ALERTS_MAX);
         let mut agents = BTreeMap::from(["active", "busy", "inactive", "error"].map(|name| (name.into(), 0)));
-        for (_, row) in views.agents.iter() {
-            *agents.entry(row.agent.shown_status().to_owned()).or_default() += 1;
+        for (id, row) in views.agents.iter() {
+            *agents.entry(views.shown_status(id, &row.agent).to_owned()).or_default() += 1;
         }
         let count = |status, priority| views.operations.count(status, priority);
         let by_status = Status::ALL.map(|status| {
@@ -181,8 +182,8 @@ fn throughput(views: &Views, now: Timestamp) -> ThroughputView {
 fn alerts(views: &Views) -> Vec<AlertView> {
     let mut alerts = Vec::new();
     for (id, row) in views.agents.iter() {
-        if row.agent.shown_status() == "error" {
-            let detail = format!("The agent is in error: {}.", row.agent.status_reason);
+        if row.agent.status == AgentStatus::Error {
+            let detail = format!("The agent is in error: {}.", row.agent.status_reason.name());
             alerts.push(AlertView { kind: "agent_error".into(), subject: id.to_string(), detail });
         }
     }

@@ -82,7 +82,7 @@ impl<T> ApiResponse<T> {
 pub struct Reply<T> {
     status: StatusCode,
     data: T,
-    etag: Option<u64>,
+    etag: Option<Tag>,
     page: Option<Page>,
     failing: Option<ApiError>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -112,8 +112,8 @@ impl<T: Serialize> Reply<T> {
 
     /// The revision of what is shown; a GET with the same one in `If-None-Match` gets 304.
     #[must_use]
-    pub fn etag(mut self, revision: u64) -> Self {
-        self.etag = Some(revision);
+    pub fn etag(mut self, tag: impl Into<Tag>) -> Self {
+        self.etag = Some(tag.into());
         self
     }
 
@@ -157,10 +157,10 @@ impl<T: Serialize> Reply<T> {
 
     fn is_unchanged(&self, request: &HttpRequest) -> bool {
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-        let Some(revision) = self.etag.filter(|_| reading && self.status == StatusCode::OK) else {
+        let Some(tag) = self.etag.filter(|_| reading && self.status == StatusCode::OK) else {
             return false;
         };
-        let tag = tag_of(revision);
+        let tag = tag.entity_tag();
         match IfNoneMatch::parse(request) {
             Ok(IfNoneMatch::Any) => request.headers().contains_key(header::IF_NONE_MATCH),
             Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|sent| sent.weak_eq(&tag)),
@@ -180,8 +180,8 @@ impl<T: Serialize> Responder for Reply<T> {
         for (name, value) in self.headers.drain(..) {
             builder.insert_header((name, value));
         }
-        if let Some(revision) = self.etag {
-            builder.insert_header((header::ETAG, tag_of(revision).to_string()));
+        if let Some(tag) = self.etag {
+            builder.insert_header((header::ETAG, tag.entity_tag().to_string()));
         }
         if unchanged {
             return builder.finish();
@@ -204,8 +204,39 @@ impl<T: Serialize> Responder for Reply<T> {
     }
 }
 
-fn tag_of(revision: u64) -> EntityTag {
-    EntityTag::new_strong(revision.to_string())
+/// What an entity tag is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    revision: u64,
+    /// Where what is shown changed last, when that is not told by the revision.
+    position: Option<u64>,
+}
+
+impl Tag {
+    /// Of something that shows more than its own history: `"revision.position"`.
+    #[must_use]
+    pub fn shown_since(revision: u64, position: u64) -> Self {
+        Self { revision, position: Some(position) }
+    }
+
+    fn entity_tag(self) -> EntityTag {
+        let Self { revision, position } = self;
+        EntityTag::new_strong(match position {
+            Some(position) => format!("{revision}.{position}"),
+            None => revision.to_string(),
+        })
+    }
+}
+
+impl From<u64> for Tag {
+    fn from(revision: u64) -> Self {
+        Self { revision, position: None }
+    }
+}
+
+/// The revision that an entity tag names: a change only minds the history of what is changed.
+fn revision_of(tag: &str) -> &str {
+    tag.split_once('.').map_or(tag, |(revision, _)| revision)
 }
 
 /// Holds a change to the revision that `If-Match` names. Without the header every revision will do.
@@ -216,10 +247,10 @@ pub fn check_if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiErr
     if !request.headers().contains_key(header::IF_MATCH) {
         return Ok(());
     }
-    let tag = tag_of(revision);
+    let names_it = |sent: &EntityTag| !sent.weak && revision_of(sent.tag()) == revision.to_string();
     let matches = match IfMatch::parse(request) {
         Ok(IfMatch::Any) => true,
-        Ok(IfMatch::Items(tags)) => tags.iter().any(|sent| sent.strong_eq(&tag)),
+        Ok(IfMatch::Items(tags)) => tags.iter().any(names_it),
         Err(_) => false,
     };
     let message = format!(

@@ -6,7 +6,8 @@ use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use actors::limiting::RATE_LIMITED;
-use domain::operation::event::{StepError, StepLeaseLost};
+use actors::protocol::execute_step;
+use domain::operation::event::{CloseReason, LeaseEnd, StepError};
 use domain::operation::step::{Run, StepStatus};
 use domain::operation::{Event, Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
@@ -183,7 +184,7 @@ async fn report(
 
 fn renewed(api: &Api, lease: &LeaseId) -> LeaseRenewedView {
     let remaining_ms = api.core.remaining_of(lease).unwrap_or(0);
-    LeaseRenewedView { remaining_ms, cancel_requested: api.core.is_cut(lease) }
+    LeaseRenewedView { remaining_ms, cancel_requested: api.core.is_closing(lease) }
 }
 
 /// Answers a sign of life. One for work whose operation has ended is no mistake of the agent's: it is
@@ -195,7 +196,7 @@ fn sign_of_life(
 ) -> Answer<LeaseRenewedView> {
     match outcome {
         Ok(receipt) => Ok(Reply::ok(renewed(api, lease)).position(receipt.position)),
-        Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) if api.core.is_cut(lease) => {
+        Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) if api.core.is_closing(lease) => {
             Ok(Reply::ok(renewed(api, lease)))
         }
         Err(fault) => Err(fault.into()),
@@ -465,9 +466,12 @@ fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
 pub async fn revoke(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
-    let wish = StepWish::LoseLease { reason: StepLeaseLost::REVOKED.into() };
-    let receipt =
-        actors::granting::execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
+    // The operation may have ended while the agent still works: then the slot is all there is to take.
+    let wish = match api.core.is_closing(&lease) {
+        true => StepWish::CloseLease { why: CloseReason::Revoked },
+        false => StepWish::LoseLease { reason: LeaseEnd::Revoked },
+    };
+    let receipt = execute_step(&api.core.gateway, &lease, wish, super::intent::metadata()).await?;
     let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: true };
     Ok(Reply::ok(view).position(receipt.position))
 }

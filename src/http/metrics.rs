@@ -206,8 +206,8 @@ impl Metrics {
 #[must_use]
 pub fn agents_by_status(views: &Views) -> [(&'static str, usize); 4] {
     let mut agents = [("active", 0), ("busy", 0), ("inactive", 0), ("error", 0)];
-    for (_, row) in views.agents.iter() {
-        let shown = row.agent.shown_status();
+    for (id, row) in views.agents.iter() {
+        let shown = views.shown_status(id, &row.agent);
         agents.iter_mut().filter(|(status, _)| *status == shown).for_each(|(_, count)| *count += 1);
     }
     agents

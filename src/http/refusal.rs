@@ -79,7 +79,6 @@ impl Refusal for Agent {
         match rejection {
             Rejection::Unknown => ApiError::not_found(sentence),
             Rejection::StaleIncarnation { .. } => ApiError::new(Code::StaleIncarnation, sentence),
-            Rejection::NotActive { .. } | Rejection::AtCapacity { .. } => ApiError::conflict(sentence),
         }
     }
 }

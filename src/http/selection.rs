@@ -130,7 +130,7 @@ pub async fn select(
 /// Who would be given this step of an operation for these agents now.
 pub(super) fn selection(api: &Api, among: &[AgentId], step: &StepDefinition) -> SelectionView {
     let (agent, requires) = (step.agent.as_ref(), &step.requires);
-    let candidates = api.core.rank(&Need { agent, among, requires, held_from: &[] });
+    let candidates = api.core.rank(&Need { agent, among, requires, held_from: &[], avoids: None });
     let waiting = candidates.ranked.iter().filter(|scored| api.core.presence.is_waiting(&scored.agent));
     SelectionView {
         chosen: candidates.best().map(ToString::to_string),

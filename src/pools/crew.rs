@@ -9,7 +9,7 @@ use actix_web::rt;
 use actors::Core;
 use actors::codec::Metadata;
 use actors::gateway::Order;
-use domain::agent::event::Status;
+use domain::agent::event::{Status, StatusReason};
 use domain::agent::{Agent, Command};
 use domain::lane::ACCOUNT_LABEL;
 use domain::pool::{Backoff, Policy, Scaler, Seen, sentence};
@@ -172,7 +172,7 @@ impl Crew {
             let agent = views.agents.get(&worker.agent).map(|row| &row.agent);
             // Somebody else asked it to: that is no failure.
             worker.asked |= agent.is_some_and(Agent::is_drained);
-            worker.look(agent);
+            worker.look(agent, views.leases.of_agent(&worker.agent).count() as u64);
             worker.hurry();
             if worker.stage == Stage::Working {
                 self.backoff.lives(worker.started_at, now);
@@ -180,7 +180,7 @@ impl Crew {
         }
         let numbers = 1..=self.pool.max;
         let agents = numbers.filter_map(|number| views.agents.get(&self.agent(number)?));
-        let service_ms = service_ms(agents.map(|row| &row.agent));
+        let service_ms = service_ms(agents.map(|row| &row.work.record));
         let working = || self.workers.values().filter(|worker| worker.stage == Stage::Working);
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let busy = count(working().filter(|worker| worker.held > 0).count());
@@ -309,7 +309,7 @@ impl Crew {
 fn drain(core: &Arc<Core>, agent: AgentId) {
     let core = Arc::clone(core);
     rt::spawn(async move {
-        let command = Command::SetStatus { status: Status::Inactive, reason: "pool_shrinks".into() };
+        let command = Command::SetStatus { status: Status::Inactive, reason: StatusReason::PoolShrinks };
         let order = Order::<Agent>::of(command, Metadata::of_photon());
         if let Err(fault) = core.gateway.execute::<Agent>(&agent, order).await {
             // One that hears of nothing is asked with a signal later.

@@ -7,11 +7,13 @@ use std::ops::Bound;
 use actors::ready::WORKER;
 use domain::agent::Agent;
 use domain::agent::event::{Profile, Status};
+use domain::agent::record::Record;
 use domain::agent::selection::meets;
 use domain::operation::definition::{Requirements, StepDefinition};
 use domain::operation::step::{Run, Status as RunStatus, StepStatus};
 use domain::pool::Seen;
 use domain::views::Views;
+use domain::views::agent_directory::Row as AgentRow;
 use domain::views::operation_board::Row;
 use domain::{AgentId, OperationId, Timestamp};
 use parking_lot::RwLock;
@@ -116,9 +118,8 @@ fn ready_since(run: &Run, position: usize) -> Option<Timestamp> {
 }
 
 /// Mean time that a step takes, over the agents of a pool, each weighing as many steps as it completed.
-pub(super) fn service_ms<'a>(agents: impl Iterator<Item = &'a Agent>) -> Option<u64> {
-    let measured =
-        agents.filter_map(|agent| Some((agent.record.response_ms()?, agent.record.completed as f64)));
+pub(super) fn service_ms<'a>(records: impl Iterator<Item = &'a Record>) -> Option<u64> {
+    let measured = records.filter_map(|record| Some((record.response_ms()?, record.completed as f64)));
     let (time, steps): (f64, f64) = measured
         .fold((0.0, 0.0), |(time, steps), (mean, completed)| (time + mean * completed, steps + completed));
     (steps > 0.0).then_some((time / steps).ceil() as u64)
@@ -132,19 +133,17 @@ pub(super) fn outside(views: &Views, profile: &Profile) -> (Seen, Vec<AgentId>) 
         model: None,
         labels: profile.config.labels.clone(),
     };
-    let fitting: BTreeMap<&AgentId, &Agent> = views
-        .agents
-        .iter()
-        .map(|(id, row)| (id, &row.agent))
-        .filter(|(_, agent)| agent.status == Status::Active && meets(&agent.profile, &wanted))
-        .collect();
-    let busy = fitting.values().filter(|agent| !agent.assignments.is_empty()).count();
+    let fits = |agent: &Agent| agent.status == Status::Active && meets(&agent.profile, &wanted);
+    let fitting: BTreeMap<&AgentId, &AgentRow> =
+        views.agents.iter().filter(|(_, row)| fits(&row.agent)).collect();
+    let held: Vec<usize> = fitting.keys().map(|id| views.leases.of_agent(id).count()).collect();
+    let busy = held.iter().filter(|held| **held > 0).count();
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let seen = Seen {
-        held: fitting.values().map(|agent| agent.assignments.len() as u64).sum(),
+        held: held.iter().sum::<usize>() as u64,
         busy: count(busy),
         idle: count(fitting.len() - busy),
-        service_ms: service_ms(fitting.values().copied()),
+        service_ms: service_ms(fitting.values().map(|row| &row.work.record)),
         ..Seen::default()
     };
     (seen, fitting.into_keys().cloned().collect())

@@ -127,10 +127,10 @@ impl Launch {
 }
 
 impl Worker {
-    /// Takes in how its agent stands.
-    pub(super) fn look(&mut self, agent: Option<&Agent>) {
+    /// Takes in how its agent stands, and how many leases it holds.
+    pub(super) fn look(&mut self, agent: Option<&Agent>, held: u64) {
         let agent = agent.filter(|agent| agent.incarnation > self.before);
-        self.held = agent.map_or(0, |agent| agent.assignments.len() as u64);
+        self.held = agent.map_or(0, |_| held);
         let is_active = agent.is_some_and(|agent| agent.status == Status::Active);
         match self.stage {
             Stage::Starting if agent.is_some() && is_active && !self.asked => self.enter(Stage::Working),

@@ -29,6 +29,10 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("agents.offer_ms", 100, 3_600_000),
     ("agents.cancel_grace_ms", 0, 3_600_000),
     ("agents.release_hold_ms", 0, 3_600_000),
+    ("agents.retry_elsewhere_ms", 0, 3_600_000),
+    ("agents.losses_in_a_row", 1, 1_000),
+    ("agents.untaken_in_a_row", 1, 1_000),
+    ("agents.failures_in_a_row", 0, 100),
     // One append holds at most 16 MiB.
     ("limits.max_body_bytes", 1_024, 16 << 20),
     ("limits.max_steps", 1, 1_000_000),

@@ -140,6 +140,8 @@ pub enum StatusReason {
     Timeout,
     /// It was heard again after a timeout.
     HeardAgain,
+    /// Its pool needs fewer workers.
+    PoolShrinks,
     /// It lost too many leases in a row.
     QuarantinedLosses,
     /// It left too many offers in a row untaken.
@@ -160,6 +162,7 @@ impl StatusReason {
             Self::Heartbeat => "heartbeat",
             Self::Timeout => "timeout",
             Self::HeardAgain => "heard_again",
+            Self::PoolShrinks => "pool_shrinks",
             Self::QuarantinedLosses => "quarantined_losses",
             Self::QuarantinedUntaken => "quarantined_untaken",
             Self::QuarantinedFailures => "quarantined_failures",

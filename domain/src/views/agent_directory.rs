@@ -142,7 +142,9 @@ impl AgentDirectory {
 }
 
 impl Row {
-    fn of(agent: Agent, at: Timestamp) -> Self {
+    /// An agent of which nothing else is known.
+    #[must_use]
+    pub fn of(agent: Agent, at: Timestamp) -> Self {
         Self {
             agent,
             revision: 0,

@@ -8,13 +8,13 @@ use std::path::Path;
 use actors::codec::{Durable, Metadata};
 use actors::gateway::stream_of;
 use chrono::Utc;
-use domain::agent::event::{Config, Outcome, Profile};
+use domain::agent::event::{Config, Profile};
 use domain::agent::selection::{Candidates, Excluded, Scored, Weights};
 use domain::agent::{self, Agent};
 use domain::operation::definition::{Definition, Location};
 use domain::operation::event::StepError;
 use domain::operation::{self, Operation, StepWish};
-use domain::{AgentId, Given, Json, LeaseId, OperationId, Timestamp, World};
+use domain::{AgentId, Given, Json, OperationId, Timestamp, World};
 use events::{Append, BoxFuture, EventLog, Expected, Head, NewEvent, Options, SledLog};
 use uuid::Uuid;
 
@@ -67,11 +67,9 @@ struct Story {
 #[derive(Clone, Copy)]
 enum Scene {
     Create,
-    Assign,
     Reserve,
     Start,
     Settle,
-    Release,
     Over,
 }
 
@@ -124,7 +122,6 @@ impl<'l> Author<'l> {
 
     /// Writes the next scene.
     async fn tell(&mut self, story: &mut Story) -> Result<(), Fault> {
-        let lease = LeaseId { operation: story.id.clone(), step: story.step, grant: 1 };
         // The ones that end otherwise do so in their second step.
         let second = story.step == 2;
         let (fails, stays) = (second && story.number.is_multiple_of(50), second && story.number % 100 == 1);
@@ -132,15 +129,12 @@ impl<'l> Author<'l> {
             Scene::Create => {
                 let command = operation::Command::Create(Box::new(self.definition.clone()));
                 self.ask_operation(story, &command).await?;
-                Scene::Assign
-            }
-            Scene::Assign => {
-                self.ask_agent(story.agent, &agent::Command::Reserve { lease }).await?;
                 Scene::Reserve
             }
             Scene::Reserve => {
                 let agent = self.agents[story.agent].0.clone();
-                let wish = StepWish::Reserve { candidates: self.candidates(story.agent), agent };
+                let candidates = self.candidates(story.agent);
+                let wish = StepWish::Reserve { agent, incarnation: 1, candidates };
                 self.ask_step(story, wish).await?;
                 Scene::Start
             }
@@ -150,13 +144,8 @@ impl<'l> Author<'l> {
             }
             Scene::Settle => {
                 self.ask_step(story, if fails { failure() } else { success() }).await?;
-                Scene::Release
-            }
-            Scene::Release => {
-                let outcome = if fails { Outcome::Failed } else { Outcome::Completed };
-                self.ask_agent(story.agent, &agent::Command::Release { lease, outcome }).await?;
                 story.step += 1;
-                if fails || story.step > STEPS { Scene::Over } else { Scene::Assign }
+                if fails || story.step > STEPS { Scene::Over } else { Scene::Reserve }
             }
             Scene::Over => Scene::Over,
         };
