@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod alone;
 pub mod called;
 pub mod checker;
 #[path = "../../events/src/dice.rs"]
@@ -22,6 +23,8 @@ pub mod history;
 pub mod streams;
 pub mod tally;
 pub mod workers;
+
+pub use alone::alone;
 
 /// The events that the specification names.
 pub const SPECIFIED_EVENTS: [&str; 11] = [
