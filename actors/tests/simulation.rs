@@ -76,8 +76,8 @@ fn steps() -> usize {
     from_environment("PHOTON_SIMULATION_STEPS").map_or(STEPS, |steps| usize::try_from(steps).unwrap())
 }
 
-/// The seeds of this run: the one that the environment names, or the fixed ones and fresh ones. Prints the fresh
-/// ones past the capture of the test harness, so that each run can be repeated.
+/// The seeds of this run: the one that the environment names, or the fixed ones and fresh ones. Prints the
+/// fresh ones past the capture of the test harness, so that each run can be repeated.
 fn seeds() -> Vec<u64> {
     if let Some(one) = from_environment("PHOTON_TEST_SEED") {
         return vec![one];

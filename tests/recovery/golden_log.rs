@@ -1,7 +1,7 @@
 //! Logs of earlier versions are read for ever: each stored one comes to what it came to when it was written.
 //!
-//! A log of today is stored by `PHOTON_WRITE_SAMPLES=1 cargo test --test recovery golden_log` under the name in
-//! [`TODAY`]; one that exists is never rewritten.
+//! A log of today is stored by `PHOTON_WRITE_SAMPLES=1 cargo test --test recovery golden_log` under the name
+//! in [`TODAY`]; one that exists is never rewritten.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use crate::support;

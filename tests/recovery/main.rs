@@ -1,4 +1,4 @@
-//! What survives kills, damage, full storage and false clocks; copies of the log that are made and read again.
+//! What survives kills, damage, full storage and false clocks; copies of the log that are made and read.
 
 mod backup;
 mod clock_jumps;

@@ -1,4 +1,4 @@
-//! Streams of events: sockets and server-sent events, their protocol and their readers, and a large operation.
+//! Streams of events: sockets and server-sent events, their protocol and readers, and a large operation.
 
 mod event_stream;
 mod fan_out;

@@ -1,8 +1,8 @@
 //! Tests that nothing may disturb: they watch time or memory, use up the machine, or take some of its disk.
 //!
-//! One of them runs at a time. `cargo test` runs a whole binary in one process, so a lock is enough; in
-//! `cargo nextest`, where every test is a process, `.config/nextest.toml` names them. `tests/repository/alone.rs`
-//! holds the two against each other.
+//! One of them runs at a time. `cargo test` runs a whole binary in one process, so a lock is enough; for
+//! `cargo nextest`, where every test is a process, `.config/nextest.toml` names them.
+//! `tests/repository/alone.rs` holds the two against each other.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -24,6 +24,7 @@ pub mod streams;
 pub mod tally;
 pub mod workers;
 
+#[allow(unused_imports, reason = "not every binary has such tests")]
 pub use alone::alone;
 
 /// The events that the specification names.
