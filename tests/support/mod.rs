@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod alone;
 pub mod called;
 pub mod checker;
 #[path = "../../events/src/dice.rs"]
@@ -22,6 +23,9 @@ pub mod history;
 pub mod streams;
 pub mod tally;
 pub mod workers;
+
+#[allow(unused_imports, reason = "not every binary has such tests")]
+pub use alone::alone;
 
 /// The events that the specification names.
 pub const SPECIFIED_EVENTS: [&str; 11] = [

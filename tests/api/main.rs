@@ -1,0 +1,22 @@
+//! The HTTP interface and the command line against real servers, one file for each subject.
+
+mod agents;
+mod cli;
+mod compression;
+mod docs;
+mod event_kinds;
+mod inputs;
+mod leases;
+mod operations;
+mod people;
+mod plan;
+mod pool_settings;
+mod quarantine;
+mod rate_limits;
+mod routing_replay;
+mod selection;
+mod settings;
+#[path = "../support/mod.rs"]
+mod support;
+mod system_events;
+mod time_travel;

@@ -1,0 +1,13 @@
+//! Workers and what they work for: the command, pools, the demo, the README, and work that is cut short.
+
+mod cancel;
+mod demo;
+mod fairness;
+#[cfg(feature = "testing")]
+mod panics;
+mod pools;
+mod readme;
+#[path = "../support/mod.rs"]
+mod support;
+mod worker;
+mod worker_groups;

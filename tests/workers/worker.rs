@@ -1,0 +1,296 @@
+//! `photon worker run` as a black box: results, failures, cancels, signals, and a server that goes away.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support;
+
+use support::called::{call, command, until};
+use support::{Photon, step};
+
+/// Says that it is at work by writing its process id and that of a child into files, then works for ever.
+const WORK_FOR_EVER: &str = "sleep 300 & echo $! > child; echo $$ > shell; wait";
+
+struct Worker {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Worker {
+    /// A worker for the capability `work` that runs a shell script in a folder of its own.
+    fn start(photon: &Photon, agent: &str, script: &str) -> Self {
+        Self::called(photon, agent, &["--heartbeat", "200ms"], script)
+    }
+
+    fn called(photon: &Photon, agent: &str, flags: &[&str], script: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let server = photon.url("");
+        let run = ["worker", "run", "--agent", agent, "--capability", "work", "--server", &server];
+        let child = command(run)
+            .args(flags)
+            .args(["--", "sh", "-c", script])
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn exit(&mut self) -> i32 {
+        let mut code = None;
+        until("the worker ends", || {
+            code = self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1));
+            code.is_some()
+        });
+        code.unwrap()
+    }
+
+    /// Waits for the processes of `WORK_FOR_EVER`.
+    fn processes(&self) -> [Pid; 2] {
+        ["shell", "child"].map(|name| pid_in(&self.path(name)))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pid_in(file: &Path) -> Pid {
+    let mut pid = None;
+    until("a process id is written", || {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        pid = text.ends_with('\n').then(|| text.trim().parse().unwrap());
+        pid.is_some()
+    });
+    Pid::from_raw(pid.unwrap()).unwrap()
+}
+
+/// Whether none of them runs. One that has ended counts as gone before its parent has taken note of it.
+fn are_gone(processes: &[Pid]) -> bool {
+    processes.iter().all(|process| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" Z"))
+    })
+}
+
+fn work(attempts: u32) -> Value {
+    let mut work = step(1, "work", &[], json!({"question": "why"}));
+    work["requires"] = json!({"capabilities": ["work"]});
+    work["retryPolicy"] = json!({"maxAttempts": attempts, "initialDelay": 50, "jitter": 0.0});
+    work
+}
+
+async fn submit(photon: &Photon, attempts: u32) -> String {
+    photon.operation(json!([work(attempts)])).await
+}
+
+async fn until_status(photon: &Photon, id: &str, status: &str) -> Value {
+    let path = format!("/api/v1/operations/{id}");
+    let shown = photon.until(&path, |operation| operation["workflow"][0]["status"] == status).await;
+    shown["workflow"][0].clone()
+}
+
+#[tokio::test]
+async fn the_step_goes_in_as_json_and_its_result_comes_out_as_json_or_as_a_text() {
+    let photon = Photon::start().await;
+    let echo = Worker::start(&photon, "echo", "cat");
+    let id = submit(&photon, 1).await;
+    let done = until_status(&photon, &id, "completed").await;
+    let seen = &done["result"];
+    assert_eq!(seen["operationId"], json!(id));
+    assert_eq!((&seen["step"], &seen["attempt"], &seen["action"]), (&json!(1), &json!(1), &json!("work")));
+    assert_eq!(seen["inputs"], json!({"question": "why"}));
+    drop(echo);
+    photon.delete("/api/v1/agents/echo").await.expect(200);
+    let _poet = Worker::start(&photon, "poet", "echo 'because of reasons'");
+    let id = submit(&photon, 1).await;
+    assert_eq!(until_status(&photon, &id, "completed").await["result"], json!("because of reasons"));
+}
+
+#[tokio::test]
+async fn an_exit_code_fails_the_attempt_with_the_last_words_as_the_reason() {
+    let photon = Photon::start().await;
+    let script = r#"if grep -q '"attempt":1'; then echo "no luck" >&2; exit 3; fi; echo '"second"'"#;
+    let _worker = Worker::start(&photon, "a", script);
+    let id = submit(&photon, 1).await;
+    let failed = until_status(&photon, &id, "failed").await;
+    assert_eq!((&failed["errorCode"], &failed["error"]), (&json!("exit_3"), &json!("no luck")));
+    let id = submit(&photon, 2).await;
+    let done = until_status(&photon, &id, "completed").await;
+    assert_eq!((&done["result"], &done["attempt"]), (&json!("second"), &json!(2)));
+}
+
+#[tokio::test]
+async fn bad_input_and_a_result_that_is_too_large_are_not_tried_again() {
+    let photon = Photon::start().await;
+    for (agent, script, code) in
+        [("a", "exit 65", "exit_65"), ("b", "head -c 300000 /dev/zero | tr '\\0' x", "too_large")]
+    {
+        let _worker = Worker::start(&photon, agent, script);
+        let id = submit(&photon, 5).await;
+        let failed = until_status(&photon, &id, "failed").await;
+        assert_eq!((&failed["errorCode"], &failed["attempt"]), (&json!(code), &json!(1)));
+        photon.delete(&format!("/api/v1/agents/{agent}")).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_takes_as_many_steps_at_once_as_it_may() {
+    let photon = Photon::start().await;
+    // Each waits for the other, so that both end only when they run at the same time.
+    let script = "touch at-$$; until [ $(ls | grep -c at-) = 2 ]; do sleep 0.01; done; echo 1";
+    let _worker = Worker::called(&photon, "a", &["--max", "2"], script);
+    let first = submit(&photon, 1).await;
+    let second = submit(&photon, 1).await;
+    until_status(&photon, &first, "completed").await;
+    until_status(&photon, &second, "completed").await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_every_process_of_the_step_and_frees_the_agent() {
+    let photon = Photon::start().await;
+    let worker = Worker::start(&photon, "a", WORK_FOR_EVER);
+    let id = submit(&photon, 1).await;
+    let processes = worker.processes();
+    assert!(!are_gone(&processes));
+    photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    until("the processes are gone", || are_gone(&processes));
+    photon.until("/api/v1/agents/a/availability", |slots| slots["free"] == 1).await;
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_the_cancel_is_killed() {
+    let photon = Photon::start().await;
+    let script = format!("trap '' TERM; {WORK_FOR_EVER}; {WORK_FOR_EVER}");
+    let worker = Worker::start(&photon, "a", &script);
+    let id = submit(&photon, 1).await;
+    let processes = worker.processes();
+    photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    until("the processes are gone", || are_gone(&processes));
+}
+
+#[tokio::test]
+async fn an_attempt_ends_at_its_hard_deadline() {
+    let photon = Photon::start().await;
+    let worker = Worker::start(&photon, "a", WORK_FOR_EVER);
+    let mut late = work(1);
+    late["timeout"] = json!(1_000);
+    let id = photon.operation(json!([late])).await;
+    let processes = worker.processes();
+    let failed = until_status(&photon, &id, "failed").await;
+    assert_eq!(failed["errorCode"], json!("timeout"));
+    until("the processes are gone", || are_gone(&processes));
+}
+
+#[tokio::test]
+async fn a_result_survives_that_the_server_was_away_when_it_came() {
+    let mut photon = Photon::start().await;
+    let script = "echo $$ > shell; until [ -e go ]; do sleep 0.01; done; echo '\"kept\"'";
+    let worker = Worker::start(&photon, "a", script);
+    let id = submit(&photon, 1).await;
+    let shell = pid_in(&worker.path("shell"));
+    until_status(&photon, &id, "running").await;
+    photon.kill();
+    std::fs::write(worker.path("go"), "").unwrap();
+    until("the command has ended", || are_gone(&[shell]));
+    photon.restart().await;
+    let done = until_status(&photon, &id, "completed").await;
+    assert_eq!((&done["result"], &done["attempt"]), (&json!("kept"), &json!(1)));
+    assert!(!photon.history(&id).await.contains(&"step.lease_lost".to_owned()));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_end_gives_its_step_back_and_leaves_nothing() {
+    let photon = Photon::start().await;
+    for (agent, signal, exit) in [("a", Signal::TERM, 0), ("b", Signal::INT, 130)] {
+        let mut worker = Worker::start(&photon, agent, WORK_FOR_EVER);
+        let id = submit(&photon, 1).await;
+        let processes = worker.processes();
+        until_status(&photon, &id, "running").await;
+        worker.signal(signal);
+        assert_eq!(worker.exit(), exit);
+        assert!(are_gone(&processes));
+        assert!(photon.history(&id).await.contains(&"step.released".to_owned()));
+        let shown = photon.shown(&id).await;
+        assert_eq!(shown["workflow"][0]["status"], json!("ready"));
+        let agent = photon.get(&format!("/api/v1/agents/{agent}")).await.expect(200);
+        assert_eq!(agent.data()["status"], json!("inactive"));
+        photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_killed_worker_leaves_no_process_and_its_step_goes_to_another() {
+    let photon = Photon::start().await;
+    let mut worker = Worker::start(&photon, "a", WORK_FOR_EVER);
+    let id = submit(&photon, 3).await;
+    let processes = worker.processes();
+    until_status(&photon, &id, "running").await;
+    worker.signal(Signal::KILL);
+    worker.exit();
+    until("the processes are gone", || are_gone(&processes));
+    let _other = Worker::start(&photon, "b", "echo '\"done\"'");
+    let done = until_status(&photon, &id, "completed").await;
+    assert_eq!((&done["assignedAgent"], &done["attempt"]), (&json!("b"), &json!(2)));
+    assert!(photon.history(&id).await.contains(&"step.lease_lost".to_owned()));
+}
+
+#[tokio::test]
+async fn a_worker_that_the_server_forgot_registers_again() {
+    let photon = Photon::start().await;
+    let _worker = Worker::start(&photon, "a", "echo 1");
+    photon.until("/api/v1/agents/a", |agent| agent["status"] == "active").await;
+    photon.delete("/api/v1/agents/a").await.expect(200);
+    photon.until("/api/v1/agents/a", |agent| agent["incarnation"] == 2).await;
+    let id = submit(&photon, 1).await;
+    until_status(&photon, &id, "completed").await;
+}
+
+#[tokio::test]
+async fn of_two_workers_with_one_id_the_older_one_ends() {
+    let photon = Photon::start().await;
+    let mut older = Worker::start(&photon, "a", WORK_FOR_EVER);
+    submit(&photon, 3).await;
+    let processes = older.processes();
+    let _newer = Worker::start(&photon, "a", "echo 1");
+    assert_eq!(older.exit(), 5);
+    assert!(are_gone(&processes));
+}
+
+#[tokio::test]
+async fn a_drained_worker_finishes_and_ends() {
+    let photon = Photon::start().await;
+    let script = "echo $$ > shell; until [ -e go ]; do sleep 0.01; done; echo 1";
+    let mut worker = Worker::start(&photon, "a", script);
+    let id = submit(&photon, 1).await;
+    pid_in(&worker.path("shell"));
+    photon.put("/api/v1/agents/a", json!({"status": "inactive"})).await.expect(200);
+    std::fs::write(worker.path("go"), "").unwrap();
+    until_status(&photon, &id, "completed").await;
+    assert_eq!(worker.exit(), 0);
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_refused_before_any_server_is_asked() {
+    let missing = "no-such-command-anywhere";
+    let called = call(["worker", "run", "--agent", "a", "--", missing]).ends_with(2);
+    assert!(called.stderr.contains(missing), "{}", called.stderr);
+}
