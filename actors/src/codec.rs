@@ -5,7 +5,7 @@ mod former;
 
 use bincode::Options;
 use bytes::Bytes;
-use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, presence, system};
+use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, presence, system, work};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -224,6 +224,12 @@ stored!(presence::Event, presence::Event {
     ; written no more:
 });
 
+stored!(work::Event, work::Event {
+    Carried => "work.carried", 1;
+    ; without body:
+    ; written no more:
+});
+
 stored!(system::Event, system::Event {
     Quarantined => "stream.quarantined", 2;
     HealthChanged => "system.health_changed", 1;
@@ -244,6 +250,7 @@ pub fn check(category: &str, name: &str, schema: u16, body: &[u8]) -> Result<(),
         Operation::CATEGORY => Operation::decode(name, schema, body).map(drop),
         Agent::CATEGORY => Agent::decode(name, schema, body).map(drop),
         Lane::CATEGORY => Lane::decode(name, schema, body).map(drop),
+        work::CATEGORY => work::Event::decode(name, schema, body).map(drop),
         presence::CATEGORY => presence::Event::decode(name, schema, body).map(drop),
         system::CATEGORY => system::Event::decode(name, schema, body).map(drop),
         _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),

@@ -11,7 +11,7 @@ use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::{Stamp, Views};
-use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp, presence};
+use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp, presence, work};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
@@ -297,6 +297,11 @@ pub(crate) fn apply(views: &mut Views, recorded: &Recorded) -> Result<Option<App
             let Ok(id) = id.parse::<LaneId>() else { return Ok(None) };
             views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
             Some(Applied::Lane(id))
+        }
+        work::CATEGORY => {
+            let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
+            views.apply_work(&id, &work::Event::decode(name, schema, body)?);
+            None
         }
         presence::CATEGORY => {
             views.apply_presence(&presence::Event::decode(name, schema, body)?, stamp);

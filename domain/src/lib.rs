@@ -20,6 +20,7 @@ pub mod scenario;
 pub mod system;
 pub mod time;
 pub mod views;
+pub mod work;
 pub mod world;
 
 pub use aggregate::{Aggregate, Given, fold};

@@ -10,7 +10,7 @@ pub mod pieces;
 
 use crate::agent::Agent;
 use crate::operation::step::Status;
-use crate::{AgentId, OperationId, Timestamp, agent, operation, presence};
+use crate::{AgentId, OperationId, Timestamp, agent, operation, presence, work};
 use agent_directory::AgentDirectory;
 use dashboard::Dashboard;
 use lanes::Lanes;
@@ -78,6 +78,12 @@ impl Views {
     pub fn apply_presence(&mut self, event: &presence::Event, stamp: Stamp) {
         let presence::Event::Seen(seen) = event;
         self.agents.note_seen(&seen.agent, seen.metrics, stamp);
+    }
+
+    /// Folds what operations that left the log leave of one agent.
+    pub fn apply_work(&mut self, agent: &AgentId, event: &work::Event) {
+        let work::Event::Carried(carried) = event;
+        self.agents.carry(agent, carried);
     }
 
     /// Slots of an agent that are free.

@@ -4,7 +4,7 @@ use actors::codec::{Metadata, Stored};
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
-use domain::{Aggregate, Timestamp, presence, system};
+use domain::{Aggregate, Timestamp, presence, system, work};
 use events::{Recorded, StreamId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -97,6 +97,7 @@ fn data(recorded: &Recorded) -> Value {
         Operation::CATEGORY => decoded::<Operation>(recorded),
         Agent::CATEGORY => decoded::<Agent>(recorded),
         Lane::CATEGORY => decoded::<Lane>(recorded),
+        work::CATEGORY => decoded::<work::Event>(recorded),
         presence::CATEGORY => decoded::<presence::Event>(recorded),
         system::CATEGORY => decoded::<system::Event>(recorded),
         _ => None,

@@ -11,10 +11,11 @@ use crate::agent::event::{ReportedMetrics, Status};
 use crate::agent::quarantine::Streaks;
 use crate::agent::record::Record;
 use crate::agent::{Agent, Event};
+use crate::work::Carried;
 use crate::{AgentId, Aggregate, Timestamp};
 
 /// How an agent did, as the server measured it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Its results.
     pub record: Record,
@@ -35,6 +36,8 @@ pub struct Row {
     pub position: u64,
     /// How it did.
     pub work: Work,
+    /// Up to this position, `work`, `reported` and `last_seen` were carried over from what left the log.
+    pub carried_to: u64,
     /// What it last reported of itself, as far as that was recorded.
     pub reported: ReportedMetrics,
     /// When it was last seen, as far as that was recorded.
@@ -97,8 +100,10 @@ impl AgentDirectory {
             Some(row) => Row { agent, ..row },
             None => Row::of(agent, stamp.at),
         };
-        let mut row = Row { revision: stamp.revision, position: stamp.position, ..row };
+        let position = row.position.max(stamp.position);
+        let mut row = Row { revision: stamp.revision, position, ..row };
         match event {
+            _ if row.has_carried(stamp) => {}
             Event::Registered(_) | Event::Reregistered(_) => {
                 row.work.streaks = Streaks::default();
                 row.last_seen = stamp.at;
@@ -115,14 +120,17 @@ impl AgentDirectory {
     /// An agent was given a lease: what is shown of it changed.
     pub(super) fn note_lease(&mut self, id: &AgentId, stamp: Stamp) {
         if let Some(row) = self.rows.get_mut(id) {
-            row.position = stamp.position;
+            row.position = row.position.max(stamp.position);
         }
     }
 
     /// A lease of an agent ended.
     pub(super) fn note_end(&mut self, ended: &Ended<'_>, stamp: Stamp) {
         let Some(row) = self.rows.get_mut(&ended.lease.agent) else { return };
-        row.position = stamp.position;
+        row.position = row.position.max(stamp.position);
+        if row.has_carried(stamp) {
+            return;
+        }
         row.work.idle_since = stamp.at;
         if let Some((outcome, duration_ms)) = ended.result {
             row.work.record.add(outcome, duration_ms, stamp.at);
@@ -135,13 +143,28 @@ impl AgentDirectory {
 
     /// An agent was seen.
     pub(super) fn note_seen(&mut self, id: &AgentId, metrics: ReportedMetrics, stamp: Stamp) {
-        if let Some(row) = self.rows.get_mut(id) {
+        if let Some(row) = self.rows.get_mut(id).filter(|row| !row.has_carried(stamp)) {
             (row.reported, row.last_seen, row.position) = (metrics, stamp.at, stamp.position);
+        }
+    }
+
+    /// Operations left the log: how their agent did is told as a whole.
+    pub(super) fn carry(&mut self, id: &AgentId, carried: &Carried) {
+        if let Some(row) = self.rows.get_mut(id) {
+            row.work = carried.work.clone();
+            (row.reported, row.last_seen) = (carried.reported, carried.last_seen);
+            row.position = row.position.max(carried.position);
+            row.carried_to = carried.as_of;
         }
     }
 }
 
 impl Row {
+    /// Whether an event counts already in what was carried over.
+    fn has_carried(&self, stamp: Stamp) -> bool {
+        stamp.position <= self.carried_to
+    }
+
     /// An agent of which nothing else is known.
     #[must_use]
     pub fn of(agent: Agent, at: Timestamp) -> Self {
@@ -150,6 +173,7 @@ impl Row {
             revision: 0,
             position: 0,
             work: Work { idle_since: at, ..Work::default() },
+            carried_to: 0,
             reported: ReportedMetrics::default(),
             last_seen: at,
         }
