@@ -77,7 +77,8 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => Exit::UNAVAILABLE,
-            Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
+            Self::Open { source, .. } if source.is_of_another_version() => Exit::DAMAGED,
+            Self::Open { source: OpenError::Corrupt(_), .. }
             | Self::Replay(
                 CatchUpError::Read(ReadError::Corrupt(_))
                 | CatchUpError::Views(Fault::Log(ReadError::Corrupt(_))),

@@ -8,8 +8,25 @@ use serde::{Deserialize, Serialize};
 use super::survey::Survey;
 use crate::archive::hex;
 
-/// The newest form of a backup that this program reads.
-const FORMAT: u32 = 1;
+/// The only form of a backup that is made, and read. Form 1 held a log of a former format; Photon made it
+/// before its first release.
+const FORMAT: u32 = 2;
+
+/// What every form of a manifest says.
+#[derive(Deserialize)]
+struct Made {
+    format: u32,
+    program: String,
+}
+
+/// Why a manifest is not used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// It is not what was written.
+    Damaged(String),
+    /// Another version of the program made the backup.
+    OtherFormat(String),
+}
 
 /// What must be in a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +64,22 @@ pub struct Manifest {
     pub checksum: String,
 }
 
+impl Made {
+    /// Says which version made it, as far as the manifest can be believed.
+    fn other_format(&self) -> Unusable {
+        let Self { format, program } = self;
+        let program: String = program.chars().filter(|letter| !letter.is_control()).take(32).collect();
+        let whose = match format {
+            0 => return Unusable::Damaged("its manifest has no format".into()),
+            1 => format!("which version {program} of Photon wrote before the first release"),
+            _ => format!("which version {program} of Photon wrote"),
+        };
+        Unusable::OtherFormat(format!(
+            "it has format {format}, {whose}, and this version reads format {FORMAT} only"
+        ))
+    }
+}
+
 impl Manifest {
     pub(super) fn of(survey: &Survey, identity: &Identity, now: Timestamp) -> Self {
         let Survey { audit, digest, past } = survey;
@@ -70,15 +103,16 @@ impl Manifest {
         Self { checksum: manifest.sum(), ..manifest }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let manifest: Self =
-            serde_json::from_str(text).map_err(|fault| format!("its manifest cannot be read: {fault}"))?;
-        if manifest.format > FORMAT {
-            let found = manifest.format;
-            return Err(format!("it has format {found}, and this program reads up to {FORMAT}"));
+    pub(super) fn parse(text: &str) -> Result<Self, Unusable> {
+        let unreadable =
+            |fault: serde_json::Error| Unusable::Damaged(format!("its manifest cannot be read: {fault}"));
+        let made: Made = serde_json::from_str(text).map_err(unreadable)?;
+        if made.format != FORMAT {
+            return Err(made.other_format());
         }
+        let manifest: Self = serde_json::from_str(text).map_err(unreadable)?;
         if manifest.checksum != manifest.sum() {
-            return Err("its manifest does not fit its checksum".into());
+            return Err(Unusable::Damaged("its manifest does not fit its checksum".into()));
         }
         Ok(manifest)
     }

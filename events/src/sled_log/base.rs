@@ -16,7 +16,7 @@ use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
 use crate::sled_log::identity;
 use crate::sled_log::ledger::Ledger;
-use crate::sled_log::open::OpenError;
+use crate::sled_log::open::{OpenError, check_format};
 use crate::stream::{Position, StreamId};
 
 /// A frame of a base holds at most this much, or one record. Of a damaged base what is before the damaged
@@ -132,6 +132,7 @@ pub(crate) fn compact(
     retention: &mut dyn Retention,
 ) -> Result<Compaction, OpenError> {
     let _lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    check_format(path)?;
     folder::remove_unfinished(path)?;
     if folder::sealed_bytes(path)? < worth {
         return Ok(Compaction::default());
