@@ -29,6 +29,7 @@ use crate::exit::Exit;
 use crate::http::events::{EventFeed, SYSTEM_METRICS};
 use crate::http::front::Front;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
+use crate::http::lease_names::LeaseNames;
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
@@ -199,6 +200,7 @@ impl Server {
         Ok(Api {
             core,
             feed,
+            lease_names: LeaseNames::of(log.marks().epoch),
             platforms: Registry::built(),
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),

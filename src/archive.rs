@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::event_view::EventView;
+use crate::http::event_view;
 
 /// Longest line: the largest append, twice as hexadecimal digits and once more as JSON.
 const LINE_MAX_BYTES: u64 = 64 << 20;
@@ -134,7 +134,7 @@ impl<W: Write> LineWriter<W> {
             time_us: event.time_us,
             metadata: hex(&event.metadata),
             body: hex(&event.body),
-            data: EventView::of(event).data,
+            data: event_view::data(event),
         };
         self.line(&line)
     }

@@ -20,6 +20,7 @@ use domain::operation::event as operation_event;
 use domain::operation::retry::RetryPolicy;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::{AgentId, Json, LeaseId, Timestamp, lane, system};
+use photon::http::lease_names::LeaseNames;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events")
@@ -332,6 +333,13 @@ where
         assert_eq!(bytes, encoded.body, "{name} is written differently: give it a new schema number");
         let shown = A::json(sample).to_string();
         assert_eq!(stored(&format!("{name}.json"), &shown), shown, "{name} is shown differently");
+        let mut outside = A::json(sample);
+        LeaseNames::of(None).show(&mut outside);
+        let untagged = format!("\"{}\"", lease());
+        assert!(
+            !outside.to_string().contains(&untagged),
+            "{name} shows a lease without the tag of its history"
+        );
         seen.push((encoded.name, encoded.schema));
     }
     let mut written = A::WRITTEN.to_vec();
