@@ -152,3 +152,27 @@ impl Manifest {
         blake3::hash(unsigned.text().as_bytes()).to_hex().to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_by_its_name_whatever_else_it_says() {
+        let told = |text: &str| match Manifest::parse(text) {
+            Err(Unusable::OtherFormat(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        let newer = told(r#"{"format": 9, "program": "7.8.9", "more": {"unknown": true}}"#);
+        assert_eq!(
+            newer,
+            "it has format 9, which version 7.8.9 of Photon wrote, and this version reads format 2 only"
+        );
+        let former = told(r#"{"format": 1, "program": "0.1.0"}"#);
+        assert!(former.contains("which version 0.1.0 of Photon wrote before the first release"), "{former}");
+        for text in ["", "{}", r#"{"format": 0, "program": "0.1.0"}"#, r#"{"format": 2, "program": "0.1.0"}"#]
+        {
+            assert!(matches!(Manifest::parse(text), Err(Unusable::Damaged(_))), "{text}");
+        }
+    }
+}
