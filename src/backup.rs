@@ -46,7 +46,7 @@ pub enum Fault {
         what: String,
     },
     /// Another version of the program made a backup.
-    #[error("the backup in {} cannot be read: {what}; restore it with the version that made it", folder.display())]
+    #[error("the backup in {} cannot be read: {what}", folder.display())]
     OtherFormat {
         /// Where it lies.
         folder: PathBuf,

@@ -1,8 +1,8 @@
 //! Stored formats are promises: one stored sample for each event and schema, read for ever.
 //!
 //! A new event or schema gets its sample by `PHOTON_WRITE_SAMPLES=1`, which never rewrites one that exists.
-//! Before the first release, `PHOTON_WRITE_SAMPLES=afresh` writes all of them again and deletes those of events
-//! that are gone: docs/TESTING.md has the commands.
+//! Before the first release, `PHOTON_WRITE_SAMPLES=afresh` writes all of them again and deletes those of
+//! events that are gone: docs/TESTING.md has the commands.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;

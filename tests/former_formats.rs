@@ -1,6 +1,6 @@
-//! What Photon wrote before its first release, at commit 859cfae: a folder, a folder with a base, a backup and
-//! an export. Each is refused by the name of its format, never read as something else, never called damaged,
-//! and never changed.
+//! What Photon wrote before its first release, at commit 859cfae: a folder, a folder with a base, a backup
+//! and an export. Each is refused by the name of its format, never read as something else, never called
+//! damaged, and never changed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 

@@ -1,7 +1,8 @@
 //! Logs of earlier versions are read for ever: each stored one comes to what it came to when it was written.
 //!
 //! A log of today is stored by `PHOTON_WRITE_SAMPLES=1` under the name in [`TODAY`], which never rewrites one
-//! that exists. Before the first release, `PHOTON_WRITE_SAMPLES=afresh` does: docs/TESTING.md has the commands.
+//! that exists. Before the first release, `PHOTON_WRITE_SAMPLES=afresh` does: docs/TESTING.md has the
+//! commands.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;

@@ -142,9 +142,9 @@ async fn every_version_of_every_aggregate_goes_on_from_its_snapshot() {
     assert!(checked.iter().all(|checked| *checked > 50), "{checked:?}");
 }
 
-/// What the log that is stored for ever comes to, in the form of today, is stored beside it. Whoever changes
-/// what is kept, how it is encoded or what an event means for it gets another hash, and must raise the form with
-/// it. Before the first release, `PHOTON_WRITE_SAMPLES=afresh` stores it again: see docs/TESTING.md.
+/// What the log that is stored for ever comes to, in the form of today, is stored beside it. A change of what
+/// is kept, of how it is encoded or of what an event means for it gives another hash, and must raise the
+/// form. Before the first release, `PHOTON_WRITE_SAMPLES=afresh` stores it again: see docs/TESTING.md.
 #[actix::test]
 async fn the_form_of_snapshots_is_what_its_number_says() {
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/logs/0001");

@@ -1,5 +1,6 @@
-//! Owns the names that leases have outside: with a tag of the log's history, so that after a restore no holder
-//! of before can settle a grant that has the same number by chance. Stored events name a lease without it.
+//! Owns the names that leases have outside: with a tag of the log's history, so that after a restore no
+//! holder of before can settle a grant that has the same number by chance. Stored events name a lease without
+//! it.
 //! It must never decide what a lease may do: it only says whether a name is one of this history.
 
 use domain::{IdError, LeaseId};
@@ -105,8 +106,8 @@ impl From<Foreign> for ApiError {
             Foreign::Malformed => MALFORMED.into(),
             Foreign::OtherHistory => Self::new(
                 Code::LeaseLost,
-                "The lease was granted before the log was restored, and ended with that; stop this work and claim \
-                 again.",
+                "The lease was granted before the log was restored, and ended with that; stop this work and \
+                 claim again.",
             ),
         }
     }

@@ -125,7 +125,7 @@ impl<'a> RawRecord<'a> {
         i64_at(self.bytes, 32).unwrap_or(0)
     }
 
-    /// The flags by which a newer version marked the record, if it did: then nothing else of it is understood.
+    /// The flags by which a newer version marked the record, if it did: then its contents are not understood.
     pub(crate) fn unknown_flags(&self) -> Option<u16> {
         u16_at(self.bytes, 58).filter(|flags| *flags != FLAGS)
     }

@@ -38,8 +38,8 @@ pub enum OpenError {
     Locked,
     /// A version from before the first release wrote the log (exit 65). Nothing was changed.
     #[error(
-        "it has format {0}, which Photon wrote before its first release and this version cannot read; use the \
-         version that wrote it, or start with an empty folder"
+        "it has format {0}, which Photon wrote before its first release and this version cannot read; use \
+         the version that wrote it, or start with an empty folder"
     )]
     FormerFormat(u32),
     /// A newer version of the program wrote the log (exit 65). Nothing was changed.
@@ -50,8 +50,8 @@ pub enum OpenError {
     NewerFormat(u32),
     /// A newer version of the program wrote a record of the log (exit 65). No record was changed.
     #[error(
-        "the record at position {0} was written by a newer version of Photon, which this version cannot read; \
-         use the newer version"
+        "the record at position {0} was written by a newer version of Photon, which this version cannot \
+         read; use the newer version"
     )]
     NewerRecord(Position),
     /// Streams were removed from it while it was read without its lock (exit 75): what was read says nothing.
