@@ -30,6 +30,7 @@ use crate::exit::Exit;
 use crate::http::events::{EventFeed, SYSTEM_METRICS};
 use crate::http::front::Front;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
+use crate::http::lease_names::LeaseNames;
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
 use crate::http::{self, Api, compression, context, error, health, routing};
@@ -78,7 +79,8 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Bind { .. } | Self::Open { source: OpenError::Locked, .. } => Exit::UNAVAILABLE,
-            Self::Open { source: OpenError::Corrupt(_) | OpenError::NewerFormat { .. }, .. }
+            Self::Open { source, .. } if source.is_of_another_version() => Exit::DAMAGED,
+            Self::Open { source: OpenError::Corrupt(_), .. }
             | Self::Replay(
                 CatchUpError::Read(ReadError::Corrupt(_))
                 | CatchUpError::Views(Fault::Log(ReadError::Corrupt(_))),
@@ -199,6 +201,7 @@ impl Server {
         Ok(Api {
             core,
             feed,
+            lease_names: LeaseNames::of(log.marks().epoch),
             platforms: Registry::built(),
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),

@@ -1,5 +1,9 @@
 //! Owns events as lines of JSON outside the log: what is exported, imported, and kept of what is removed.
 //! It must never leave anything out: a file without its last line, or with another digest, is refused.
+//!
+//! The first line tells the format and the version that wrote it, the last one how many events there are and
+//! their digest. Format 1 had no such first line; Photon wrote it before its first release, and it is named
+//! when it is found and never read.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
@@ -9,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::http::event_view::EventView;
+use crate::http::event_view;
 
 /// Longest line: the largest append, twice as hexadecimal digits and once more as JSON.
 const LINE_MAX_BYTES: u64 = 64 << 20;
@@ -30,6 +34,26 @@ struct EventLine<D> {
     body: String,
     /// The body for people; an import does not read it.
     data: D,
+}
+
+/// The only format that is written, and read.
+const FORMAT: u32 = 2;
+
+/// How each line of format 1 begins that can be its first.
+const FORMER: [&str; 2] = ["{\"position\":", END];
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct HeadLine {
+    export: Head,
+}
+
+/// What the first line says. A later format may say more.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    format: u32,
+    /// Version of the program that wrote it.
+    program: String,
 }
 
 /// How the last line begins, and no other.
@@ -84,12 +108,13 @@ impl Digest {
 pub struct LineWriter<W> {
     out: W,
     digest: Digest,
+    begun: bool,
 }
 
 impl<W: Write> LineWriter<W> {
     /// Nothing is written yet.
     pub fn new(out: W) -> Self {
-        Self { out, digest: Digest::default() }
+        Self { out, digest: Digest::default(), begun: false }
     }
 
     /// Writes one event.
@@ -97,6 +122,7 @@ impl<W: Write> LineWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn event(&mut self, event: &Recorded) -> io::Result<()> {
+        self.begin()?;
         self.digest.add(event);
         let line = EventLine {
             position: event.position.get(),
@@ -108,7 +134,7 @@ impl<W: Write> LineWriter<W> {
             time_us: event.time_us,
             metadata: hex(&event.metadata),
             body: hex(&event.body),
-            data: EventView::of(event).data,
+            data: event_view::data(event),
         };
         self.line(&line)
     }
@@ -118,10 +144,20 @@ impl<W: Write> LineWriter<W> {
     /// # Errors
     /// When it cannot be written.
     pub fn end(mut self) -> io::Result<(End, W)> {
+        self.begin()?;
         let end = self.digest.end();
         self.line(&EndLine { end: end.clone() })?;
         self.out.flush()?;
         Ok((end, self.out))
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if self.begun {
+            return Ok(());
+        }
+        self.begun = true;
+        let program = env!("CARGO_PKG_VERSION").into();
+        self.line(&HeadLine { export: Head { format: FORMAT, program } })
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
@@ -144,13 +180,39 @@ impl<R: BufRead> LineReader<R> {
         Self { lines, number: 0, digest: Digest::default(), ended: false }
     }
 
-    fn read(&mut self) -> io::Result<Option<Recorded>> {
+    fn next_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.number += 1;
         self.lines.by_ref().take(LINE_MAX_BYTES).read_line(&mut line)?;
-        if line.is_empty() {
-            return Err(self.wrong("is missing: the file has no end"));
+        if line.is_empty() { Err(self.wrong("is missing: the file has no end")) } else { Ok(line) }
+    }
+
+    /// Reads the first line, which says whether the others are understood.
+    fn begin(&mut self) -> io::Result<()> {
+        let line = self.next_line()?;
+        if FORMER.iter().any(|begin| line.starts_with(begin)) {
+            return Err(unreadable(
+                "it has format 1, which Photon wrote before its first release and this version cannot read; \
+                 import it with the version that wrote it",
+            ));
         }
+        let head = serde_json::from_str(&line).map_err(|_| self.wrong("is not the beginning of an export"));
+        let HeadLine { export: Head { format, program } } = head?;
+        if format == FORMAT {
+            return Ok(());
+        }
+        let program: String = program.chars().filter(|letter| !letter.is_control()).take(32).collect();
+        Err(unreadable(&format!(
+            "it has format {format}, written by version {program} of Photon, and this version reads format \
+             {FORMAT} only; import it with the version that wrote it"
+        )))
+    }
+
+    fn read(&mut self) -> io::Result<Option<Recorded>> {
+        if self.number == 0 {
+            self.begin()?;
+        }
+        let line = self.next_line()?;
         if line.starts_with(END) {
             return self.end(&line).map(|()| None);
         }
@@ -172,8 +234,12 @@ impl<R: BufRead> LineReader<R> {
     }
 
     fn wrong(&self, what: &str) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {} {what}", self.number))
+        unreadable(&format!("line {} {what}", self.number))
     }
+}
+
+fn unreadable(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl<R: BufRead> Iterator for LineReader<R> {
@@ -256,15 +322,32 @@ mod tests {
     fn whatever_is_changed_added_or_left_out_is_noticed() {
         let whole = written();
         let lines: Vec<&str> = whole.lines().collect();
-        let without_one = [lines[0], lines[2], lines[3], ""].join("\n");
-        let without_end = [lines[0], lines[1], lines[2], ""].join("\n");
+        let without_one = [lines[0], lines[1], lines[3], lines[4], ""].join("\n");
+        let without_end = [lines[0], lines[1], lines[2], lines[3], ""].join("\n");
         let changed = whole.replace("00ff10", "00ff11");
-        let after_end = format!("{whole}{}\n", lines[0]);
+        let after_end = format!("{whole}{}\n", lines[1]);
         for broken in
             [without_one, without_end, changed, after_end, String::new(), whole.replace("op_1", "/")]
         {
             let error = read(&broken).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{broken}");
         }
+    }
+
+    #[test]
+    fn an_export_of_another_format_is_refused_by_its_name() {
+        let whole = written();
+        let former: String = whole.lines().skip(1).map(|line| format!("{line}\n")).collect();
+        let empty = LineWriter::new(Vec::new()).end().unwrap().1;
+        let former_empty = String::from_utf8(empty).unwrap().lines().nth(1).unwrap().to_owned();
+        for former in [former, former_empty] {
+            let refused = read(&former).unwrap_err().to_string();
+            assert!(refused.starts_with("it has format 1, which Photon wrote before"), "{refused}");
+        }
+        let newer = r#"{"export":{"format":9,"program":"7.8.9","more":true}}"#;
+        let refused = read(&format!("{newer}\n")).unwrap_err().to_string();
+        assert!(refused.starts_with("it has format 9, written by version 7.8.9 of Photon"), "{refused}");
+        let no_export = read("{}\n").unwrap_err().to_string();
+        assert_eq!(no_export, "line 1 is not the beginning of an export");
     }
 }

@@ -19,7 +19,7 @@ use domain::Timestamp;
 use events::{OpenError, Position, SledLog};
 use thiserror::Error;
 
-use manifest::Manifest;
+use manifest::{Manifest, Unusable};
 use survey::Survey;
 
 const LOG: &str = "log";
@@ -43,6 +43,14 @@ pub enum Fault {
         /// Where it lies.
         folder: PathBuf,
         /// What differs.
+        what: String,
+    },
+    /// Another version of the program made a backup.
+    #[error("the backup in {} cannot be read: {what}", folder.display())]
+    OtherFormat {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Which version, and what differs.
         what: String,
     },
     /// A log cannot be used.
@@ -139,7 +147,10 @@ fn read(target: &Path, each: &mut dyn FnMut(&events::Recorded)) -> Result<(Manif
         Err(fault) => return Err(Fault::changed(target, format!("its manifest cannot be read: {fault}"))),
         Ok(text) => text,
     };
-    let manifest = Manifest::parse(&text).map_err(|what| Fault::changed(target, what))?;
+    let manifest = Manifest::parse(&text).map_err(|unusable| match unusable {
+        Unusable::Damaged(what) => Fault::changed(target, what),
+        Unusable::OtherFormat(what) => Fault::OtherFormat { folder: target.to_owned(), what },
+    })?;
     let log = target.join(LOG);
     let survey = Survey::of(&log, each)?;
     let identity = SledLog::identity(&log).map_err(|fault| Fault::log(&log, fault.into()))?;

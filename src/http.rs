@@ -19,6 +19,7 @@ pub mod intent;
 pub mod interventions;
 pub mod lanes;
 pub mod latencies;
+pub mod lease_names;
 pub mod leases;
 pub mod metrics;
 pub mod operation_request;
@@ -63,6 +64,8 @@ pub struct Api {
     pub core: Arc<Core>,
     /// The live end of every stream.
     pub feed: Arc<events::EventFeed>,
+    /// How leases are named outside.
+    pub lease_names: lease_names::LeaseNames,
     /// Platforms that are available.
     pub platforms: Registry,
     /// Signs cursors.

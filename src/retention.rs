@@ -1,18 +1,22 @@
-//! Owns which operations may leave the log, and what is kept of them: those that ended long ago, as a whole,
-//! compressed beside the log. It must never let one go that is not over, nor anything that is no operation.
+//! Owns which streams may leave the log, and what is kept of them: operations that ended long ago, and traces
+//! of agents that are as old, as a whole, compressed beside the log. How agents did in them is carried over.
+//! It must never let an operation go that is not over.
+
+mod carrying;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use actors::codec;
-use domain::Aggregate;
-use domain::operation::Operation;
+use actors::codec::{self, Stored};
+use domain::operation::{Event, Operation};
+use domain::{AgentId, Aggregate, Timestamp, presence, work};
 use events::{Compaction, OpenError, Position, Recorded, Retention, SledLog, StreamId};
 use zstd::stream::write::Encoder;
 
 use crate::archive::LineWriter;
+use crate::retention::carrying::Carrying;
 
 /// Where removed events are kept, within the data folder.
 pub const ARCHIVE: &str = "archive";
@@ -25,8 +29,16 @@ pub const ARCHIVE: &str = "archive";
 /// See [`OpenError`]; then nothing was removed.
 pub fn apply(folder: &Path, kept_us: i64, worth: u64) -> Result<Compaction, OpenError> {
     let now_us = chrono::Utc::now().timestamp_micros();
-    let operations = HashMap::new();
-    let mut ended = Ended { kept_us, now_us, operations, folder: folder.to_owned(), file: None };
+    let mut ended = Ended {
+        kept_us,
+        now_us,
+        streams: HashMap::new(),
+        carried_before: HashSet::new(),
+        going: HashMap::new(),
+        carrying: Carrying::default(),
+        folder: folder.to_owned(),
+        file: None,
+    };
     let done = SledLog::compact(folder, worth, &mut ended);
     if ended.file.take().is_some() {
         // Nothing went. Whatever is left of it goes the next time.
@@ -35,16 +47,52 @@ pub fn apply(folder: &Path, kept_us: i64, worth: u64) -> Result<Compaction, Open
     done
 }
 
-/// What is known of an operation.
+/// What is known of a stream that may leave the log one day.
+#[derive(Default)]
 struct Known {
     over: bool,
+    /// Leases of cancelled steps that are not closed yet.
+    closing: usize,
     last_us: i64,
+    /// Agents that it tells of.
+    agents: HashSet<AgentId>,
+}
+
+impl Known {
+    fn learn(&mut self, event: &Recorded) {
+        self.last_us = event.time_us;
+        if event.stream.category() == presence::CATEGORY {
+            self.over = true;
+            if let Ok(presence::Event::Seen(seen)) =
+                presence::Event::decode(&event.name, event.schema, &event.body)
+            {
+                self.agents.insert(seen.agent);
+            }
+            return;
+        }
+        self.over |= codec::ENDS.contains(&&*event.name);
+        if !codec::LEASES.contains(&&*event.name) {
+            return;
+        }
+        match Operation::decode(&event.name, event.schema, &event.body) {
+            Ok(Event::StepReserved(reserved)) => _ = self.agents.insert(reserved.agent),
+            Ok(Event::StepsCancelled(cancelled)) => self.closing += cancelled.closing.len(),
+            Ok(Event::LeaseClosed(_)) => self.closing = self.closing.saturating_sub(1),
+            _ => {}
+        }
+    }
 }
 
 struct Ended {
     kept_us: i64,
     now_us: i64,
-    operations: HashMap<StreamId, Known>,
+    /// Operations, and days of traces of agents.
+    streams: HashMap<StreamId, Known>,
+    /// Agents of which something was carried over before.
+    carried_before: HashSet<AgentId>,
+    /// Of streams that shall go.
+    going: HashMap<StreamId, HashSet<AgentId>>,
+    carrying: Carrying,
     /// Of the log.
     folder: PathBuf,
     file: Option<Archive>,
@@ -73,15 +121,19 @@ impl Ended {
     }
 }
 
+fn day(us: i64) -> String {
+    presence::day(Timestamp::from_micros(us))
+}
+
 impl Retention for Ended {
     fn look(&mut self, event: &Recorded) {
-        if event.stream.category() != Operation::CATEGORY {
-            return;
+        match event.stream.category() {
+            Operation::CATEGORY | presence::CATEGORY => {
+                self.streams.entry(event.stream.clone()).or_default().learn(event);
+            }
+            work::CATEGORY => self.carried_before.extend(event.stream.id().parse::<AgentId>().ok()),
+            _ => {}
         }
-        let over = codec::ENDS.contains(&&*event.name);
-        let known = self.operations.entry(event.stream.clone()).or_insert(Known { over, last_us: 0 });
-        known.over |= over;
-        known.last_us = event.time_us;
     }
 
     fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId> {
@@ -89,9 +141,32 @@ impl Retention for Ended {
         // else archives.
         let _ = fs::remove_file(self.unfinished());
         let before_us = self.now_us.min(last_time_us).saturating_sub(self.kept_us);
-        let operations = std::mem::take(&mut self.operations).into_iter();
-        let going = operations.filter(|(_, known)| known.over && known.last_us < before_us);
-        going.map(|(stream, _)| stream).collect()
+        let streams = std::mem::take(&mut self.streams).into_iter();
+        let going = streams
+            .filter(|(_, known)| known.over && known.closing == 0 && known.last_us < before_us)
+            // A day is written to until it is over.
+            .filter(|(stream, _)| stream.category() != presence::CATEGORY || stream.id() < &*day(before_us));
+        self.going = going.map(|(stream, known)| (stream, known.agents)).collect();
+        let agents: HashSet<&AgentId> = self.going.values().flatten().collect();
+        let replaced = agents.into_iter().filter(|agent| self.carried_before.contains(*agent));
+        self.going.keys().cloned().chain(replaced.map(carrying::stream_of)).collect()
+    }
+
+    fn fold(&mut self, event: &Recorded) {
+        self.carrying.fold(event);
+    }
+
+    fn carried(&mut self, going: &HashSet<StreamId>, floor: Position) -> usize {
+        let told = self.going.iter().filter(|(stream, _)| going.contains(*stream));
+        let mut agents: HashSet<AgentId> = told.flat_map(|(_, agents)| agents).cloned().collect();
+        // What goes of it must come again, even if nothing is added.
+        let before = self.carried_before.iter().filter(|agent| going.contains(&carrying::stream_of(agent)));
+        agents.extend(before.cloned());
+        self.carrying.begin(agents, floor)
+    }
+
+    fn carry(&mut self, place: Position, time_us: i64) -> io::Result<Recorded> {
+        self.carrying.next(place, time_us)
     }
 
     fn archive(&mut self, event: &Recorded) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! Facts of the domain as stored bytes and back. Written names and schema numbers are promises: they are
-//! spelled out here, never derived, and old ones are read for ever.
-
-mod former;
+//! spelled out here, never derived. A body of another form gets another number, and from the first release on
+//! the former one is read for ever; until now there is only one form of each.
 
 use bincode::Options;
 use bytes::Bytes;
@@ -10,7 +9,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use crate::kept::Kept;
-use former::{created_1, quarantined_1, step_completed_1};
 
 /// No stored body is larger; checked when written, so that nothing is stored that cannot be read.
 pub const BODY_MAX_BYTES: u64 = 8 << 20;
@@ -71,7 +69,7 @@ pub trait Stored {
     /// When the body is too large to be read again.
     fn encode(fact: &Self::Fact) -> Result<Encoded, CodecError>;
 
-    /// Turns bytes into a fact of today, whatever schema they were written with.
+    /// Turns bytes into a fact, by the schema they were written with.
     ///
     /// # Errors
     /// When the name or schema is unknown, or the bytes are not of its form.
@@ -106,13 +104,11 @@ fn from_bytes<T: DeserializeOwned>(name: &str, schema: u16, body: &[u8]) -> Resu
     })
 }
 
-/// Lists the stored facts of something: variant, whether it has a body, written name, schema; and the
-/// forms that are written no more, each with the function that reads it.
+/// Lists the stored facts of something: variant, whether it has a body, written name, schema.
 macro_rules! stored {
     ($owner:ty, $fact:path {
         $($variant:ident => $name:literal, $schema:literal;)*
         ; without body: $($bare:ident => $bare_name:literal, $bare_schema:literal;)*
-        ; written no more: $($old:ident <= $old_name:literal, $old_schema:literal;)*
     }) => {
         impl Stored for $owner {
             type Fact = $fact;
@@ -137,7 +133,6 @@ macro_rules! stored {
                 match (name, schema) {
                     $(($name, $schema) => from_bytes(name, schema, body).map(Fact::$variant),)*
                     $(($bare_name, $bare_schema) => Ok(Fact::$bare),)*
-                    $(($old_name, $old_schema) => $old(body),)*
                     _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
                 }
             }
@@ -163,7 +158,7 @@ macro_rules! stored {
 }
 
 stored!(Operation, domain::operation::Event {
-    Created => "operation.created", 2;
+    Created => "operation.created", 1;
     Updated => "operation.updated", 1;
     Cancelled => "operation.cancelled", 1;
     Progressed => "operation.progressed", 1;
@@ -174,7 +169,7 @@ stored!(Operation, domain::operation::Event {
     StepStarted => "step.started", 1;
     StepProgressed => "step.progressed", 1;
     StepCheckpointed => "step.checkpointed", 1;
-    StepCompleted => "step.completed", 2;
+    StepCompleted => "step.completed", 1;
     StepFailed => "step.failed", 1;
     StepRetryScheduled => "step.retry_scheduled", 1;
     StepLeaseLost => "step.lease_lost", 1;
@@ -192,13 +187,13 @@ stored!(Operation, domain::operation::Event {
     ; without body:
     Started => "operation.started", 1;
     Completed => "operation.completed", 1;
-    ; written no more:
-    created_1 <= "operation.created", 1;
-    step_completed_1 <= "step.completed", 1;
 });
 
 /// Ends of operations, after which nothing begins again: for who must know that without reading the body.
 pub const ENDS: [&str; 3] = ["operation.completed", "operation.failed", "operation.cancelled"];
+
+/// Events that open leases, cut them short, and close them: for readers of those alone.
+pub const LEASES: [&str; 3] = ["step.reserved", "steps.cancelled", "lease.closed"];
 
 stored!(Agent, domain::agent::Event {
     Registered => "agent.registered", 1;
@@ -208,37 +203,31 @@ stored!(Agent, domain::agent::Event {
     TimedOut => "agent.timeout", 1;
     ; without body:
     Unregistered => "agent.unregistered", 1;
-    ; written no more:
 });
 
 stored!(Lane, domain::lane::Event {
     Parked => "lane.parked", 1;
     Opened => "lane.opened", 1;
     ; without body:
-    ; written no more:
 });
 
 stored!(presence::Event, presence::Event {
     Seen => "agent.seen", 1;
     ; without body:
-    ; written no more:
 });
 
 stored!(work::Event, work::Event {
     Carried => "work.carried", 1;
     ; without body:
-    ; written no more:
 });
 
 stored!(system::Event, system::Event {
-    Quarantined => "stream.quarantined", 2;
+    Quarantined => "stream.quarantined", 1;
     HealthChanged => "system.health_changed", 1;
     Alert => "performance.alert", 1;
     Security => "security.event", 1;
     PoolScaled => "pool.scaled", 1;
     ; without body:
-    ; written no more:
-    quarantined_1 <= "stream.quarantined", 1;
 });
 
 /// Checks that this program understands a stored event of any stream.

@@ -52,8 +52,21 @@ impl Views {
         stamp: Stamp,
     ) -> Option<AgentId> {
         self.operations.apply(id, event, stamp);
+        let agent = self.apply_leases(id, event, stamp);
+        self.measure(id, event, stamp.at);
+        self.operations.forget_run(id);
+        agent
+    }
+
+    /// The same for leases and agents' records alone.
+    pub fn apply_leases(
+        &mut self,
+        id: &OperationId,
+        event: &operation::Event,
+        stamp: Stamp,
+    ) -> Option<AgentId> {
         let ended = self.leases.apply(id, event, stamp.at);
-        let agent = match (&ended, event) {
+        match (&ended, event) {
             (Some(ended), _) => {
                 self.agents.note_end(ended, stamp);
                 Some(ended.lease.agent.clone())
@@ -63,10 +76,7 @@ impl Views {
                 Some(reserved.agent.clone())
             }
             _ => None,
-        };
-        self.measure(id, event, stamp.at);
-        self.operations.forget_run(id);
-        agent
+        }
     }
 
     /// Folds one fact of one agent.

@@ -19,7 +19,7 @@ pub const APPEND_MAX_BYTES: usize = 16 << 20;
 /// The longest name of an event, in bytes.
 pub const NAME_MAX_LEN: usize = 100;
 /// What a record occupies besides its stream, name, metadata and body, in bytes.
-pub(crate) const RECORD_HEADER_LEN: usize = 64;
+pub(crate) const RECORD_HEADER_LEN: usize = 66;
 
 /// A future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -21,7 +21,7 @@ use support::{find, journals};
 const EVENTS: u64 = 240;
 const COMMIT: u64 = 4;
 /// What stands before the body of an event of the suite: header, `test/a`, `test.happened`, `{}`.
-const BEFORE_BODY: usize = 64 + 6 + 13 + 2;
+const BEFORE_BODY: usize = 66 + 6 + 13 + 2;
 
 /// A closed log of 60 commits of four events in several generations.
 async fn log() -> TempDir {

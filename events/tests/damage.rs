@@ -250,7 +250,7 @@ async fn cut_moved_and_missing_parts_are_found() {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused_with_both_numbers() {
+async fn a_newer_format_is_refused_with_its_number() {
     let folder = log_of_sixty(true).await;
     let journal = last_journal(folder.path());
     let mut bytes = fs::read(&journal).unwrap();
@@ -258,7 +258,37 @@ async fn a_newer_format_is_refused_with_both_numbers() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..72]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     fs::write(&journal, bytes).unwrap();
-    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat { found: 9, supported: 2 })));
+    assert!(matches!(open(folder.path()), Err(OpenError::NewerFormat(9))));
+}
+
+/// Length of stream, name and metadata of the conformance tests' events, with a record's header.
+const BEFORE_BODY: usize = 66 + 6 + 13 + 2;
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_neither_read_nor_cut_off_nor_called_damaged() {
+    let folder = log_of_sixty(false).await;
+    // The last record of all, where damage would pass for a torn tail.
+    let (journal, body) = find(folder.path(), b"body of event 59").unwrap();
+    let mut bytes = fs::read(&journal).unwrap();
+    let start = body - BEFORE_BODY;
+    let length = u32::from_le_bytes(bytes[start..start + 4].try_into().unwrap()) as usize;
+    bytes[start + 58] = 1;
+    let crc = crc32c::crc32c(&bytes[start + 8..start + length]);
+    bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&journal, &bytes).unwrap();
+    let position = Position::new(60);
+    let refusals = [
+        open(folder.path()).map(drop),
+        SledLog::open_read_only(folder.path(), &options()).map(drop),
+        SledLog::audit(folder.path(), &mut |_| Ok(())).map(drop),
+        SledLog::prefix(folder.path(), Position::new(u64::MAX)).map(drop),
+    ];
+    for refused in refusals {
+        let fault = refused.unwrap_err();
+        assert!(matches!(fault, OpenError::NewerRecord(found) if found == position), "{fault:?}");
+        assert!(fault.to_string().contains("written by a newer version of Photon"), "{fault}");
+    }
+    assert_eq!(fs::read(&journal).unwrap(), bytes);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub type Hash = [u8; 32];
 
 const MAGIC: [u8; 8] = *b"photonsn";
 /// Of the file, not of the state in it.
-const FILE_FORM: u32 = 1;
+const FILE_FORM: u32 = 2;
 /// A stamp holds numbers, hashes and the name of one stream.
 const STAMP_MAX_BYTES: u32 = 4 << 10;
 /// A piece is a row, or one aggregate.

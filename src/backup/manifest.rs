@@ -8,8 +8,25 @@ use serde::{Deserialize, Serialize};
 use super::survey::Survey;
 use crate::archive::hex;
 
-/// The newest form of a backup that this program reads.
-const FORMAT: u32 = 1;
+/// The only form of a backup that is made, and read. Form 1 held a log of a former format; Photon made it
+/// before its first release.
+const FORMAT: u32 = 2;
+
+/// What every form of a manifest says.
+#[derive(Deserialize)]
+struct Made {
+    format: u32,
+    program: String,
+}
+
+/// Why a manifest is not used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// It is not what was written.
+    Damaged(String),
+    /// Another version of the program made the backup.
+    OtherFormat(String),
+}
 
 /// What must be in a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +64,22 @@ pub struct Manifest {
     pub checksum: String,
 }
 
+impl Made {
+    /// Says which version made it, as far as the manifest can be believed.
+    fn other_format(&self) -> Unusable {
+        let Self { format, program } = self;
+        let program: String = program.chars().filter(|letter| !letter.is_control()).take(32).collect();
+        let whose = match format {
+            0 => return Unusable::Damaged("its manifest has no format".into()),
+            1 => format!("which version {program} of Photon wrote before the first release"),
+            _ => format!("which version {program} of Photon wrote"),
+        };
+        Unusable::OtherFormat(format!(
+            "it has format {format}, {whose}, and this version reads format {FORMAT} only"
+        ))
+    }
+}
+
 impl Manifest {
     pub(super) fn of(survey: &Survey, identity: &Identity, now: Timestamp) -> Self {
         let Survey { audit, digest, past } = survey;
@@ -70,15 +103,16 @@ impl Manifest {
         Self { checksum: manifest.sum(), ..manifest }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let manifest: Self =
-            serde_json::from_str(text).map_err(|fault| format!("its manifest cannot be read: {fault}"))?;
-        if manifest.format > FORMAT {
-            let found = manifest.format;
-            return Err(format!("it has format {found}, and this program reads up to {FORMAT}"));
+    pub(super) fn parse(text: &str) -> Result<Self, Unusable> {
+        let unreadable =
+            |fault: serde_json::Error| Unusable::Damaged(format!("its manifest cannot be read: {fault}"));
+        let made: Made = serde_json::from_str(text).map_err(unreadable)?;
+        if made.format != FORMAT {
+            return Err(made.other_format());
         }
+        let manifest: Self = serde_json::from_str(text).map_err(unreadable)?;
         if manifest.checksum != manifest.sum() {
-            return Err("its manifest does not fit its checksum".into());
+            return Err(Unusable::Damaged("its manifest does not fit its checksum".into()));
         }
         Ok(manifest)
     }
@@ -116,5 +150,29 @@ impl Manifest {
     fn sum(&self) -> String {
         let unsigned = Self { checksum: String::new(), ..self.clone() };
         blake3::hash(unsigned.text().as_bytes()).to_hex().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_by_its_name_whatever_else_it_says() {
+        let told = |text: &str| match Manifest::parse(text) {
+            Err(Unusable::OtherFormat(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        let newer = told(r#"{"format": 9, "program": "7.8.9", "more": {"unknown": true}}"#);
+        assert_eq!(
+            newer,
+            "it has format 9, which version 7.8.9 of Photon wrote, and this version reads format 2 only"
+        );
+        let former = told(r#"{"format": 1, "program": "0.1.0"}"#);
+        assert!(former.contains("which version 0.1.0 of Photon wrote before the first release"), "{former}");
+        for text in ["", "{}", r#"{"format": 0, "program": "0.1.0"}"#, r#"{"format": 2, "program": "0.1.0"}"#]
+        {
+            assert!(matches!(Manifest::parse(text), Err(Unusable::Damaged(_))), "{text}");
+        }
     }
 }

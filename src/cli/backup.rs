@@ -96,6 +96,13 @@ fn complaint(fault: Fault) -> Complaint {
             let sentence = format!("The backup in {} is damaged: {what}.", folder.display());
             Complaint::new(Exit::DAMAGED, sentence)
         }
+        Fault::OtherFormat { folder, what } => {
+            let sentence = format!(
+                "The backup in {} cannot be read: {what}; restore it with the version that made it.",
+                folder.display()
+            );
+            Complaint::new(Exit::DAMAGED, sentence)
+        }
         Fault::Log { folder, source, unknown } => refused(&folder, *source, unknown.map(|fault| *fault)),
         Fault::Place(sentence) => Complaint::new(Exit::USAGE, sentence),
         Fault::Disk { .. } => Complaint::new(Exit::DISK, sentence),

@@ -13,6 +13,8 @@ use domain::{AgentId, Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::lease_names::LeaseNames;
+
 /// An agent: the specification's `Agent`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -258,7 +260,7 @@ pub struct Presence {
 impl AvailabilityView {
     /// Shows how ready an agent is.
     #[must_use]
-    pub fn of(views: &Views, id: &AgentId, row: &Row, presence: &Presence) -> Self {
+    pub fn of(views: &Views, id: &AgentId, row: &Row, presence: &Presence, names: &LeaseNames) -> Self {
         let (agent, config) = (&row.agent, &row.agent.profile.config);
         let last_seen = presence.seen.map_or(row.last_seen, |seen| seen.at.max(row.last_seen));
         let free = views.free_slots(id, agent);
@@ -271,7 +273,7 @@ impl AvailabilityView {
             status_reason: agent.status_reason.name().into(),
             slots: config.max_concurrent_steps,
             free,
-            leases: views.leases.of_agent(id).map(|(lease, _)| lease.to_string()).collect(),
+            leases: views.leases.of_agent(id).map(|(lease, _)| names.name(&lease)).collect(),
             waiting: presence.waiting,
             last_seen,
             silent_ms,
@@ -324,30 +326,37 @@ impl AgentView {
 }
 
 impl HeartbeatView {
-    /// Shows a pulse.
+    /// Shows a pulse. Leases that another history of the log granted are lost, whatever they are named.
     #[must_use]
-    pub fn of(pulse: &Pulse) -> Self {
+    pub fn of(pulse: &Pulse, names: &LeaseNames, foreign: Vec<String>) -> Self {
         let renewed = pulse.renewed.iter().map(|renewed| RenewedView {
-            lease_id: renewed.lease.to_string(),
+            lease_id: names.name(&renewed.lease),
             remaining_ms: renewed.remaining_ms,
             checkpoint_kept: renewed.checkpoint_kept,
         });
+        let told = pulse.directives.iter().map(|directive| DirectiveView::of(directive, names));
         Self {
             renewed: renewed.collect(),
-            directives: pulse.directives.iter().map(DirectiveView::of).collect(),
+            directives: told.chain(foreign.into_iter().map(DirectiveView::restored)).collect(),
             next_heartbeat_ms: pulse.next_ms,
         }
     }
 }
 
 impl DirectiveView {
-    fn of(directive: &Directive) -> Self {
+    fn of(directive: &Directive, names: &LeaseNames) -> Self {
         let (kind, lease, reason) = match directive {
             Directive::Cancel(lease) => ("cancel", Some(lease), "the operation has ended"),
             Directive::Lost(lease) => ("lost", Some(lease), "the lease is over or somebody else's"),
             Directive::Drain => ("drain", None, "the agent is inactive and gets no more work"),
         };
-        Self { kind: kind.into(), lease_id: lease.map(ToString::to_string), reason: reason.into() }
+        let lease_id = lease.map(|lease| names.name(lease));
+        Self { kind: kind.into(), lease_id, reason: reason.into() }
+    }
+
+    fn restored(lease_id: String) -> Self {
+        let reason = "the lease was granted before the log was restored";
+        Self { kind: "lost".into(), lease_id: Some(lease_id), reason: reason.into() }
     }
 }
 
@@ -357,19 +366,20 @@ impl ClaimView {
         granted: &[Granted],
         remaining_ms: impl Fn(&LeaseId) -> u64,
         traceparent: Option<&str>,
+        names: &LeaseNames,
     ) -> Self {
         let grant = |granted: &Granted| {
-            LeaseGrant::of(granted, remaining_ms(&granted.reserved.lease_id), traceparent)
+            LeaseGrant::of(granted, remaining_ms(&granted.reserved.lease_id), traceparent, names)
         };
         Self { leases: granted.iter().map(grant).collect() }
     }
 }
 
 impl LeaseGrant {
-    fn of(granted: &Granted, remaining_ms: u64, traceparent: Option<&str>) -> Self {
+    fn of(granted: &Granted, remaining_ms: u64, traceparent: Option<&str>, names: &LeaseNames) -> Self {
         let reserved = &granted.reserved;
         Self {
-            lease_id: reserved.lease_id.to_string(),
+            lease_id: names.name(&reserved.lease_id),
             fencing_token: reserved.grant,
             operation_id: reserved.lease_id.operation.to_string(),
             step: reserved.step,

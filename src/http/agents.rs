@@ -21,6 +21,7 @@ use super::error::{ApiError, FieldError};
 use super::events::AGENT_HEARTBEAT;
 use super::front::Reach;
 use super::intent::{Intent, metadata};
+use super::lease_names::{self, Foreign};
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::page::Page;
@@ -245,28 +246,30 @@ pub async fn heartbeat(
 ) -> Answer<HeartbeatView> {
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
-    let beat = beat(body.value, api.core.around.world.limits.max_checkpoint_bytes)?;
+    let (beat, foreign) = beat(body.value, &api)?;
     let leases = beat.leases.len();
     let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
     let now = api.core.around.clock.now();
     api.feed.pass(AGENT_HEARTBEAT, &stream_of::<Agent>(&id), now, || json!({"leases": leases}));
-    Ok(Reply::ok(HeartbeatView::of(&pulse)))
+    Ok(Reply::ok(HeartbeatView::of(&pulse, &api.lease_names, foreign)))
 }
 
-fn beat(heartbeat: Heartbeat, checkpoint_max: usize) -> Result<Beat, ApiError> {
-    let mut faults = heartbeat.faults(checkpoint_max);
-    let mut leases = Vec::new();
+/// What an agent says, and the names of leases that another history of the log granted.
+fn beat(heartbeat: Heartbeat, api: &Api) -> Result<(Beat, Vec<String>), ApiError> {
+    let mut faults = heartbeat.faults(api.core.around.world.limits.max_checkpoint_bytes);
+    let (mut leases, mut foreign) = (Vec::new(), Vec::new());
     for (at, lease) in heartbeat.leases.into_iter().enumerate() {
-        match lease.lease_id.parse() {
+        match api.lease_names.read(&lease.lease_id) {
             Ok(id) => leases.push(LeaseBeat {
                 lease: id,
                 progress: lease.progress,
                 note: lease.note,
                 checkpoint: lease.checkpoint,
             }),
-            Err(fault) => {
-                let fault: domain::IdError = fault;
-                faults.push(FieldError::at(format!("/leases/{at}/leaseId"), fault.to_string()));
+            Err(Foreign::OtherHistory) => foreign.push(lease.lease_id),
+            Err(Foreign::Malformed) => {
+                let pointer = format!("/leases/{at}/leaseId");
+                faults.push(FieldError::at(pointer, lease_names::MALFORMED.to_string()));
             }
         }
     }
@@ -274,7 +277,7 @@ fn beat(heartbeat: Heartbeat, checkpoint_max: usize) -> Result<Beat, ApiError> {
         return Err(invalid_fields(faults));
     }
     let Heartbeat { incarnation, status, metrics, .. } = heartbeat;
-    Ok(Beat { incarnation, status, metrics, leases })
+    Ok((Beat { incarnation, status, metrics, leases }, foreign))
 }
 
 /// Asks for work and waits for it.
@@ -313,7 +316,7 @@ pub async fn claim(
     let granted = api.core.claim(&id, incarnation, appetite, wait_ms, intent.metadata.clone()).await?;
     let remaining_ms = |lease: &domain::LeaseId| api.core.remaining_of(lease).unwrap_or(0);
     let traceparent = intent.metadata.traceparent.as_deref();
-    Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent)))
+    Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent, &api.lease_names)))
 }
 
 fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
@@ -344,5 +347,5 @@ pub async fn availability(
     let row = views.agents.get(&id).ok_or_else(|| unknown(&id))?;
     let (seen, waiting) = (api.core.presence.seen(&id), api.core.presence.is_waiting(&id));
     let presence = Presence { seen, waiting, now: api.core.around.clock.now() };
-    Ok(Reply::ok(AvailabilityView::of(&views, &id, row, &presence)).position(position))
+    Ok(Reply::ok(AvailabilityView::of(&views, &id, row, &presence, &api.lease_names)).position(position))
 }

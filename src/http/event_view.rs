@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::lease_names::LeaseNames;
+
 /// An event: CloudEvents 1.0 with `sequence`, `revision` and who asked.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
@@ -50,9 +52,12 @@ pub struct EventView {
 }
 
 impl EventView {
-    /// Shows a recorded event. One that is not understood is shown without its data, never left out.
+    /// Shows a recorded event, with the names that leases have outside. One that is not understood is shown
+    /// without its data, never left out.
     #[must_use]
-    pub fn of(recorded: &Recorded) -> Self {
+    pub fn of(recorded: &Recorded, names: &LeaseNames) -> Self {
+        let mut data = data(recorded);
+        names.show(&mut data);
         let metadata = Metadata::decode(&recorded.metadata);
         Self {
             specversion: "1.0".into(),
@@ -67,7 +72,7 @@ impl EventView {
             correlationid: metadata.correlation_id,
             causationid: metadata.causation_id,
             actor: metadata.actor,
-            data: data(recorded),
+            data,
         }
     }
 
@@ -92,7 +97,9 @@ impl EventView {
     }
 }
 
-fn data(recorded: &Recorded) -> Value {
+/// What happened, as it is stored: without the names that leases have outside.
+#[must_use]
+pub fn data(recorded: &Recorded) -> Value {
     let shown = match recorded.stream.category() {
         Operation::CATEGORY => decoded::<Operation>(recorded),
         Agent::CATEGORY => decoded::<Agent>(recorded),

@@ -204,7 +204,7 @@ pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String
         }
         bytes += recorded.body.len();
         last = recorded.version.get();
-        found.events.push(Arc::new(Shown::of(&recorded)));
+        found.events.push(Arc::new(Shown::of(&recorded, &api.lease_names)));
     }
     found.resume = (last < revision).then_some(last);
     Ok(reply(&api, found, "version", paging.limit).etag(revision).position(seen))

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::envelope::Reply;
 use super::front::Reach;
 use super::intent::{ANONYMOUS, metadata};
+use super::lease_names::LeaseNames;
 use super::operations::Answer;
 use super::page::Page;
 use super::query::Parameters;
@@ -34,13 +35,13 @@ pub struct LaneView {
 }
 
 impl LaneView {
-    fn of(id: &LaneId, lane: &Lane, now: Timestamp) -> Self {
+    fn of(id: &LaneId, lane: &Lane, names: &LeaseNames, now: Timestamp) -> Self {
         Self {
             lane: id.to_string(),
             until: lane.until,
             since: lane.since,
             remaining_ms: lane.until.ms_since(now),
-            lease_id: lane.lease.to_string(),
+            lease_id: names.name(&lane.lease),
         }
     }
 }
@@ -59,8 +60,8 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LaneView>> {
     let after = paging.after.as_deref();
     let later = views.lanes.parked(now).filter(|(id, _)| after.is_none_or(|after| id.as_str() > after));
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
-    let mut found: Vec<LaneView> =
-        later.take(limit.saturating_add(1)).map(|(id, lane)| LaneView::of(id, lane, now)).collect();
+    let view = |(id, lane)| LaneView::of(id, lane, &api.lease_names, now);
+    let mut found: Vec<LaneView> = later.take(limit.saturating_add(1)).map(view).collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let cursor = found.last().filter(|_| more).map(|last| api.cursors.encode(&last.lane));
@@ -79,6 +80,6 @@ pub async fn open(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let receipt = api.core.gateway.execute::<Lane>(&id, order).await?;
     let lane = receipt.state.ok_or(domain::lane::Rejection::Unknown);
     let lane = lane.map_err(actors::aggregate_actor::DispatchError::<Lane>::Rejected)?;
-    let reply = Reply::ok(LaneView::of(&id, &lane, api.core.around.clock.now()));
+    let reply = Reply::ok(LaneView::of(&id, &lane, &api.lease_names, api.core.around.clock.now()));
     Ok(reply.position(receipt.position))
 }

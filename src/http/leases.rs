@@ -21,6 +21,7 @@ use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
 use super::front::Reach;
 use super::intent::Intent;
+use super::lease_names::LeaseNames;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
@@ -168,9 +169,9 @@ fn yes() -> bool {
     true
 }
 
-/// A lease id that cannot be read was never given out.
-fn lease(text: &str) -> Result<LeaseId, ApiError> {
-    Ok(text.parse::<LeaseId>()?)
+/// A lease id that cannot be read was never given out, and one of another history is over.
+fn lease(api: &Api, text: &str) -> Result<LeaseId, ApiError> {
+    Ok(api.lease_names.read(text)?)
 }
 
 async fn report(
@@ -221,7 +222,7 @@ pub async fn ack(
     body: OptionalBody<Nothing>,
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     intent
         .carry_out(|intent| async move {
@@ -245,7 +246,7 @@ pub async fn progress(
     body: Body<ProgressLease>,
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     let ProgressLease { progress, note, checkpoint, usage } = body.value;
     let faults = report_faults(Some(progress), note.as_deref(), "");
     if !faults.is_empty() {
@@ -283,7 +284,7 @@ pub async fn complete(
     body: Body<CompleteLease>,
 ) -> Answer<LeaseSettledView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     intent
         .carry_out(|intent| async move {
@@ -314,7 +315,7 @@ pub async fn fail(
     body: Body<FailLease>,
 ) -> Answer<LeaseFailedView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     let faults = failure_faults(&body.value);
     if !faults.is_empty() {
         return Err(invalid_fields(faults));
@@ -390,7 +391,7 @@ pub async fn release(
     body: OptionalBody<ReleaseLease>,
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     let ReleaseLease { reason, hold_ms } = body.value;
     let faults = report_faults(None, Some(&reason), "");
     if !faults.is_empty() {
@@ -443,12 +444,12 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LeaseView>> {
     if paging.count {
         page = page.total(total);
     }
-    Ok(Reply::ok(found.iter().map(view).collect()).page(page).position(seen))
+    Ok(Reply::ok(found.iter().map(|info| view(info, &api.lease_names)).collect()).page(page).position(seen))
 }
 
-fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
+fn view(info: &actors::protocol::LeaseInfo, names: &LeaseNames) -> LeaseView {
     LeaseView {
-        lease_id: info.lease.to_string(),
+        lease_id: names.name(&info.lease),
         operation_id: info.lease.operation.to_string(),
         step: info.lease.step,
         fencing_token: info.lease.grant,
@@ -465,7 +466,7 @@ fn view(info: &actors::protocol::LeaseInfo) -> LeaseView {
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
 pub async fn revoke(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
-    let lease = lease(&id)?;
+    let lease = lease(&api, &id)?;
     // The operation may have ended while the agent still works: then the slot is all there is to take.
     let wish = match api.core.is_closing(&lease) {
         true => StepWish::CloseLease { why: CloseReason::Revoked },

@@ -174,6 +174,13 @@ async fn unknown_paths_methods_and_ids_are_refused() {
     photon.post("/api/v1/leases/ls_1/ack", json!({})).await.refused(404, "not_found");
     let never = "ls_00000000000000000000000000000000_1_1";
     photon.post(&format!("/api/v1/leases/{never}/ack"), json!({})).await.refused(404, "not_found");
+    let epoch = photon.get("/api/v1/events").await.header("photon-epoch").to_owned();
+    for (tag, status, code) in
+        [(&epoch[..6], 404, "not_found"), ("zzzzzz", 404, "not_found"), ("000000", 410, "lease_lost")]
+    {
+        let path = format!("/api/v1/leases/{}/ack", never.replacen("ls_", &format!("ls_{tag}_"), 1));
+        photon.post(&path, json!({})).await.refused(status, code);
+    }
     let refused = photon.send(photon.request("TRACE", "/api/v1/operations")).await;
     assert_eq!(refused.refused(405, "method_not_allowed").header("allow"), "GET, HEAD, POST");
     photon.send(photon.request("PATCH", "/health")).await.refused(405, "method_not_allowed");

@@ -335,3 +335,62 @@ async fn a_second_server_on_the_same_folder_is_refused_with_a_sentence() {
     let second = call(["serve", "--port", "0", "--data-dir", "data"]).in_folder(photon.folder());
     assert!(second.ends_with(69).stderr.contains("another process has the log open"));
 }
+
+/// Every report about a lease, and its revocation, is answered with 410.
+async fn nothing_is_taken(photon: &Photon, lease: &str) {
+    let reports = [
+        ("ack", json!({})),
+        ("progress", json!({"progress": 50, "checkpoint": {"at": 1}})),
+        ("complete", json!({"result": "of before"})),
+        ("fail", json!({"code": "x", "message": "of before"})),
+        ("fail", json!({"code": "rate_limited", "message": "of before"})),
+        ("release", json!({})),
+    ];
+    for (report, body) in reports {
+        let told = photon.post(&format!("/api/v1/leases/{lease}/{report}"), body).await;
+        let problem = told.refused(410, "lease_lost");
+        assert!(problem.body.to_string().contains("before the log was restored"), "{}", problem.body);
+    }
+    photon.delete(&format!("/api/v1/leases/{lease}")).await.refused(410, "lease_lost");
+}
+
+#[tokio::test]
+async fn a_lease_of_before_a_restore_settles_nothing_even_when_a_new_grant_has_its_number() {
+    let mut photon = Photon::start().await;
+    photon.agent("holder", &[]).await;
+    let held = photon.operation(json!([step(1, "look", &[], json!({}))])).await;
+    let held_before = photon.claim("holder").await["leaseId"].as_str().unwrap().to_owned();
+    let waiting = photon.operation(json!([step(1, "look", &[], json!({}))])).await;
+    told(&photon, &["create", "copy"]);
+    photon.agent("scout", &[]).await;
+    let granted_before = photon.claim("scout").await["leaseId"].as_str().unwrap().to_owned();
+    assert_eq!(photon.stopped().await, 0);
+    let done = told(&photon, &["restore", "copy", "--replace"]);
+    photon.restart().await;
+
+    let tag = done["done"]["epoch"].as_str().unwrap()[..6].to_owned();
+    let named = |operation: &str| format!("ls_{tag}_{}_1_1", operation.trim_start_matches("op_"));
+    photon.agent("scout", &[]).await;
+    let again = photon.claim("scout").await;
+    assert_eq!(again["leaseId"], json!(named(&waiting)));
+    assert_eq!(granted_before[9..], named(&waiting)[9..], "only the tag tells them apart");
+    assert_eq!(held_before[9..], named(&held)[9..]);
+    for before in [&granted_before, &held_before] {
+        nothing_is_taken(&photon, before).await;
+        let beat = json!({"leases": [{"leaseId": before, "progress": 7}]});
+        let pulse = photon.post("/api/v1/agents/scout/heartbeat", beat).await.expect(200).data().clone();
+        assert_eq!(pulse["renewed"], json!([]), "{pulse}");
+        let told = &pulse["directives"][0];
+        assert_eq!((&told["type"], &told["leaseId"]), (&json!("lost"), &json!(before)), "{pulse}");
+    }
+    // Wherever a lease is shown it has the name by which it can be settled.
+    let events = photon.get("/api/v1/events?types=step.reserved").await.expect(200).data().clone();
+    let reserved: Vec<_> = events.as_array().unwrap().iter().map(|event| &event["data"]["leaseId"]).collect();
+    assert_eq!(reserved, [&json!(named(&held)), &json!(named(&waiting))]);
+    let leases = photon.get("/api/v1/leases").await.expect(200).data().clone();
+    let leases: Vec<_> = leases.as_array().unwrap().iter().map(|lease| &lease["leaseId"]).collect();
+    assert_eq!(leases, reserved);
+    photon.report(&again, "complete", json!({"result": "of now"})).await.expect(200);
+    assert_eq!(photon.shown(&waiting).await["status"], "completed");
+    assert_eq!(photon.shown(&held).await["status"], "in_progress");
+}

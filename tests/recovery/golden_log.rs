@@ -1,7 +1,8 @@
 //! Logs of earlier versions are read for ever: each stored one comes to what it came to when it was written.
 //!
-//! A log of today is stored by `PHOTON_WRITE_SAMPLES=1 cargo test --test recovery golden_log` under the name
-//! in [`TODAY`]; one that exists is never rewritten.
+//! A log of today is stored by `PHOTON_WRITE_SAMPLES=1` under the name in [`TODAY`], which never rewrites one
+//! that exists. Before the first release, `PHOTON_WRITE_SAMPLES=afresh` does: docs/TESTING.md has the
+//! commands.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use crate::support;
@@ -74,7 +75,8 @@ async fn write_today(folder: &Path) {
 #[tokio::test]
 async fn every_log_that_was_stored_comes_to_what_it_came_to_then() {
     let today = stored().join(TODAY);
-    if !today.exists() && std::env::var_os("PHOTON_WRITE_SAMPLES").is_some() {
+    let asked = std::env::var("PHOTON_WRITE_SAMPLES").unwrap_or_default();
+    if asked == "afresh" || (asked == "1" && !today.exists()) {
         write_today(&today).await;
     }
     assert!(today.exists(), "the log of today is not stored; see the head of this file");

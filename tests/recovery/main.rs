@@ -4,6 +4,7 @@ mod backup;
 mod clock_jumps;
 mod damaged_log;
 mod failed_sync;
+mod former_formats;
 mod full_storage;
 mod golden_log;
 mod linearizable;

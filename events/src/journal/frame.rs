@@ -10,18 +10,19 @@
 //! journal's header), u32 kind, u32 CRC32C of the 68 bytes before. A frame is only begun when everything
 //! before its offset is durable.
 //!
-//! Format 1 is the journal of a generation, in which positions are without a gap. Format 2 is the journal of
+//! Format 3 is the journal of a generation, in which positions are without a gap. Format 4 is the journal of
 //! a *base*: what was kept of the generations up to its own number. Its positions may skip, it begins after
 //! position 0, and its last frame, of kind 3, says where those generations ended: u64 last position, i64
 //! last time, 32 bytes hash of the last frame, u32 CRC32C of those 48 bytes.
+//!
+//! Formats 1 and 2 were the same with records that had no flags. Photon wrote them before its first release;
+//! they are named when they are found, and never read.
 
 use crate::journal::bytes::{array_at, i64_at, u32_at, u64_at};
 use crate::log::APPEND_MAX_BYTES;
 
-/// The newest format this program reads.
-pub(crate) const FORMAT: u32 = 2;
-const GENERATION_FORMAT: u32 = 1;
-const BASE_FORMAT: u32 = 2;
+const GENERATION_FORMAT: u32 = 3;
+const BASE_FORMAT: u32 = 4;
 /// The length of a journal's header, in bytes.
 pub(crate) const JOURNAL_HEADER_LEN: usize = 72;
 /// The length of a frame's header, in bytes.
@@ -54,6 +55,14 @@ pub(crate) struct JournalHeader {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
     Damaged,
+    /// Another version of the program wrote it.
+    Other(OtherFormat),
+}
+
+/// A format that this version does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherFormat {
+    Former(u32),
     Newer(u32),
 }
 
@@ -80,7 +89,9 @@ impl JournalHeader {
             Some(format @ (GENERATION_FORMAT | BASE_FORMAT)) => {
                 Self::fields(bytes, format == BASE_FORMAT).ok_or(HeaderError::Damaged)
             }
-            newer => Err(HeaderError::Newer(newer.unwrap_or(0))),
+            Some(former @ 1..GENERATION_FORMAT) => Err(HeaderError::Other(OtherFormat::Former(former))),
+            Some(newer) if newer > BASE_FORMAT => Err(HeaderError::Other(OtherFormat::Newer(newer))),
+            _ => Err(HeaderError::Damaged),
         }
     }
 
@@ -232,12 +243,21 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn a_format_of_another_version_is_named() {
+        use OtherFormat::{Former, Newer};
         let header = JournalHeader { generation: 1, after: 0, mark: MARK, previous: [0; 32], base: false };
         let mut bytes = header.encode();
-        bytes[8] = 3;
-        let crc = JournalHeader::crc(&bytes);
-        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(JournalHeader::decode(&bytes), Err(HeaderError::Newer(3)));
+        let mut of_format = |format: u8| {
+            bytes[8] = format;
+            let crc = JournalHeader::crc(&bytes);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            JournalHeader::decode(&bytes)
+        };
+        assert_eq!(of_format(0), Err(HeaderError::Damaged), "there never was such a format");
+        assert_eq!(of_format(1), Err(HeaderError::Other(Former(1))));
+        assert_eq!(of_format(2), Err(HeaderError::Other(Former(2))));
+        assert_eq!(of_format(3), Ok(header));
+        assert_eq!(of_format(4), Ok(JournalHeader { base: true, ..header }));
+        assert_eq!(of_format(5), Err(HeaderError::Other(Newer(5))));
     }
 }

@@ -1,5 +1,5 @@
 //! Owns the bytes of one record, in the journal and in the blocks alike.
-//! Must never change them: what is written is read for ever (format 1).
+//! Must never change them: what is written is read for ever (formats 3 and 4).
 //!
 //! All numbers are little-endian.
 //!
@@ -13,10 +13,11 @@
 //! | 32 | i64 microseconds since 1970 UTC |
 //! | 40 | id, 16 bytes |
 //! | 56 | u16 schema |
-//! | 58 | u8 length of the stream's name |
-//! | 59 | u8 length of the event's name |
-//! | 60 | u32 length of the metadata |
-//! | 64 | stream, name, metadata, body |
+//! | 58 | u16 flags: 0; set by a newer version whose records must not be read without knowing them |
+//! | 60 | u8 length of the stream's name |
+//! | 61 | u8 length of the event's name |
+//! | 62 | u32 length of the metadata |
+//! | 66 | stream, name, metadata, body |
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ use crate::stream::{Position, StreamId, Version};
 /// How many names an interner keeps; the rest are not shared.
 const NAMES_MAX: usize = 1024;
 
+/// The flags of every record that this version writes, and the only ones that it reads.
+const FLAGS: u16 = 0;
+
 /// Appends the bytes of a record. Lengths fit their fields, since [`crate::Append::check`] came before.
 pub(crate) fn encode(event: &Recorded, previous: Position, into: &mut Vec<u8>) {
     let start = into.len();
@@ -46,6 +50,7 @@ pub(crate) fn encode(event: &Recorded, previous: Position, into: &mut Vec<u8>) {
     into.extend_from_slice(&event.time_us.to_le_bytes());
     into.extend_from_slice(event.id.get().as_bytes());
     into.extend_from_slice(&event.schema.to_le_bytes());
+    into.extend_from_slice(&FLAGS.to_le_bytes());
     into.extend_from_slice(&[stream.len() as u8, name.len() as u8]);
     into.extend_from_slice(&(event.metadata.len() as u32).to_le_bytes());
     into.extend_from_slice(stream);
@@ -76,8 +81,8 @@ impl<'a> RawRecord<'a> {
         if crc32c::crc32c(&bytes[8..]) != crc {
             return Err("a record breaks its checksum");
         }
-        let name_start = RECORD_HEADER_LEN + usize::from(bytes[58]);
-        let strings_len = usize::from(bytes[59]) + u32_at(bytes, 60).unwrap_or(u32::MAX) as usize;
+        let name_start = RECORD_HEADER_LEN + usize::from(bytes[60]);
+        let strings_len = usize::from(bytes[61]) + u32_at(bytes, 62).unwrap_or(u32::MAX) as usize;
         if name_start + strings_len > len {
             return Err("a record has impossible lengths");
         }
@@ -120,6 +125,11 @@ impl<'a> RawRecord<'a> {
         i64_at(self.bytes, 32).unwrap_or(0)
     }
 
+    /// The flags by which a newer version marked the record, if it did: then its contents are not understood.
+    pub(crate) fn unknown_flags(&self) -> Option<u16> {
+        u16_at(self.bytes, 58).filter(|flags| *flags != FLAGS)
+    }
+
     pub(crate) fn id(&self) -> EventId {
         let mut id = [0; 16];
         id.copy_from_slice(&self.bytes[40..56]);
@@ -138,8 +148,11 @@ impl<'a> RawRecord<'a> {
 
     /// Takes it apart; metadata and body stay slices of `buffer`, of which the record is a part.
     pub(crate) fn decode(&self, buffer: &Bytes, names: &mut Names) -> Result<Recorded, &'static str> {
-        let metadata_start = self.name_start + usize::from(self.bytes[59]);
-        let body_start = metadata_start + u32_at(self.bytes, 60).unwrap_or(0) as usize;
+        if self.unknown_flags().is_some() {
+            return Err("a record was written by a newer version of Photon");
+        }
+        let metadata_start = self.name_start + usize::from(self.bytes[61]);
+        let body_start = metadata_start + u32_at(self.bytes, 62).unwrap_or(0) as usize;
         let name = std::str::from_utf8(&self.bytes[self.name_start..metadata_start]);
         Ok(Recorded {
             id: self.id(),
@@ -220,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn a_record_with_flags_is_a_newer_versions_and_not_read() {
+        for bit in 0..16 {
+            let mut bytes = Vec::new();
+            encode(&sample(), Position::START, &mut bytes);
+            let flags = 1_u16 << bit;
+            bytes[58..60].copy_from_slice(&flags.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[8..]);
+            bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            let record = RawRecord::first_of(&bytes).unwrap();
+            assert_eq!(record.unknown_flags(), Some(flags));
+            let refused = record.to_recorded(&mut Names::default()).unwrap_err();
+            assert_eq!(refused, "a record was written by a newer version of Photon");
+        }
+    }
+
+    #[test]
     fn a_flipped_bit_is_noticed_wherever_it_is() {
         let mut bytes = Vec::new();
         encode(&sample(), Position::START, &mut bytes);
@@ -236,7 +265,7 @@ mod tests {
         encode(&sample(), Position::new(4), &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = concat!(
-            "5e000000",
+            "60000000",
             "CRCCRCCR",
             "0900000000000000",
             "0300000000000000",
@@ -244,6 +273,7 @@ mod tests {
             "fbffffffffffffff",
             "00000000000000000000000000000007",
             "0200",
+            "0000",
             "09",
             "0e",
             "02000000",

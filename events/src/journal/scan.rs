@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::journal::FILE_NAME;
 use crate::journal::frame::{
-    BaseEnd, FORMAT, FRAME_HEADER_LEN, FrameHeader, Hash, HeaderError, JOURNAL_HEADER_LEN, JournalHeader,
-    Kind, Mark,
+    BaseEnd, FRAME_HEADER_LEN, FrameHeader, Hash, HeaderError, JOURNAL_HEADER_LEN, JournalHeader, Kind, Mark,
+    OtherFormat,
 };
 use crate::journal::record::{RawRecord, records};
 use crate::log::{Damage, Floor};
@@ -58,7 +58,10 @@ impl Scanned {
 #[derive(Debug)]
 pub(crate) enum ScanError {
     Damaged(Damage),
-    NewerFormat(u32),
+    /// Another version of the program wrote the journal.
+    Format(OtherFormat),
+    /// A newer version of the program wrote the record at that position.
+    NewerRecord(Position),
     Io(io::Error),
 }
 
@@ -215,8 +218,8 @@ fn read_header(reader: &mut impl Read, len: u64, place: Place) -> Result<(Journa
     reader.read_exact(&mut bytes)?;
     let header = match JournalHeader::decode(&bytes) {
         Ok(header) => header,
-        Err(HeaderError::Newer(format)) if format > FORMAT => return Err(ScanError::NewerFormat(format)),
-        Err(_) => return Err(damage),
+        Err(HeaderError::Other(format)) => return Err(ScanError::Format(format)),
+        Err(HeaderError::Damaged) => return Err(damage),
     };
     let Place { generation, after, previous, base, .. } = place;
     if header != (JournalHeader { generation, after, previous, base, mark: header.mark }) {
@@ -288,6 +291,10 @@ impl Scan {
         if header.after != self.last || header.previous != self.chain {
             let what = "a frame does not follow the one before";
             return Err(self.damage(Bad { offset: self.end, after: self.last, what }));
+        }
+        // What this version cannot read it must not cut off as a torn tail, nor call damaged.
+        if let Some(newer) = records.iter().find(|record| record.unknown_flags().is_some()) {
+            return Err(ScanError::NewerRecord(newer.position()));
         }
         if header.kind == Kind::Events {
             let frame = Frame { offset, payload, records: &records };

@@ -1,5 +1,5 @@
 //! Owns the making of a base: what is kept of the generations up to a number, in one journal that takes their
-//! place by a single rename. Must never change a record: they keep position, version, id and time.
+//! place by a single rename. Must never change a record that stays: they keep position, version, id and time.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::sled_log::fence::Fence;
 use crate::sled_log::folder;
 use crate::sled_log::identity;
 use crate::sled_log::ledger::Ledger;
-use crate::sled_log::open::OpenError;
+use crate::sled_log::open::{OpenError, check_format};
 use crate::stream::{Position, StreamId};
 
 /// A frame of a base holds at most this much, or one record. Of a damaged base what is before the damaged
@@ -76,6 +76,13 @@ impl Base {
         Ok(())
     }
 
+    /// Writes an event that begins its stream, in the place of one that goes.
+    fn carry(&mut self, event: &Recorded) -> io::Result<()> {
+        let mut record = Vec::new();
+        encode(event, Position::START, &mut record);
+        self.keep(event.position, &record)
+    }
+
     fn write(&mut self) -> io::Result<()> {
         if !self.frame.is_empty() {
             self.journal.append_kept(&mut self.frame, self.last)?;
@@ -110,6 +117,23 @@ pub trait Retention {
     /// The log's last event has that time.
     fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId>;
 
+    /// Sees every event of the part of the log that is written anew, in order, once it is known what goes.
+    fn fold(&mut self, _event: &Recorded) {}
+
+    /// How many events shall take places of events that go, after every event of that part was folded: of
+    /// streams that go or do not exist, one for each, and no more than go. The part ends at `floor`.
+    fn carried(&mut self, _going: &HashSet<StreamId>, _floor: Position) -> usize {
+        0
+    }
+
+    /// The next event that takes the place of one that goes.
+    ///
+    /// # Errors
+    /// When there is none: then nothing goes.
+    fn carry(&mut self, _place: Position, _time_us: i64) -> io::Result<Recorded> {
+        Err(io::Error::other("nothing is carried over"))
+    }
+
     /// Gets each event that goes, in order, before it goes.
     ///
     /// # Errors
@@ -132,6 +156,7 @@ pub(crate) fn compact(
     retention: &mut dyn Retention,
 ) -> Result<Compaction, OpenError> {
     let _lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    check_format(path)?;
     folder::remove_unfinished(path)?;
     if folder::sealed_bytes(path)? < worth {
         return Ok(Compaction::default());
@@ -168,6 +193,7 @@ pub(crate) fn compact(
 
 /// Makes a base of the sealed generations without some streams; says how many events went.
 fn rewrite(path: &Path, going: &HashSet<StreamId>, retention: &mut dyn Retention) -> Result<u64, OpenError> {
+    let carried_from = carried_from(path, going, retention)?;
     let mut walk = Walk::of_sealed(path)?;
     let mut base = Base::begin(path, walk.newest())?;
     let (mut names, mut gone, mut failed) = (Names::default(), 0, None);
@@ -176,7 +202,10 @@ fn rewrite(path: &Path, going: &HashSet<StreamId>, retention: &mut dyn Retention
             let done = if going.contains(record.stream()) {
                 gone += 1;
                 let event = record.to_recorded(&mut names).map_err(|what| (index, what))?;
-                retention.archive(&event)
+                retention.archive(&event).and_then(|()| match event.position >= carried_from {
+                    true => base.carry(&retention.carry(event.position, event.time_us)?),
+                    false => Ok(()),
+                })
             } else {
                 base.keep(record.position(), record.bytes())
             };
@@ -196,6 +225,29 @@ fn rewrite(path: &Path, going: &HashSet<StreamId>, retention: &mut dyn Retention
     let (last, chain) = walk.end();
     base.commit(|_| BaseEnd { last, last_time_us, chain })?;
     Ok(gone)
+}
+
+/// From which position on events that go are replaced by what is carried over: the last ones of them.
+fn carried_from(
+    path: &Path,
+    going: &HashSet<StreamId>,
+    retention: &mut dyn Retention,
+) -> Result<Position, OpenError> {
+    let mut walk = Walk::of_sealed(path)?;
+    let (mut names, mut places) = (Names::default(), Vec::new());
+    walk.on(&mut |frame| {
+        for (index, record) in frame.records.iter().enumerate() {
+            if going.contains(record.stream()) {
+                places.push(record.position());
+            }
+            retention.fold(&record.to_recorded(&mut names).map_err(|what| (index, what))?);
+        }
+        Ok(())
+    })?;
+    let carried = retention.carried(going, Position::new(walk.end().0));
+    let enough = places.len().checked_sub(carried);
+    let first = enough.ok_or_else(|| io::Error::other("more is carried over than goes"))?;
+    Ok(places.get(first).copied().unwrap_or(POSITION_MAX))
 }
 
 /// Writes events that have their places already to a folder that has no log: all of them, or none.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::epoch::Identity;
-use crate::journal::frame::{FORMAT, FRAME_HEADER_LEN};
+use crate::journal::frame::{FRAME_HEADER_LEN, HeaderError, JournalHeader, OtherFormat};
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
 use crate::journal::{FrameBuffer, Journal, WriteError};
 use crate::live::{Feed, RingMax};
@@ -25,6 +25,7 @@ use crate::sled_log::queue::Queue;
 use crate::sled_log::shared::Shared;
 use crate::sled_log::space::Space;
 use crate::sled_log::writer::{Writer, create_blocks};
+use crate::stream::Position;
 
 /// Why a log does not open. Each means another exit code.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +36,24 @@ pub enum OpenError {
     /// Another process has the log open.
     #[error("another process has the log open")]
     Locked,
-    /// A newer version of the program wrote the log. Nothing was changed.
-    #[error("the log has format {found}, and this program reads up to {supported}")]
-    NewerFormat {
-        /// The format on disk.
-        found: u32,
-        /// The newest format this program reads.
-        supported: u32,
-    },
+    /// A version from before the first release wrote the log (exit 65). Nothing was changed.
+    #[error(
+        "it has format {0}, which Photon wrote before its first release and this version cannot read; use \
+         the version that wrote it, or start with an empty folder"
+    )]
+    FormerFormat(u32),
+    /// A newer version of the program wrote the log (exit 65). Nothing was changed.
+    #[error(
+        "it has format {0}, which was written by a newer version of Photon and this version cannot read; use \
+         the newer version"
+    )]
+    NewerFormat(u32),
+    /// A newer version of the program wrote a record of the log (exit 65). No record was changed.
+    #[error(
+        "the record at position {0} was written by a newer version of Photon, which this version cannot \
+         read; use the newer version"
+    )]
+    NewerRecord(Position),
     /// Streams were removed from it while it was read without its lock (exit 75): what was read says nothing.
     #[error("the log was compacted meanwhile; repeat it")]
     Compacted,
@@ -51,12 +62,30 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
+impl OpenError {
+    /// Whether nothing is wrong with the log but that another version of the program wrote it.
+    #[must_use]
+    pub fn is_of_another_version(&self) -> bool {
+        matches!(self, Self::FormerFormat(_) | Self::NewerFormat(_) | Self::NewerRecord(_))
+    }
+}
+
 impl From<ScanError> for OpenError {
     fn from(error: ScanError) -> Self {
         match error {
             ScanError::Damaged(damage) => Self::Corrupt(damage),
-            ScanError::NewerFormat(found) => Self::NewerFormat { found, supported: FORMAT },
+            ScanError::Format(format) => format.into(),
+            ScanError::NewerRecord(position) => Self::NewerRecord(position),
             ScanError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+impl From<OtherFormat> for OpenError {
+    fn from(format: OtherFormat) -> Self {
+        match format {
+            OtherFormat::Former(format) => Self::FormerFormat(format),
+            OtherFormat::Newer(format) => Self::NewerFormat(format),
         }
     }
 }
@@ -71,6 +100,7 @@ impl From<WriteError> for OpenError {
 pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer), OpenError> {
     folder::create(path)?;
     let lock = folder::lock(path)?.ok_or(OpenError::Locked)?;
+    check_format(path)?;
     // Before anything is read: what a former writer adds later, it must not acknowledge.
     let fence = Fence::take(path)?.ok_or(OpenError::Locked)?;
     folder::remove_unfinished(path)?;
@@ -121,6 +151,16 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         unnoted_told: false,
     };
     Ok((shared, writer))
+}
+
+/// Refuses the log of another version before anything in its folder is changed. Whatever else is wrong with
+/// the oldest journal is for the scan to say.
+pub(crate) fn check_format(path: &Path) -> Result<(), OpenError> {
+    let header = folder::first_bytes(path)?.and_then(|header| header.try_into().ok());
+    match header.map(|header| JournalHeader::decode(&header)) {
+        Some(Err(HeaderError::Other(format))) => Err(format.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Opens what is whole of the log in a folder, which must be there, and changes nothing.

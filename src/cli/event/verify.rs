@@ -73,7 +73,7 @@ pub(in crate::cli) fn refused(folder: &Path, fault: OpenError, unknown: Option<C
             let sentence = "Streams were removed from the log meanwhile; repeat it.";
             Complaint::new(Exit::REPEAT, sentence)
         }
-        OpenError::NewerFormat { .. } => {
+        OpenError::FormerFormat(_) | OpenError::NewerFormat(_) | OpenError::NewerRecord(_) => {
             Complaint::new(Exit::DAMAGED, format!("{log} cannot be read: {fault}."))
         }
         OpenError::Io(fault) if fault.kind() == std::io::ErrorKind::NotFound => {

@@ -9,6 +9,7 @@ use super::super::connection::given;
 use super::super::exit::{Complaint, Exit};
 use crate::client::Client;
 use crate::http::event_view::EventView;
+use crate::http::lease_names::as_stored;
 
 /// The event that records a choice.
 const CHOICE: &str = "step.reserved";
@@ -74,7 +75,8 @@ impl History {
     }
 }
 
-fn choice(event: EventView) -> Choice {
+fn choice(mut event: EventView) -> Choice {
+    as_stored(&mut event.data);
     serde_json::from_value(event.data).ok()
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, broadcast};
 
 use super::super::error::{ApiError, Code};
+use super::super::lease_names::LeaseNames;
 use super::shown::Shown;
 
 /// What the ring holds; beyond that a reader takes from the log.
@@ -33,6 +34,7 @@ const SEAT_RETRY: Duration = Duration::from_secs(5);
 /// The live end of every stream.
 pub struct EventFeed {
     pub(super) log: Arc<dyn EventLog>,
+    pub(super) names: LeaseNames,
     pub(super) ring: Feed<Shown>,
     /// Where the log is damaged; then its end is the last thing before that.
     pub(super) damage: Option<Damage>,
@@ -50,7 +52,8 @@ impl EventFeed {
         let passing = broadcast::Sender::new(PASSING_MAX);
         let (ring, fetches) = (Feed::new(end, RING_MAX), Semaphore::new(FETCHES_MAX));
         let (damage, seats, told) = (None, Arc::default(), AtomicU64::new(0));
-        Self { log, ring, damage, passing, fetches, seats, seats_max, told }
+        let names = LeaseNames::of(log.marks().epoch);
+        Self { log, names, ring, damage, passing, fetches, seats, seats_max, told }
     }
 
     /// The same for a log that is damaged behind its end: streams say so when they have come there.
@@ -80,7 +83,8 @@ impl EventFeed {
             if self.open() == 0 {
                 self.ring.skip_to(last);
             } else {
-                self.ring.publish(recorded.iter().map(|recorded| Arc::new(Shown::of(recorded))).collect());
+                let shown = recorded.iter().map(|recorded| Arc::new(Shown::of(recorded, &self.names)));
+                self.ring.publish(shown.collect());
             }
         }
         self.ring.close();

@@ -122,7 +122,7 @@ async fn newest_of(
     }
     let mut sheet = Sheet::default();
     for recorded in kept.iter().rev() {
-        if !sheet.add(&Arc::new(Shown::of(recorded)), limit) {
+        if !sheet.add(&Arc::new(Shown::of(recorded, &feed.names)), limit) {
             older = true;
             break;
         }

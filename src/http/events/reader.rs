@@ -123,7 +123,7 @@ impl Reader {
         for recorded in looked_at {
             self.cursor = recorded.position;
             if self.filter.admits(&recorded.stream, &recorded.name) {
-                wanted.push(Arc::new(Shown::of(&recorded)));
+                wanted.push(Arc::new(Shown::of(&recorded, &self.feed.names)));
             }
         }
         self.cursor = self.cursor.max(through);

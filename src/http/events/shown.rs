@@ -12,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::event_view::EventView;
+use super::super::lease_names::LeaseNames;
 
 /// An event as JSON, within the frame in which server-sent events carry it.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct Shown {
 impl Shown {
     /// An event of the log.
     #[must_use]
-    pub fn of(recorded: &Recorded) -> Self {
-        let view = EventView::of(recorded);
+    pub fn of(recorded: &Recorded, names: &LeaseNames) -> Self {
+        let view = EventView::of(recorded, names);
         Self::framed(&view, recorded.position, &recorded.stream, &recorded.name)
     }
 
