@@ -358,7 +358,7 @@ fn listen(settings: &Settings, front: &web::Data<Front>) -> Result<(ServerHandle
             api.metrics.count_offence(kind);
             api.watched.offences.count(kind, peer, asked);
         })
-        .position(move || reached.api().map(|api| api.core.projected.position().get()));
+        .position(move || reached.api().map(|api| api.core.projected.answered().get()));
     let guard = web::Data::new(guard);
     let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };
     let limits = web::Data::new(limits);
@@ -442,6 +442,7 @@ fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
             sample_ms: agents.heartbeat_sample_interval_ms,
             idle_ms: limits.idle_actor_ms,
             starvation_ms: limits.starvation_ms,
+            views_wait_ms: limits.views_wait_ms,
         },
         weights: Weights {
             capability: selection.capability,

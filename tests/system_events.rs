@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actors::codec::{Metadata, Stored};
 use domain::system::{Event, Quarantined};
-use events::{Append, EventLog, Expected, NewEvent, Options, SledLog};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Options, SledLog};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::{Value, json};
 use support::{PATIENCE, Photon, step};
@@ -179,6 +179,7 @@ async fn a_quarantine_is_shown_in_whatever_form_it_was_written() {
             time_us: 0,
             metadata: Metadata::of_photon().encode(),
             body,
+            beside: Beside::NONE,
         };
         let stream = actors::system::stream();
         log.append(Append { stream, expected: Expected::Any, events: vec![event] }).await.unwrap();

@@ -13,6 +13,7 @@
 //! Whatever else is to hold work back belongs where room (a pause does) or free slots (a parked lane
 //! does) are counted, and its end, if no fact tells it, is one more moment.
 
+mod at_once;
 mod silence;
 mod withdrawal;
 
@@ -38,7 +39,7 @@ use crate::claims::{Claim, Claims};
 use crate::codec::Metadata;
 use crate::effects::{self, Due, Owed, Wake};
 use crate::gateway::Order;
-use crate::granting::{Desk, Grant, execute_step, grant};
+use crate::granting::{Desk, Grant, execute_step_shown, grant};
 use crate::in_flight::InFlight;
 use crate::matching::{Appetite, Floor, Pick};
 use crate::projections::Changes;
@@ -198,12 +199,14 @@ impl Dispatcher {
                 Owed::Release(agent, lease, outcome) => {
                     let command = agent::Command::Release { lease, outcome };
                     settled(
-                        &gateway.execute::<Agent>(&agent, Order::of(command, Metadata::of_photon())).await,
+                        &gateway
+                            .execute_shown::<Agent>(&agent, Order::of(command, Metadata::of_photon()))
+                            .await,
                     )
                 }
                 Owed::Lose(lease, reason) => {
                     let wish = StepWish::LoseLease { reason: reason.into() };
-                    settled(&execute_step(&gateway, &lease, wish, Metadata::of_photon()).await)
+                    settled(&execute_step_shown(&gateway, &lease, wish, Metadata::of_photon()).await)
                 }
             }
         };
@@ -417,7 +420,7 @@ impl Dispatcher {
     fn command(&mut self, wake: Wake, id: OperationId, command: Command, ctx: &mut Context<Self>) {
         let gateway = Arc::clone(&self.desk.gateway);
         let sending = async move {
-            settled(&gateway.execute::<Operation>(&id, Order::of(command, Metadata::of_photon())).await)
+            settled(&gateway.execute_shown::<Operation>(&id, Order::of(command, Metadata::of_photon())).await)
         };
         ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
             if !settled {
@@ -466,8 +469,12 @@ impl Handler<Claim> for Dispatcher {
         }
         // A report that was just answered may have freed this agent's slot or readied a step.
         let mut changes = self.desk.projected.changes_now();
-        self.timers.set(Wake::Claim(claim.agent.clone()), claim.until);
         changes.agents.insert(claim.agent.clone());
+        if claim.until <= now {
+            self.match_once(claim, &changes, ctx);
+            return;
+        }
+        self.timers.set(Wake::Claim(claim.agent.clone()), claim.until);
         self.claims.enter(claim, now);
         self.look_at(&changes, ctx);
     }

@@ -62,6 +62,8 @@ pub struct Periods {
     pub idle_ms: u64,
     /// A ready step that nobody took, until it rises one class.
     pub starvation_ms: u64,
+    /// The longest wait of a request for the views.
+    pub views_wait_ms: u64,
 }
 
 impl Default for Periods {
@@ -73,6 +75,7 @@ impl Default for Periods {
             sample_ms: 60_000,
             idle_ms: 10_000,
             starvation_ms: 300_000,
+            views_wait_ms: 2_000,
         }
     }
 }

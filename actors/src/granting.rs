@@ -84,13 +84,27 @@ pub async fn execute_step(
     gateway.execute(&lease.operation, Order::of(command, metadata)).await
 }
 
+/// The same, and back when the views show what the answer rests on.
+///
+/// # Errors
+/// Why it was not, or perhaps not, carried out.
+pub(crate) async fn execute_step_shown(
+    gateway: &Gateway,
+    lease: &LeaseId,
+    wish: StepWish,
+    metadata: Metadata,
+) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+    let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+    gateway.execute_shown(&lease.operation, Order::of(command, metadata)).await
+}
+
 /// Reserves at the agent, then at the operation.
 pub(crate) async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &Metadata) -> Grant {
     let Pick { lease, candidates } = pick;
     let reserve = agent::Command::Reserve { lease: lease.clone() };
     // The slot may be there already; the claim's key stands with the step, which is reserved only once.
     let unkeyed = Metadata { key: None, ..metadata.clone() };
-    let reserved = desk.gateway.execute_unseen::<Agent>(agent, Order::of(reserve, unkeyed)).await;
+    let reserved = desk.gateway.execute::<Agent>(agent, Order::of(reserve, unkeyed)).await;
     if reserved.is_err() {
         return Grant::Refused;
     }
@@ -98,7 +112,7 @@ pub(crate) async fn grant(desk: &Desk, agent: &AgentId, pick: Pick, metadata: &M
     let command = Command::Step { step: lease.step, grant: lease.grant, wish };
     let order = Order::of(command, metadata.clone());
     let order = Order::<Operation> { wants_state: has_checkpoint(desk, &lease), ..order };
-    match desk.gateway.execute(&lease.operation, order).await {
+    match desk.gateway.execute_shown(&lease.operation, order).await {
         Ok(receipt) => granted(desk, &lease, &receipt).map_or(Grant::Refused, Grant::Granted),
         Err(DispatchError::OutcomeUnknown | DispatchError::Crashed) => Grant::Unknown,
         Err(_) => Grant::Refused,

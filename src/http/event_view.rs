@@ -1,6 +1,8 @@
 //! Stored events as CloudEvents 1.0 JSON. The same bytes wherever an event is shown.
 
-use actors::codec::{Metadata, Stored};
+use std::sync::Arc;
+
+use actors::codec::{Metadata, Stored, understood};
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
@@ -53,7 +55,7 @@ impl EventView {
     /// Shows a recorded event. One that is not understood is shown without its data, never left out.
     #[must_use]
     pub fn of(recorded: &Recorded) -> Self {
-        let metadata = Metadata::decode(&recorded.metadata);
+        let Understood { data, metadata } = understood_of(recorded);
         Self {
             specversion: "1.0".into(),
             id: recorded.id.to_string(),
@@ -64,10 +66,10 @@ impl EventView {
             datacontenttype: "application/json".into(),
             sequence: recorded.position.to_string(),
             revision: recorded.version.to_string(),
-            correlationid: metadata.correlation_id,
-            causationid: metadata.causation_id,
-            actor: metadata.actor,
-            data: data(recorded),
+            correlationid: metadata.correlation_id.clone(),
+            causationid: metadata.causation_id.clone(),
+            actor: metadata.actor.clone(),
+            data,
         }
     }
 
@@ -92,18 +94,27 @@ impl EventView {
     }
 }
 
-fn data(recorded: &Recorded) -> Value {
-    let shown = match recorded.stream.category() {
-        Operation::CATEGORY => decoded::<Operation>(recorded),
-        Agent::CATEGORY => decoded::<Agent>(recorded),
-        Lane::CATEGORY => decoded::<Lane>(recorded),
-        system::CATEGORY => decoded::<system::Event>(recorded),
-        _ => None,
-    };
-    shown.unwrap_or_else(|| json!({"undecodable": true, "schema": recorded.schema}))
+/// What is shown of a body, and who asked.
+struct Understood {
+    data: Value,
+    metadata: Arc<Metadata>,
 }
 
-fn decoded<A: Stored>(recorded: &Recorded) -> Option<Value> {
-    let event = A::decode(&recorded.name, recorded.schema, &recorded.body);
-    event.ok().map(|event| A::json(&event))
+fn understood_of(recorded: &Recorded) -> Understood {
+    let shown = match recorded.stream.category() {
+        Operation::CATEGORY => shown::<Operation>(recorded),
+        Agent::CATEGORY => shown::<Agent>(recorded),
+        Lane::CATEGORY => shown::<Lane>(recorded),
+        system::CATEGORY => shown::<system::Event>(recorded),
+        _ => None,
+    };
+    shown.unwrap_or_else(|| Understood {
+        data: json!({"undecodable": true, "schema": recorded.schema}),
+        metadata: Arc::new(Metadata::decode(&recorded.metadata)),
+    })
+}
+
+fn shown<A: Stored>(recorded: &Recorded) -> Option<Understood> {
+    let (event, metadata) = understood::<A>(recorded).ok()?;
+    Some(Understood { data: A::json(&event), metadata })
 }

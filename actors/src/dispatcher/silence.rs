@@ -54,7 +54,7 @@ impl Dispatcher {
             let (gateway, id, wake) = (Arc::clone(&self.desk.gateway), id.clone(), wake.clone());
             let command = agent::Command::TimeOut { silent_ms };
             let sending = async move {
-                settled(&gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await)
+                settled(&gateway.execute_shown::<Agent>(&id, Order::of(command, Metadata::of_photon())).await)
             };
             ctx.spawn(sending.into_actor(self).map(|settled, dispatcher, ctx| {
                 if !settled {

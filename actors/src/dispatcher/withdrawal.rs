@@ -11,7 +11,7 @@ use domain::{AgentId, LeaseId};
 use super::{AGAIN_MS, Dispatcher, settled};
 use crate::aggregate_actor::DispatchError;
 use crate::codec::Metadata;
-use crate::granting::execute_step;
+use crate::granting::execute_step_shown;
 
 /// Why such an offer is over; says nothing against its agent.
 const NOT_HEARD: &str = "not_heard";
@@ -23,7 +23,7 @@ impl Dispatcher {
         let (gateway, withdrawn) = (Arc::clone(&self.desk.gateway), lease.clone());
         let withdrawing = async move {
             let wish = StepWish::ExpireOffer { reason: NOT_HEARD.into() };
-            let outcome = execute_step(&gateway, &withdrawn, wish, Metadata::of_photon()).await;
+            let outcome = execute_step_shown(&gateway, &withdrawn, wish, Metadata::of_photon()).await;
             // An operation that is out of service will never say more than its log does.
             settled(&outcome)
                 || matches!(outcome, Err(DispatchError::Quarantined | DispatchError::Unreadable(_)))

@@ -18,7 +18,7 @@ use domain::{AgentId, Json, LeaseId, Timestamp};
 use events::dice::Dice;
 use serde_json::json;
 
-use crate::world::{Shared, now, put};
+use crate::world::{Shared, arrive, now, put};
 
 pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "eve", "kim"];
 /// Leases that an agent remembers after they were over, to speak of them too late.
@@ -162,6 +162,7 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
         let metadata = Metadata { actor: worker.id.to_string(), key, ..Metadata::default() };
         (worker.id.clone(), worker.process, appetite, dice.pick(&[0, 500, 5_000, 20_000]), metadata)
     };
+    arrive(&core).await;
     heard(&world, &core, &id);
     let asked = now(&core);
     let outcome = core.claim(&id, appetite.clone(), wait_ms, metadata.clone()).await;
@@ -169,6 +170,7 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
     let granted = outcome.unwrap_or_default();
     take(&world, at, process, &granted);
     if metadata.key.is_some() && !granted.is_empty() {
+        arrive(&core).await;
         let asked = now(&core);
         let again = core.claim(&id, appetite, 0, metadata).await;
         answered(&world, &core, &id, asked);
@@ -279,8 +281,11 @@ pub(crate) async fn say(
     wish: StepWish,
     metadata: Metadata,
 ) {
-    renewed(world, core, lease);
     let (key, ends) = (metadata.key, ends(&wish));
+    if !ends || key.is_some() {
+        arrive(core).await;
+    }
+    renewed(world, core, lease);
     let outcome = core.report(lease, wish, metadata).await;
     let mut world = world.borrow_mut();
     match outcome {
@@ -312,11 +317,12 @@ async fn limited(
 ) {
     let key = metadata.key;
     let error = StepError { code: "rate_limited".into(), message: "later".into() };
+    arrive(core).await;
     let outcome = core.report_limit(lease, until, error, true, metadata).await;
     let mut world = world.borrow_mut();
     match outcome {
-        Ok(receipt) => {
-            world.answered::<Operation>(core, &lease.operation, key, &receipt);
+        Ok(settled) => {
+            world.answered::<Operation>(core, &lease.operation, key, &settled.receipt);
             world.workers[at].drop_lease(lease);
         }
         Err(LimitError::Step(DispatchError::Rejected(_))) => world.workers[at].drop_lease(lease),
@@ -340,7 +346,9 @@ pub(crate) async fn beat(world: Shared, core: Arc<Core>, at: usize) {
         let status = dice.chance(150).then_some(Status::Active);
         (worker.id.clone(), Beat { leases, status, ..Beat::default() })
     };
+    core.note_presence(&id, &beat);
     heard(&world, &core, &id);
+    arrive(&core).await;
     let (begun, metadata) = (now(&core), Metadata { actor: id.to_string(), ..Metadata::default() });
     let Ok(pulse) = core.heartbeat(&id, beat, &metadata).await else { return };
     let mut world = world.borrow_mut();
