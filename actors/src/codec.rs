@@ -248,8 +248,8 @@ pub fn check(category: &str, name: &str, schema: u16, body: &[u8]) -> Result<(),
     }
 }
 
-/// An event as this process knew it before it was encoded. It travels beside the bytes to the views and to the
-/// feed, which need not decode it again.
+/// An event as this process knew it before it was encoded. It travels beside the bytes to the views and to
+/// the feed, which need not decode it again.
 struct Original<F> {
     fact: Arc<F>,
     metadata: Arc<Metadata>,

@@ -1,5 +1,5 @@
-//! The only way to the aggregates: bounded, and with a deadline. Before an answer leaves, the position that it
-//! rests on is noted, so that every later request can wait until the views have reached it.
+//! The only way to the aggregates: bounded, and with a deadline. Before an answer leaves, the position that
+//! it rests on is noted, so that every later request can wait until the views have reached it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +193,8 @@ impl Gateway {
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
         let Answer { outcome, rests_on } = self.answer(id, order).await;
-        // When it is done and a look at the views would not show it, the caller must not be told that it does.
+        // When it is done and a look at the views would not show it, the caller must not be told that it
+        // does.
         if !self.projected.reached(rests_on, DEADLINE).await && outcome.is_ok() {
             return Err(DispatchError::OutcomeUnknown);
         }

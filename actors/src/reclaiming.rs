@@ -1,5 +1,5 @@
-//! The claim that comes with a report: what is there now for the agent whose attempt has just ended. The report is
-//! settled before, and nothing here changes what it was answered with.
+//! The claim that comes with a report: what is there now for the agent whose attempt has just ended. The
+//! report is settled before, and nothing here changes what it was answered with.
 
 use domain::agent::event::Status;
 use domain::agent::selection::Candidates;
@@ -57,9 +57,9 @@ impl Core {
         Some(Holder { agent: agent.clone(), incarnation: assignment.incarnation })
     }
 
-    /// Gives the agent that had a lease what is there now, up to `max` steps. `again` is what its operation knew
-    /// after the report, when that is repeated: then the agent is given what it was given with the same key and has
-    /// not begun with, if there is anything.
+    /// Gives the agent that had a lease what is there now, up to `max` steps. `again` is what its operation
+    /// knew after the report, when that is repeated: then the agent is given what it was given with the
+    /// same key and has not begun with, if there is anything.
     ///
     /// # Errors
     /// Why it is given nothing.

@@ -1,5 +1,5 @@
-//! Reports that end an attempt. Such a report does not look at the views, so that it does not wait for them: what
-//! it is answered with is what its operation knew right after it.
+//! Reports that end an attempt. Such a report does not look at the views, so that it does not wait for
+//! them: what it is answered with is what its operation knew right after it.
 
 use domain::agent::event::Outcome;
 use domain::agent::{self, Agent};

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use actors::Core;
 use actors::aggregate_actor::{DispatchError, Receipt};
-use actors::codec::Metadata;
+use actors::codec::{Metadata, understood};
 use actors::effects::Periods;
-use actors::gateway::Order;
+use actors::gateway::{Order, stream_of};
 use domain::Limits;
 use domain::operation::{Command, Operation, Rejection, Status};
 use events::faulty_log::{Fault, FaultyLog};
 use events::{
-    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Position, ReadError,
-    Recorded, Since, StreamId, Version,
+    Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, MemoryLog, Options, Position,
+    ReadError, Recorded, Since, SledLog, StreamId, Version,
 };
 use futures_util::future::join;
 use futures_util::{FutureExt, StreamExt};
@@ -166,4 +166,30 @@ async fn a_request_waits_no_longer_than_it_may() {
     create(&core, 1).await;
     assert!(!core.projected.shows(core.projected.answered()).await);
     core.stop();
+}
+
+/// What travels beside the bytes is the very event that was decided; what is read has nothing beside it and
+/// is decoded to the same.
+async fn travels(log: Arc<dyn EventLog>) {
+    let core = core(Arc::clone(&log)).await;
+    let mut tail = log.tail(Position::START);
+    let decided = create(&core, 1).await.events;
+    let mut history = log.read(&stream_of::<Operation>(&id(1)), Since::BEGINNING);
+    for event in &decided {
+        let live = tail.next().await.unwrap().unwrap();
+        let (known, metadata) = understood::<Operation>(&live).unwrap();
+        assert!(Arc::ptr_eq(&known, event));
+        let read = history.next().await.unwrap().unwrap();
+        assert!(read.beside.is_none() && read == live);
+        let decoded = understood::<Operation>(&read).unwrap();
+        assert_eq!((&*decoded.0, &decoded.1), (&**event, &metadata));
+    }
+    core.stop();
+}
+
+#[actix::test]
+async fn an_event_that_this_process_wrote_is_not_decoded_again() {
+    travels(Arc::new(MemoryLog::new())).await;
+    let folder = tempfile::tempdir().unwrap();
+    travels(Arc::new(SledLog::open(folder.path(), Options::default()).unwrap())).await;
 }

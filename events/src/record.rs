@@ -41,8 +41,9 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What a caller lets travel beside an event's bytes to the readers of this process, so that they need not decode
-/// what it has just encoded. It is no part of the event: it is not stored, and makes no two events differ.
+/// What a caller lets travel beside an event's bytes to the readers of this process, so that they need not
+/// decode what it has just encoded. It is no part of the event: it is not stored, and makes no two events
+/// differ.
 #[derive(Clone, Default)]
 pub struct Beside(Option<Arc<dyn Any + Send + Sync>>);
 
@@ -126,7 +127,7 @@ pub struct Recorded {
     pub metadata: Bytes,
     /// As offered.
     pub body: Bytes,
-    /// As offered, when the event was written by this process and comes from the live end of the log; an event
-    /// that was read has nothing beside it.
+    /// As offered, when the event was written by this process and comes from the live end of the log; an
+    /// event that was read has nothing beside it.
     pub beside: Beside,
 }

@@ -20,8 +20,8 @@ impl Client {
         self.data(Call::post(&path(lease, "ack"), &Nothing {})?).await
     }
 
-    /// Says that the step is done. The same key again gets the same answer, and of the leases that were claimed
-    /// with the report those that the agent has not begun with.
+    /// Says that the step is done. The same key again gets the same answer, and of the leases that were
+    /// claimed with the report those that the agent has not begun with.
     ///
     /// # Errors
     /// When it is refused or not answered.

@@ -49,7 +49,8 @@ impl Default for Limits {
 pub struct Body<T, const MAX: usize = 0, const OPTIONAL: bool = false> {
     /// What was sent.
     pub value: T,
-    /// The first 16 bytes of the BLAKE3 hash of the raw bytes; zeros unless the request has an idempotency key.
+    /// The first 16 bytes of the BLAKE3 hash of the raw bytes; zeros unless the request has an idempotency
+    /// key.
     pub hash: [u8; 16],
 }
 

@@ -208,8 +208,8 @@ fn tag_of(revision: u64) -> EntityTag {
     EntityTag::new_strong(revision.to_string())
 }
 
-/// The revisions of which `If-Match` lets a change find any; none when every revision will do. A tag that is no
-/// revision of ours fits none.
+/// The revisions of which `If-Match` lets a change find any; none when every revision will do. A tag that
+/// is no revision of ours fits none.
 #[must_use]
 pub fn if_match(request: &HttpRequest) -> Option<Vec<Version>> {
     if !request.headers().contains_key(header::IF_MATCH) {

@@ -46,9 +46,9 @@ impl Front {
     }
 }
 
-/// The API, as a handler gets it once the views show everything that was answered before the request arrived: a
-/// request that comes before the log is open is refused with 503 `recovering`, and with 503 `overloaded` when the
-/// views lag for too long.
+/// The API, as a handler gets it once the views show everything that was answered before the request
+/// arrived: a request that comes before the log is open is refused with 503 `recovering`, and with 503
+/// `overloaded` when the views lag for too long.
 #[derive(Clone)]
 pub struct Reach(web::Data<Api>);
 

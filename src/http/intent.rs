@@ -51,8 +51,8 @@ impl Turns {
 }
 
 impl Intent {
-    /// Reads who asks. With a key, waits for the key's turn, and then until the views show everything that was
-    /// answered before: what an earlier request with this key led to is found in them.
+    /// Reads who asks. With a key, waits for the key's turn, and then until the views show everything that
+    /// was answered before: what an earlier request with this key led to is found in them.
     ///
     /// # Errors
     /// When the key is empty, too long, or not visible ASCII; 503 when the views lag for too long.

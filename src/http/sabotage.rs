@@ -1,5 +1,6 @@
-//! Makes an operation's actor panic, and the views lag, for the tests that nothing else suffers from it. Only in
-//! builds with the feature `testing`, which no shipped build has: there this path is unknown, like any other.
+//! Makes an operation's actor panic, and the views lag, for the tests that nothing else suffers from it.
+//! Only in builds with the feature `testing`, which no shipped build has: there this path is unknown, like
+//! any other.
 
 use actix_web::web::ServiceConfig;
 use actix_web::{HttpResponse, web};

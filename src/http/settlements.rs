@@ -1,5 +1,5 @@
-//! The routes by which an agent ends its attempt: complete, fail, release. They do not wait for the views unless
-//! they look at them.
+//! The routes by which an agent ends its attempt: complete, fail, release. They do not wait for the views
+//! unless they look at them.
 
 use actix_web::{HttpRequest, web};
 use actors::limiting::RATE_LIMITED;

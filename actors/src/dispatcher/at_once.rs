@@ -10,8 +10,8 @@ use crate::effects::Wake;
 use crate::projections::Changes;
 
 impl Dispatcher {
-    /// Matches a claim with what is there now, and answers it with nothing when it is not served. A claim of the
-    /// same agent that waits goes on waiting.
+    /// Matches a claim with what is there now, and answers it with nothing when it is not served. A claim
+    /// of the same agent that waits goes on waiting.
     pub(super) fn match_once(&mut self, claim: Claim, changes: &Changes, ctx: &mut Context<Self>) {
         let (now, agent) = (self.now(), claim.agent.clone());
         let waiting = self.claims.take(&agent);

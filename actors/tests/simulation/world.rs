@@ -224,8 +224,8 @@ pub(crate) async fn put<A: Housed>(
     outcome
 }
 
-/// Waits for the views as a request does that looks at them. One that is then refused is not sent: the next one
-/// waits again.
+/// Waits for the views as a request does that looks at them. One that is then refused is not sent: the next
+/// one waits again.
 pub(crate) async fn arrive(core: &Core) {
     let answered = core.projected.answered();
     while !core.projected.shows(answered).await && core.projected.fault().borrow().is_none() {}
