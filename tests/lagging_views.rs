@@ -154,7 +154,7 @@ async fn an_agent_that_a_creation_names_is_known_as_soon_as_its_registration_is_
 }
 
 #[tokio::test]
-async fn who_would_wait_too_long_is_refused_and_heard_all_the_same() {
+async fn a_request_that_waits_too_long_is_refused_and_its_heartbeat_counts() {
     let photon = Photon::configured(HASTY).await;
     photon.agent("a", &[]).await;
     let before = photon.until("/api/v1/agents/a/availability", |_| true).await["lastSeen"].clone();

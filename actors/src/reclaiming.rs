@@ -16,7 +16,7 @@ use crate::matching::Appetite;
 use crate::protocol::ProtocolError;
 use crate::settling::Aftermath;
 
-/// Who has a lease.
+/// The holder of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The agent.
@@ -38,7 +38,7 @@ pub enum ClaimRefusal {
     Drained,
     /// The agent is out of service.
     Quarantined,
-    /// The provider of the agent takes no calls for so many milliseconds.
+    /// The provider of the agent takes no calls for this number of milliseconds.
     RateLimited(u64),
     /// The server gives out no more work.
     Draining,
@@ -47,7 +47,7 @@ pub enum ClaimRefusal {
 }
 
 impl Core {
-    /// Who has a lease, as the views show it.
+    /// The holder of a lease, as the views show it.
     #[must_use]
     pub fn holder_of(&self, lease: &LeaseId) -> Option<Holder> {
         let views = self.projected.views.read();
@@ -78,7 +78,7 @@ impl Core {
         let incarnation = holder.as_ref().map(|holder| holder.incarnation);
         let agent = holder.map(|holder| holder.agent).or_else(|| again?.agent.clone());
         let agent = agent.ok_or(ClaimRefusal::LeaseLost)?;
-        self.hear(&agent, incarnation, None, &metadata).await.map_err(refusal)?;
+        self.hear(&agent, incarnation, None, &metadata).await?;
         self.free_slot(&agent, lease).await;
         self.check_takes_work(&agent)?;
         let metadata = Metadata { key: metadata.key.map(key_of_the_claim), ..metadata };
@@ -86,7 +86,7 @@ impl Core {
         if let Some(granted) = self.granted_to(&agent, &metadata, |lease| !begun(lease)).await {
             return Ok(granted);
         }
-        self.wait_for_work(&agent, Appetite::of(max, None), 0, metadata).await.map_err(refusal)
+        Ok(self.wait_for_work(&agent, Appetite::of(max, None), 0, metadata).await?)
     }
 
     /// The leases that the same key was given before, of those that live the ones that count.
@@ -161,12 +161,14 @@ impl Core {
     }
 }
 
-fn refusal(error: ProtocolError) -> ClaimRefusal {
-    match error {
-        ProtocolError::UnknownAgent(_) => ClaimRefusal::UnknownAgent,
-        ProtocolError::StaleIncarnation { .. } => ClaimRefusal::StaleIncarnation,
-        ProtocolError::Draining => ClaimRefusal::Draining,
-        ProtocolError::NotTaken(_) => ClaimRefusal::Overloaded,
+impl From<ProtocolError> for ClaimRefusal {
+    fn from(error: ProtocolError) -> Self {
+        match error {
+            ProtocolError::UnknownAgent(_) => Self::UnknownAgent,
+            ProtocolError::StaleIncarnation { .. } => Self::StaleIncarnation,
+            ProtocolError::Draining => Self::Draining,
+            ProtocolError::NotTaken(_) => Self::Overloaded,
+        }
     }
 }
 

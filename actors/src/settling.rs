@@ -19,7 +19,7 @@ pub struct Aftermath {
     pub status: Status,
     /// When the step can be performed again, if it will be.
     pub next_attempt: Option<Timestamp>,
-    /// Who had the lease.
+    /// The agent that had the lease.
     pub agent: Option<AgentId>,
 }
 

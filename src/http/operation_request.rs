@@ -58,7 +58,7 @@ pub struct CreateOperation {
 }
 
 impl CreateOperation {
-    /// Whether it can be judged only by whoever knows which agents are registered.
+    /// Whether it names an agent, so that it must be known which agents are registered.
     #[must_use]
     pub fn names_an_agent(&self) -> bool {
         let named = |step: &CreateStep| step.agent.as_deref().is_some_and(|agent| agent != AUTO);

@@ -216,7 +216,7 @@ struct Report<'r> {
 }
 
 impl<'r> Report<'r> {
-    /// Who has the lease is asked before it is over.
+    /// Looks up the holder of the lease before the report ends it.
     async fn of(api: &'r Api, lease: &'r LeaseId, claim: Option<ClaimMore>) -> Self {
         let holder = match claim {
             // If the views do not show it in time, the report is settled all the same.
