@@ -362,7 +362,7 @@ fn listen(settings: &Settings, front: &web::Data<Front>) -> Result<(ServerHandle
             api.metrics.count_offence(kind);
             api.watched.offences.count(kind, peer, asked);
         })
-        .position(move || reached.api().map(|api| api.core.projected.position().get()));
+        .position(move || reached.api().map(|api| api.core.projected.answered().get()));
     let guard = web::Data::new(guard);
     let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };
     let limits = web::Data::new(limits);
@@ -447,6 +447,7 @@ fn core_options(settings: &Settings, log: Arc<dyn EventLog>) -> CoreOptions {
             idle_ms: limits.idle_actor_ms,
             starvation_ms: limits.starvation_ms,
             retry_elsewhere_ms: agents.retry_elsewhere_ms,
+            views_wait_ms: limits.views_wait_ms,
         },
         thresholds: Thresholds {
             losses: agents.losses_in_a_row,

@@ -8,7 +8,7 @@
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
-use events::{Position, Recorded, StreamId, Version};
+use events::{Beside, Position, Recorded, StreamId, Version};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -86,7 +86,8 @@ pub struct Digest {
 impl Digest {
     /// Adds one event.
     pub fn add(&mut self, event: &Recorded) {
-        let Recorded { id, stream, version, position, name, schema, time_us, metadata, body } = event;
+        let Recorded { id, stream, version, position, name, schema, time_us, metadata, body, beside: _ } =
+            event;
         self.events += 1;
         for number in [position.get(), version.get(), u64::from(*schema)] {
             self.hasher.update(&number.to_le_bytes());
@@ -266,6 +267,7 @@ fn recorded(line: EventLine<IgnoredAny>) -> Option<Recorded> {
         time_us: line.time_us,
         metadata: bytes_of(&line.metadata)?.into(),
         body: bytes_of(&line.body)?.into(),
+        beside: Beside::NONE,
     })
 }
 
@@ -298,6 +300,7 @@ mod tests {
             time_us: -7,
             metadata: vec![0, 255, 16].into(),
             body: Vec::new().into(),
+            beside: Beside::NONE,
         }
     }
 

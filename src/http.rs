@@ -37,6 +37,7 @@ pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
 pub mod selection;
+pub mod settlements;
 pub mod snapshots;
 pub mod socket;
 pub mod steps;
@@ -101,7 +102,7 @@ pub struct Api {
 pub fn routes(config: &mut ServiceConfig) {
     config
         .service(resource("/api/v1/agents/{id}/claim").post(agents::claim))
-        .service(resource("/api/v1/leases/{id}/complete").post(leases::complete))
+        .service(resource("/api/v1/leases/{id}/complete").post(settlements::complete))
         .service(resource("/api/v1/operations").get(operations::list).post(operations::create))
         .service(resource("/api/v1/operations/{id}")
             .get(operations::get).put(operations::update).delete(operations::cancel))
@@ -110,8 +111,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/leases/{id}/progress").post(leases::progress))
         .service(resource("/api/v1/leases").get(leases::list))
         .service(resource("/api/v1/leases/{id}").delete(leases::revoke))
-        .service(resource("/api/v1/leases/{id}/fail").post(leases::fail))
-        .service(resource("/api/v1/leases/{id}/release").post(leases::release))
+        .service(resource("/api/v1/leases/{id}/fail").post(settlements::fail))
+        .service(resource("/api/v1/leases/{id}/release").post(settlements::release))
         .service(resource("/health").get(health::health))
         .service(resource("/health/detailed").get(health::detailed))
         .service(resource("/health/live").get(health::live))

@@ -137,6 +137,7 @@ pub struct Limits {
     pub idle_actor_ms: u64,
     pub max_agents: usize,
     pub starvation_ms: u64,
+    pub views_wait_ms: u64,
     pub stall_timeout_ms: u64,
     pub max_streams: usize,
     pub disk_low_water_bytes: u64,

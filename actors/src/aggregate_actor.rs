@@ -10,13 +10,16 @@ use std::sync::Arc;
 use actix::prelude::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
 };
-use domain::{Given, World};
-use events::{Append, AppendError, EventId, EventLog, Expected, Head, NewEvent, Position, StreamId, Version};
+use bytes::Bytes;
+use domain::{Given, Timestamp, World};
+use events::{
+    Append, AppendError, Beside, EventId, EventLog, Expected, Head, NewEvent, Position, StreamId, Version,
+};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::codec::{Durable, Metadata};
+use crate::codec::{Durable, Encoded, Metadata, beside};
 use crate::keeper::{Keeper, recall};
 use crate::recovery::{Recovered, RecoveryError, recover};
 
@@ -86,16 +89,21 @@ pub enum DispatchError<A: Durable> {
     Crashed,
 }
 
+/// A look at a state.
+pub type Glance<A> = Arc<dyn Fn(&A) + Send + Sync>;
+
 /// Asks an actor to carry out a command.
 pub struct Execute<A: Durable> {
     /// The wish.
     pub command: A::Command,
     /// Who and why; stored with every event.
-    pub metadata: Metadata,
-    /// Refuse unless the stream is at this version.
-    pub if_version: Option<Version>,
+    pub metadata: Arc<Metadata>,
+    /// Refuse unless the stream is at one of these versions.
+    pub if_version: Option<Vec<Version>>,
     /// Whether the receipt shall hold the state.
     pub wants_state: bool,
+    /// Looks at the state right after the command, each time that it is decided.
+    pub glance: Option<Glance<A>>,
     /// Where the answer goes.
     pub reply: Reply<A>,
 }
@@ -270,27 +278,17 @@ impl<A: Durable> AggregateActor<A> {
         execute: &Execute<A>,
         events: &mut Vec<NewEvent>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
-        if execute.if_version.is_some_and(|version| version != self.version) {
+        let others = |versions: &Vec<Version>| !versions.contains(&self.version);
+        // What does not exist has no version: that it does not is what the domain says.
+        if self.state.is_some() && execute.if_version.as_ref().is_some_and(others) {
             return Err(DispatchError::OtherVersion { actual: self.version });
         }
         let now = self.around.clock.now();
         let given = Given { now, world: &self.around.world };
         let decided = A::decide(self.state.as_deref(), &self.id, &execute.command, &given);
         let decided = decided.map_err(DispatchError::Rejected)?;
-        let mut encoded = Vec::with_capacity(decided.len());
-        let metadata = if decided.is_empty() { bytes::Bytes::new() } else { execute.metadata.encode() };
-        for event in &decided {
-            let event = A::encode(event).map_err(|_| DispatchError::TooLarge)?;
-            encoded.push(NewEvent {
-                id: EventId::new(Uuid::now_v7()),
-                name: event.name.into(),
-                schema: event.schema,
-                time_us: now.as_micros(),
-                metadata: metadata.clone(),
-                body: event.body,
-            });
-        }
-        events.append(&mut encoded);
+        let decided: Vec<Arc<A::Event>> = decided.into_iter().map(Arc::new).collect();
+        events.append(&mut new_events::<A>(&decided, &execute.metadata, now)?);
         if !decided.is_empty() {
             let before = self.state.take().map(Arc::unwrap_or_clone);
             let after = decided.iter().fold(before, |state, event| A::evolve(state, event, now));
@@ -299,9 +297,11 @@ impl<A: Durable> AggregateActor<A> {
         for _ in &decided {
             self.version = self.version.next();
         }
+        if let (Some(glance), Some(state)) = (&execute.glance, &self.state) {
+            glance(state);
+        }
         let state = self.state.clone().filter(|_| execute.wants_state);
-        let events = decided.into_iter().map(Arc::new).collect();
-        Ok(Receipt { version: self.version, position: None, events, state })
+        Ok(Receipt { version: self.version, position: None, events: decided, state })
     }
 
     fn append(&mut self, mut batch: Batch<A>, ctx: &mut Context<Self>) {
@@ -343,6 +343,30 @@ impl<A: Durable> AggregateActor<A> {
             }
         }
     }
+}
+
+/// Encodes what was decided; what was encoded travels along.
+fn new_events<A: Durable>(
+    decided: &[Arc<A::Event>],
+    metadata: &Arc<Metadata>,
+    now: Timestamp,
+) -> Result<Vec<NewEvent>, DispatchError<A>> {
+    let mut events = Vec::with_capacity(decided.len());
+    let bytes = if decided.is_empty() { Bytes::new() } else { metadata.encode() };
+    for event in decided {
+        let Encoded { name, schema, body } = A::encode(event).map_err(|_| DispatchError::TooLarge)?;
+        events.push(NewEvent {
+            id: EventId::new(Uuid::now_v7()),
+            name: name.into(),
+            schema,
+            time_us: now.as_micros(),
+            metadata: bytes.clone(),
+            body,
+            // Metadata that cannot be stored is lost for every reader.
+            beside: if bytes.is_empty() { Beside::NONE } else { beside::<A>(event, metadata) },
+        });
+    }
+    Ok(events)
 }
 
 fn answer<A: Durable>(

@@ -2,9 +2,12 @@
 //! spelled out here, never derived. A body of another form gets another number, and from the first release on
 //! the former one is read for ever; until now there is only one form of each.
 
+use std::sync::Arc;
+
 use bincode::Options;
 use bytes::Bytes;
 use domain::{Aggregate, agent::Agent, lane::Lane, operation::Operation, presence, system, work};
+use events::{Beside, Recorded};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -58,7 +61,7 @@ pub struct Encoded {
 /// Something whose facts can be stored: an aggregate, or the system itself.
 pub trait Stored {
     /// What is stored of it.
-    type Fact;
+    type Fact: Send + Sync + 'static;
 
     /// Every (name, schema) that is written today.
     const WRITTEN: &'static [(&'static str, u16)];
@@ -244,6 +247,32 @@ pub fn check(category: &str, name: &str, schema: u16, body: &[u8]) -> Result<(),
         system::CATEGORY => system::Event::decode(name, schema, body).map(drop),
         _ => Err(CodecError::Unknown { name: name.to_owned(), schema }),
     }
+}
+
+/// An event as this process knew it before it was encoded. It travels beside the bytes to the views and to
+/// the feed, which need not decode it again.
+struct Original<F> {
+    fact: Arc<F>,
+    metadata: Arc<Metadata>,
+}
+
+/// What travels beside the bytes of a fact. Whatever is decoded from those must be equal to it.
+#[must_use]
+pub fn beside<A: Stored>(fact: &Arc<A::Fact>, metadata: &Arc<Metadata>) -> Beside {
+    let (fact, metadata) = (Arc::clone(fact), Arc::clone(metadata));
+    Beside::of(Arc::new(Original::<A::Fact> { fact, metadata }))
+}
+
+/// A recorded fact and its metadata: as they were known before they were encoded, else decoded.
+///
+/// # Errors
+/// As [`Stored::decode`].
+pub fn understood<A: Stored>(recorded: &Recorded) -> Result<(Arc<A::Fact>, Arc<Metadata>), CodecError> {
+    if let Some(original) = recorded.beside.get::<Original<A::Fact>>() {
+        return Ok((Arc::clone(&original.fact), Arc::clone(&original.metadata)));
+    }
+    let fact = A::decode(&recorded.name, recorded.schema, &recorded.body)?;
+    Ok((Arc::new(fact), Arc::new(Metadata::decode(&recorded.metadata))))
 }
 
 /// A key by which a caller may repeat a request: hashes, since the key itself is the caller's secret.

@@ -135,7 +135,8 @@ impl Core {
         let CoreOptions { log, clock, limits, platforms, periods, weights, thresholds } = options;
         let Start { standing, keeper } = start;
         clock.raise_to(standing.past.time);
-        let projected = Arc::new(Projected::from(standing));
+        let patience = Duration::from_millis(periods.views_wait_ms);
+        let projected = Arc::new(Projected::from(standing).with_patience(patience));
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
         let around = Arc::new(Surroundings { log: log.clone(), clock, world, keeper: keeper.clone() });

@@ -64,6 +64,8 @@ pub struct Periods {
     pub starvation_ms: u64,
     /// A due retry is kept from the agent that failed it, while another one could take it.
     pub retry_elsewhere_ms: u64,
+    /// The longest wait of a request for the views.
+    pub views_wait_ms: u64,
 }
 
 impl Default for Periods {
@@ -76,6 +78,7 @@ impl Default for Periods {
             idle_ms: 10_000,
             starvation_ms: 300_000,
             retry_elsewhere_ms: 30_000,
+            views_wait_ms: 2_000,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The only door to the aggregates: bounded, with a deadline, and back only when the views have seen
-//! what was done, so that a read after an answer sees it.
+//! The only way to the aggregates: bounded, and with a deadline. Before an answer leaves, the position that
+//! it rests on is noted, so that every later request can wait until the views have reached it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
 use events::{Position, StreamId, Version};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::aggregate_actor::{Answer, DispatchError, Execute, Receipt, Surroundings};
+use crate::aggregate_actor::{Answer, DispatchError, Execute, Glance, Receipt, Surroundings};
 use crate::codec::{Durable, Metadata};
 use crate::directory::Directory;
 use crate::projections::Projected;
@@ -23,6 +24,8 @@ use crate::supervisor::{Birth, Supervisor};
 pub const UNDER_WAY_MAX: usize = 8_192;
 /// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for the log's head after an answer that says nothing.
+const HEAD_WITHIN: Duration = Duration::from_secs(2);
 
 /// A command on its way to an aggregate.
 pub struct Order<A: Durable> {
@@ -30,19 +33,45 @@ pub struct Order<A: Durable> {
     pub command: A::Command,
     /// Who and why.
     pub metadata: Metadata,
-    /// Refuse unless the stream is at this version.
-    pub if_version: Option<Version>,
+    /// Refuse unless the stream is at one of these versions.
+    pub if_version: Option<Vec<Version>>,
     /// Whether the receipt shall hold the state.
     pub wants_state: bool,
     /// The id was made for this command: its stream does not exist.
     pub new: bool,
+    /// Looks at the state right after the command.
+    pub glance: Option<Glance<A>>,
+}
+
+/// What a glance at a state has found.
+pub struct Found<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Found<T> {
+    /// Takes it; none when the command was not decided.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
+        self.0.lock().take()
+    }
 }
 
 impl<A: Durable> Order<A> {
     /// The plain order.
     #[must_use]
     pub fn of(command: A::Command, metadata: Metadata) -> Self {
-        Self { command, metadata, if_version: None, wants_state: false, new: false }
+        Self { command, metadata, if_version: None, wants_state: false, new: false, glance: None }
+    }
+
+    /// Something shall be found in the state right after the command, which costs less than to keep the state
+    /// for the receipt: other commands need not copy it.
+    #[must_use]
+    pub fn looking<T: Send + 'static>(
+        mut self,
+        look: impl Fn(&A) -> T + Send + Sync + 'static,
+    ) -> (Self, Found<T>) {
+        let found = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&found);
+        self.glance = Some(Arc::new(move |state: &A| *kept.lock() = Some(look(state))));
+        (self, Found(found))
     }
 
     /// The receipt shall hold the state.
@@ -83,6 +112,7 @@ pub struct Gateway {
     agents: Directory<Agent>,
     lanes: Directory<Lane>,
     supervisor: Arc<Supervisor>,
+    around: Arc<Surroundings>,
     projected: Arc<Projected>,
     permits: Semaphore,
 }
@@ -100,8 +130,9 @@ impl Gateway {
         Self {
             operations: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
             agents: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
-            lanes: Directory::new(around, Arc::clone(&supervisor), arbiter.clone()),
+            lanes: Directory::new(Arc::clone(&around), Arc::clone(&supervisor), arbiter.clone()),
             supervisor,
+            around,
             projected,
             permits: Semaphore::new(UNDER_WAY_MAX),
         }
@@ -126,8 +157,7 @@ impl Gateway {
         self.lanes.rest_idle(now, idle_ms);
     }
 
-    /// Has a command carried out, and waits until the views show it. A refusal and a repetition wait too,
-    /// for what they rest on.
+    /// Has a command carried out. Returns when the log has what it led to; the views may lag.
     ///
     /// # Errors
     /// Why it was not, or perhaps not, carried out.
@@ -136,30 +166,47 @@ impl Gateway {
         id: &A::Id,
         order: Order<A>,
     ) -> Result<Receipt<A>, DispatchError<A>> {
-        let Answer { outcome, rests_on } = self.ask(id, order).await;
-        // When it is done and a read would not show it, the caller must not be told that it does.
+        self.answer(id, order).await.outcome
+    }
+
+    /// The same, and the position that the answer rests on: for a caller that looks at the views next, and
+    /// must wait for them first. A refusal and a repetition rest on events of others.
+    pub async fn answer<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Answer<A> {
+        let answer = match self.answered(id, order).await {
+            Ok(answer) => answer,
+            Err(fault) => Answer { outcome: Err(fault), rests_on: Position::default() },
+        };
+        self.projected.raise_answered(answer.rests_on);
+        if let Err(DispatchError::OutcomeUnknown | DispatchError::Crashed) = &answer.outcome {
+            self.raise_to_head().await;
+        }
+        answer
+    }
+
+    /// Has a command carried out, and returns when the views show what the answer rests on.
+    ///
+    /// # Errors
+    /// Why it was not, or perhaps not, carried out.
+    pub async fn execute_shown<A: Housed>(
+        &self,
+        id: &A::Id,
+        order: Order<A>,
+    ) -> Result<Receipt<A>, DispatchError<A>> {
+        let Answer { outcome, rests_on } = self.answer(id, order).await;
+        // When it is done and a look at the views would not show it, the caller must not be told that it
+        // does.
         if !self.projected.reached(rests_on, DEADLINE).await && outcome.is_ok() {
             return Err(DispatchError::OutcomeUnknown);
         }
         outcome
     }
 
-    /// The same without waiting for the views.
-    ///
-    /// # Errors
-    /// Why it was not, or perhaps not, carried out.
-    pub async fn execute_unseen<A: Housed>(
-        &self,
-        id: &A::Id,
-        order: Order<A>,
-    ) -> Result<Receipt<A>, DispatchError<A>> {
-        self.ask(id, order).await.outcome
-    }
-
-    /// The same, and what the answer rests on.
-    pub async fn ask<A: Housed>(&self, id: &A::Id, order: Order<A>) -> Answer<A> {
-        let answered = self.answered(id, order).await;
-        answered.unwrap_or_else(|fault| Answer { outcome: Err(fault), rests_on: Position::default() })
+    /// What was perhaps carried out may be in the log by now. A request that is sent again with its key must
+    /// find it there.
+    async fn raise_to_head(&self) {
+        if let Ok(Ok(head)) = timeout(HEAD_WITHIN, self.around.log.head()).await {
+            self.projected.raise_answered(head);
+        }
     }
 
     /// The actor's answer; an error when there is none.
@@ -170,8 +217,9 @@ impl Gateway {
         let again = self.wait_for_birth(&stream, deadline).await?;
         let visit = A::directory(self).visit(id, &stream, order.new, again);
         let (reply, answer) = oneshot::channel();
-        let Order { command, metadata, if_version, wants_state, .. } = order;
-        let execute = Execute { command, metadata, if_version, wants_state, reply };
+        let Order { command, metadata, if_version, wants_state, glance, .. } = order;
+        let metadata = Arc::new(metadata);
+        let execute = Execute { command, metadata, if_version, wants_state, glance, reply };
         visit.address().try_send(execute).map_err(|_| DispatchError::Overloaded)?;
         match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),

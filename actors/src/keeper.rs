@@ -287,7 +287,8 @@ const STOPPING_WITHIN: Duration = Duration::from_secs(2);
 
 /// What tells an event from every other: of another log, or written in the same place later.
 fn hash_of(recorded: &Recorded) -> Hash {
-    let Recorded { id, stream, version, position, name, schema, time_us, metadata, body } = recorded;
+    let Recorded { id, stream, version, position, name, schema, time_us, metadata, body, beside: _ } =
+        recorded;
     let mut hasher = blake3::Hasher::new();
     hasher.update(id.get().as_bytes()).update(&version.get().to_le_bytes());
     hasher.update(&position.get().to_le_bytes()).update(&schema.to_le_bytes());

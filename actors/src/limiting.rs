@@ -6,10 +6,11 @@ use domain::operation::event::StepError;
 use domain::operation::{Operation, StepWish};
 use domain::{LaneId, LeaseId, Timestamp};
 
-use crate::aggregate_actor::{DispatchError, Receipt};
+use crate::aggregate_actor::DispatchError;
 use crate::codec::Metadata;
 use crate::core::Core;
 use crate::gateway::Order;
+use crate::settling::Settled;
 
 /// The code by which an agent says that its provider takes no calls; also the reason of the step's release.
 pub const RATE_LIMITED: &str = "rate_limited";
@@ -39,7 +40,7 @@ impl Core {
         error: StepError,
         retryable: bool,
         metadata: Metadata,
-    ) -> Result<Receipt<Operation>, LimitError> {
+    ) -> Result<Settled, LimitError> {
         let until = until.max(self.around.clock.now().plus_ms(WINDOW_MIN_MS));
         if let Some(lane) = self.worked_in(lease) {
             let command = lane::Command::Park { until, lease: lease.clone() };
@@ -50,7 +51,7 @@ impl Core {
                 .map_err(LimitError::Lane)?;
         }
         let wish = StepWish::Limit { until, error, retryable };
-        self.report(lease, wish, metadata).await.map_err(LimitError::Step)
+        self.settle(lease, wish, metadata).await.map_err(LimitError::Step)
     }
 
     /// The lane of the agent that has this lease, or had it last: what its provider says is true even if

@@ -163,6 +163,8 @@ impl Core {
             Cut::Time(_) => recovered.position,
         };
         let revision = recovered.version.get();
+        // The log may be further than the views.
+        self.projected.raise_answered(recovered.position);
         Ok(recovered.state.map(|state| Seen { state: Arc::new(state), revision, position }))
     }
 
@@ -171,10 +173,12 @@ impl Core {
     /// # Errors
     /// When somebody else looks, or the log cannot be read.
     pub async fn past(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
-        match self.kept(cut) {
-            Some(kept) => Ok(kept),
-            None => self.past_anew(cut).await,
-        }
+        let past = match self.kept(cut) {
+            Some(kept) => kept,
+            None => self.past_anew(cut).await?,
+        };
+        self.projected.raise_answered(past.position);
+        Ok(past)
     }
 
     /// The same, from the log as it is now: for a comparison with it, what was read before proves nothing.

@@ -20,7 +20,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::aggregate_actor::Surroundings;
 use crate::clock::Clock;
-use crate::codec::{CodecError, KeyUse, Metadata, Stored};
+use crate::codec::{CodecError, KeyUse, Metadata, understood};
+use crate::effects::Periods;
 use crate::keys::Keys;
 use crate::past::Past;
 use crate::reached::Reached;
@@ -87,9 +88,16 @@ pub struct Projected {
     /// Idempotency keys.
     pub keys: Mutex<Keys>,
     reached: Reached,
+    /// The highest position that anything which left the server rests on.
+    answered: AtomicU64,
+    /// The longest wait of a request for the views.
+    patience: Duration,
     /// How many events were folded, with those of the snapshot that it began with.
     events: AtomicU64,
     fault: watch::Sender<Option<Fault>>,
+    /// While it is set, the views follow the log no further; only for tests of what happens then.
+    #[cfg(feature = "testing")]
+    held: std::sync::atomic::AtomicBool,
     changes: Mutex<Changes>,
     changed: Notify,
     watchers: Mutex<HashMap<OperationId, Arc<Notify>>>,
@@ -101,8 +109,12 @@ impl Default for Projected {
             views: RwLock::default(),
             keys: Mutex::default(),
             reached: Reached::default(),
+            answered: AtomicU64::new(0),
+            patience: Duration::from_millis(Periods::default().views_wait_ms),
             events: AtomicU64::new(0),
             fault: watch::Sender::new(None),
+            #[cfg(feature = "testing")]
+            held: std::sync::atomic::AtomicBool::default(),
             changes: Mutex::default(),
             changed: Notify::new(),
             watchers: Mutex::default(),
@@ -121,6 +133,13 @@ impl Projected {
         projected
     }
 
+    /// The same views, for which requests wait no longer than this.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// How many events were folded.
     #[must_use]
     pub fn events(&self) -> u64 {
@@ -136,6 +155,23 @@ impl Projected {
     /// Waits until the views have reached a position. False when they have not within the deadline.
     pub async fn reached(&self, position: Position, deadline: Duration) -> bool {
         self.reached.wait_for(position, deadline).await
+    }
+
+    /// Notes that something rests on this position. To be called before it leaves the server: from then on
+    /// every request that looks at the views waits until they have reached it.
+    pub fn raise_answered(&self, position: Position) {
+        self.answered.fetch_max(position.get(), Ordering::SeqCst);
+    }
+
+    /// The highest position that anything which left the server rests on. The views may not have reached it.
+    #[must_use]
+    pub fn answered(&self) -> Position {
+        Position::new(self.answered.load(Ordering::SeqCst)).max(self.position())
+    }
+
+    /// Waits until the views show a position, for as long as a request may wait. False when they do not.
+    pub async fn shows(&self, position: Position) -> bool {
+        self.reached.wait_for(position, self.patience).await
     }
 
     /// Why the core cannot go on, once that has happened.
@@ -173,7 +209,17 @@ impl Projected {
         Watch { projected: Arc::clone(self), operation: operation.clone(), notify }
     }
 
+    /// Holds the views where they are, or lets them go on; only for tests of what happens then.
+    #[cfg(feature = "testing")]
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+    }
+
     fn fold(&self, chunk: &[Arc<Recorded>]) {
+        #[cfg(feature = "testing")]
+        while self.held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let mut touched = Changes::default();
         let mut views = self.views.write();
         for recorded in chunk {
@@ -198,18 +244,18 @@ impl Projected {
         touched: &mut Changes,
     ) -> Result<(), CodecError> {
         let Some(applied) = apply(views, recorded)? else { return Ok(()) };
-        if let Some(key) = applied.key(recorded) {
+        if let Some(key) = applied.key {
             key.note(&mut self.keys.lock(), recorded);
         }
-        match applied {
-            Applied::Operation { id, agent, .. } => {
+        match applied.about {
+            About::Operation(id, agent) => {
                 touched.agents.extend(agent);
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
             }
-            Applied::Agent(id) => _ = touched.agents.insert(id),
-            Applied::Lane(id) => _ = touched.lanes.insert(id),
+            About::Agent(id) => _ = touched.agents.insert(id),
+            About::Lane(id) => _ = touched.lanes.insert(id),
         }
         Ok(())
     }
@@ -233,14 +279,17 @@ impl Projected {
     }
 }
 
+/// What came of an event.
+pub(crate) struct Applied {
+    about: About,
+    /// The key that its request was made with. A creation's is found by the operation's id, not in the index.
+    pub(crate) key: Option<KeyNote>,
+}
+
 /// What an event was about.
-pub(crate) enum Applied {
-    Operation {
-        id: OperationId,
-        event: OperationEvent,
-        /// The agent whose leases changed.
-        agent: Option<AgentId>,
-    },
+enum About {
+    /// And the agent whose leases changed, if there is one.
+    Operation(OperationId, Option<AgentId>),
     Agent(AgentId),
     Lane(LaneId),
 }
@@ -249,21 +298,6 @@ pub(crate) enum Applied {
 pub(crate) struct KeyNote {
     key: KeyUse,
     lease: Option<LeaseId>,
-}
-
-impl Applied {
-    /// The key that the event's request was made with. A creation's is found by the operation's id, not in
-    /// the index.
-    pub(crate) fn key(&self, recorded: &Recorded) -> Option<KeyNote> {
-        let lease = match self {
-            Self::Operation { event: OperationEvent::Created(_), .. } => return None,
-            Self::Operation { event: OperationEvent::StepReserved(reserved), .. } => {
-                Some(reserved.lease_id.clone())
-            }
-            _ => None,
-        };
-        Metadata::decode(&recorded.metadata).key.map(|key| KeyNote { key, lease })
-    }
 }
 
 impl KeyNote {
@@ -277,34 +311,40 @@ impl KeyNote {
 /// Folds one event into views; none when they do not show its kind.
 pub(crate) fn apply(views: &mut Views, recorded: &Recorded) -> Result<Option<Applied>, CodecError> {
     let at = Timestamp::from_micros(recorded.time_us);
-    let (name, schema, body) = (&recorded.name, recorded.schema, &recorded.body);
     let id = recorded.stream.id();
     let stamp = Stamp { revision: recorded.version.get(), position: recorded.position.get(), at };
+    let keyed = |metadata: &Metadata, lease| metadata.key.map(|key| KeyNote { key, lease });
     Ok(match recorded.stream.category() {
         Operation::CATEGORY => {
             let Ok(id) = id.parse::<OperationId>() else { return Ok(None) };
-            let event = Operation::decode(name, schema, body)?;
+            let (event, metadata) = understood::<Operation>(recorded)?;
             let agent = views.apply_operation(&id, &event, stamp);
-            Some(Applied::Operation { id, event, agent })
+            let key = match &*event {
+                OperationEvent::Created(_) => None,
+                OperationEvent::StepReserved(reserved) => keyed(&metadata, Some(reserved.lease_id.clone())),
+                _ => keyed(&metadata, None),
+            };
+            Some(Applied { about: About::Operation(id, agent), key })
         }
         Agent::CATEGORY => {
             let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
-            let event = Agent::decode(name, schema, body)?;
+            let (event, metadata) = understood::<Agent>(recorded)?;
             views.apply_agent(&id, &event, stamp);
-            Some(Applied::Agent(id))
+            Some(Applied { about: About::Agent(id), key: keyed(&metadata, None) })
         }
         Lane::CATEGORY => {
             let Ok(id) = id.parse::<LaneId>() else { return Ok(None) };
-            views.lanes.apply(&id, &Lane::decode(name, schema, body)?, at);
-            Some(Applied::Lane(id))
+            let (event, metadata) = understood::<Lane>(recorded)?;
+            views.lanes.apply(&id, &event, at);
+            Some(Applied { about: About::Lane(id), key: keyed(&metadata, None) })
         }
         work::CATEGORY => {
             let Ok(id) = id.parse::<AgentId>() else { return Ok(None) };
-            views.apply_work(&id, &work::Event::decode(name, schema, body)?);
+            views.apply_work(&id, &understood::<work::Event>(recorded)?.0);
             None
         }
         presence::CATEGORY => {
-            views.apply_presence(&presence::Event::decode(name, schema, body)?, stamp);
+            views.apply_presence(&understood::<presence::Event>(recorded)?.0, stamp);
             None
         }
         _ => None,

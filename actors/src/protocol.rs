@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use actix::prelude::Addr;
 use domain::agent::event::{ReportedMetrics, Status, StatusReason};
 use domain::agent::{self, Agent};
-use domain::operation::event::{CloseReason, StepReserved};
+
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Operation, Rejection, StepWish};
 use domain::views::leases::State;
@@ -14,7 +14,7 @@ use domain::{ActionName, AgentId, Json, LeaseId, Timestamp, presence};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::aggregate_actor::{DispatchError, Receipt};
+use crate::aggregate_actor::{Answer, DispatchError, Receipt};
 use crate::codec::Metadata;
 use crate::core::Core;
 use crate::dispatch::actor::{Ask, Dispatcher, HangUp};
@@ -144,7 +144,7 @@ impl Drop for Waiting {
 }
 
 impl Core {
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.around.clock.now()
     }
 
@@ -210,6 +210,18 @@ impl Core {
         if let Some(granted) = self.granted_before(agent, &metadata).await {
             return Ok(granted);
         }
+        self.wait_for_work(agent, incarnation, appetite, wait_ms, metadata).await
+    }
+
+    /// Lets a claim wait; one that waits for no time is matched once.
+    pub(crate) async fn wait_for_work(
+        &self,
+        agent: &AgentId,
+        incarnation: u64,
+        appetite: Appetite,
+        wait_ms: u64,
+        metadata: Metadata,
+    ) -> Result<Vec<Granted>, ProtocolError> {
         let dispatcher = self.dispatcher().ok_or(ProtocolError::Draining)?;
         let (reply, answer) = oneshot::channel();
         let until = self.now().plus_ms(wait_ms);
@@ -224,50 +236,11 @@ impl Core {
 
     /// The leases that the same key was given before, as far as they live.
     async fn granted_before(&self, agent: &AgentId, metadata: &Metadata) -> Option<Vec<Granted>> {
-        let key = metadata.key?;
-        let leases = self.projected.keys.lock().get(&key.key).map(|used| used.leases.clone())?;
-        let mut granted = Vec::new();
-        for lease in leases {
-            granted.extend(self.granted(agent, &lease).await);
-        }
-        (!granted.is_empty()).then_some(granted)
-    }
-
-    /// A live lease as it was granted to this agent.
-    async fn granted(&self, agent: &AgentId, lease: &LeaseId) -> Option<Granted> {
-        let (revision, incarnation) = {
-            let views = self.projected.views.read();
-            let held = views.leases.get(lease)?;
-            if held.agent != *agent || held.state != State::Held {
-                return None;
-            }
-            (views.operations.get(&lease.operation)?.revision, held.incarnation)
-        };
-        let operation = self.reader.at(&lease.operation, revision).await.ok()??;
-        let position = operation.run.skeleton.position(lease.step)?;
-        let definition = &operation.run.skeleton.steps[position];
-        let holder = operation.run.steps[position].status.holder()?;
-        let reserved = StepReserved {
-            step: lease.step,
-            grant: lease.grant,
-            lease_id: lease.clone(),
-            agent: holder.agent.clone(),
-            incarnation,
-            attempt: holder.attempt,
-            inputs: operation.inputs.get(&lease.step).cloned().unwrap_or_else(Json::object),
-            candidates: domain::agent::selection::Candidates::default(),
-        };
-        Some(Granted {
-            reserved: Box::new(reserved),
-            action: definition.action.clone(),
-            timeout_ms: definition.timeout_ms,
-            effect: definition.effect,
-            checkpoint: operation.checkpoints.get(&lease.step).cloned(),
-        })
+        self.granted_to(agent, metadata, |_| true).await
     }
 
     /// An agent was heard: it is present, and active again if only its silence had ended that.
-    async fn hear(
+    pub(crate) async fn hear(
         &self,
         id: &AgentId,
         incarnation: Option<u64>,
@@ -284,12 +257,29 @@ impl Core {
         if agent.is_timed_out() {
             let (status, reason) = (Status::Active, StatusReason::HeardAgain);
             let command = agent::Command::SetStatus { status, reason };
-            let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
+            // A claim that follows is matched by what the views show.
+            let _ = self.gateway.execute_shown::<Agent>(id, Order::of(command, plain(metadata))).await;
         } else if sample_due {
             let seen = presence::Seen { agent: id.clone(), metrics: metrics.unwrap_or(reported) };
             self.system.note_presence(&presence::Event::Seen(seen));
         }
         Ok(agent)
+    }
+
+    /// Counts a heartbeat as a sign of life of the agent and of the leases that it names, as far as the views
+    /// show them. To be called when it arrives, before it waits for anything.
+    pub fn note_presence(&self, id: &AgentId, beat: &Beat) {
+        let incarnation = self.projected.views.read().agents.get(id).map(|row| row.agent.incarnation);
+        let Some(current) = incarnation else { return };
+        if beat.incarnation.is_some_and(|given| given < current) {
+            return;
+        }
+        self.presence.heard(id, None, self.now(), u64::MAX);
+        for lease in &beat.leases {
+            if self.holder(&lease.lease).is_some_and(|(holder, _)| holder == *id) {
+                self.presence.renew(&lease.lease, self.now());
+            }
+        }
     }
 
     /// Takes a heartbeat and says what to do.
@@ -310,11 +300,7 @@ impl Core {
         }
         let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
         // All first: what cannot be said of one lease must not cost the agent another.
-        for lease in &beat.leases {
-            if self.holder(&lease.lease).is_some_and(|(holder, _)| holder == *id) {
-                self.presence.renew(&lease.lease, self.now());
-            }
-        }
+        self.note_presence(id, &beat);
         let mut failed = None;
         for lease in beat.leases {
             let name = lease.lease.clone();
@@ -381,7 +367,7 @@ impl Core {
         }
         if let Some(checkpoint) = beat.checkpoint {
             let wish = StepWish::Checkpoint(checkpoint);
-            let outcome = execute_step(&self.gateway, &beat.lease, wish, plain(metadata)).await;
+            let outcome = self.step(&beat.lease, wish, plain(metadata)).await;
             renewed.checkpoint_kept = match outcome {
                 Ok(_) => Some(true),
                 Err(DispatchError::Rejected(Rejection::Early)) => Some(false),
@@ -392,6 +378,34 @@ impl Core {
         Ok(Some(renewed))
     }
 
+    /// Puts a wish about one step to its operation. When the lease is over, the views show why before this
+    /// returns: what an agent is told next depends on it.
+    async fn step(
+        &self,
+        lease: &LeaseId,
+        wish: StepWish,
+        metadata: Metadata,
+    ) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+        let command = Command::Step { step: lease.step, grant: lease.grant, wish };
+        self.put_step(lease, Order::of(command, metadata)).await
+    }
+
+    /// The same for a command that is made already.
+    pub(crate) async fn put_step(
+        &self,
+        lease: &LeaseId,
+        order: Order<Operation>,
+    ) -> Result<Receipt<Operation>, DispatchError<Operation>> {
+        let Answer { outcome, rests_on } = self.gateway.answer(&lease.operation, order).await;
+        if let Err(DispatchError::Rejected(rejection)) = &outcome
+            && is_over(rejection)
+        {
+            // If they do not in time, the agent is told that the lease is lost, which it is.
+            self.projected.shows(rests_on).await;
+        }
+        outcome
+    }
+
     /// Whether a report was taken; false when the lease is over.
     async fn taken(
         &self,
@@ -399,7 +413,7 @@ impl Core {
         wish: StepWish,
         metadata: &Metadata,
     ) -> Result<bool, ProtocolError> {
-        match execute_step(&self.gateway, lease, wish, plain(metadata)).await {
+        match self.step(lease, wish, plain(metadata)).await {
             Ok(_) => Ok(true),
             Err(DispatchError::Rejected(rejection)) if is_over(&rejection) => Ok(false),
             Err(fault) => Err(ProtocolError::NotTaken(Box::new(fault))),
@@ -426,11 +440,6 @@ impl Core {
         wish: StepWish,
         metadata: Metadata,
     ) -> Result<Receipt<Operation>, DispatchError<Operation>> {
-        if let Some((agent, _)) = self.holder(lease) {
-            let now = self.now();
-            self.presence.renew(lease, now);
-            self.presence.heard(&agent, None, now, u64::MAX);
-        }
         let ends = matches!(
             wish,
             StepWish::Complete { .. }
@@ -438,17 +447,20 @@ impl Core {
                 | StepWish::Release { .. }
                 | StepWish::Limit { .. }
         );
-        let outcome = execute_step(&self.gateway, lease, wish, metadata).await;
-        if ends && matches!(outcome, Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. }))) {
-            self.close(lease, CloseReason::Reported).await;
+        if ends {
+            return self.settle(lease, wish, metadata).await.map(|settled| settled.receipt);
         }
-        outcome
+        self.note_report(lease);
+        self.step(lease, wish, metadata).await
     }
 
-    /// Frees the slot of a lease whose step was cancelled: its agent needs no further time to stop.
-    pub async fn close(&self, lease: &LeaseId, why: CloseReason) {
-        // If it is not taken now, the end of grace does the same.
-        let _ = execute_step(&self.gateway, lease, StepWish::CloseLease { why }, Metadata::of_photon()).await;
+    /// Counts a report as a sign of life of the lease and its agent, as far as the views show them.
+    pub(crate) fn note_report(&self, lease: &LeaseId) {
+        if let Some((agent, _)) = self.holder(lease) {
+            let now = self.now();
+            self.presence.renew(lease, now);
+            self.presence.heard(&agent, None, now, u64::MAX);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Standing {
     /// When it is not understood; it counts all the same, and is not shown.
     pub fn fold(&mut self, recorded: &Recorded) -> Result<(), CodecError> {
         if let Some(applied) = self.past.apply(recorded)?
-            && let Some(key) = applied.key(recorded)
+            && let Some(key) = applied.key
         {
             key.note(&mut self.keys, recorded);
         }

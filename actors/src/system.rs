@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::prelude::ArbiterHandle;
 use domain::presence;
 use domain::system::{CATEGORY, Event};
-use events::{Append, AppendError, EventId, EventLog, Expected, NewEvent, Refusal, StreamId};
+use events::{Append, AppendError, Beside, EventId, EventLog, Expected, NewEvent, Refusal, StreamId};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -85,6 +85,7 @@ impl SystemJournal {
                     time_us,
                     metadata: metadata.clone(),
                     body: encoded.body,
+                    beside: Beside::NONE,
                 }),
                 Err(fault) => lose(&self.lost, &[S::name(fact)], &fault),
             }

@@ -54,7 +54,7 @@ struct House {
 
 impl House {
     async fn put<A: Housed>(&self, id: &A::Id, command: A::Command) -> bool {
-        self.core.gateway.execute::<A>(id, Order::of(command, Metadata::of_photon())).await.is_ok()
+        self.core.gateway.execute_shown::<A>(id, Order::of(command, Metadata::of_photon())).await.is_ok()
     }
 
     async fn register(&self, name: &str, slots: u32, capabilities: &[&str]) {

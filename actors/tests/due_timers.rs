@@ -49,7 +49,7 @@ async fn a_deadline_is_not_put_off_by_a_stream_of_claims() {
         let deadline = core.around.clock.now().plus_ms(200);
         let command = Definition { deadline: Some(deadline), ..definition("late") };
         let order = Order::<Operation>::of(Command::Create(Box::new(command)), Metadata::of_photon());
-        core.gateway.execute(&id(1), order).await.unwrap();
+        core.gateway.execute_shown(&id(1), order).await.unwrap();
         let (begun, mut ended) = (Instant::now(), false);
         while !ended && begun.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(5)).await;

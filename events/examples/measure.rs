@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use events::{Append, EventLog, Expected, NewEvent, Options, Position, Since, SledLog, StreamId};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Options, Position, Since, SledLog, StreamId};
 use futures_util::StreamExt;
 use uuid::Uuid;
 
@@ -103,6 +103,7 @@ async fn fill(log: &Arc<SledLog>, tasks: u64, per_append: u64, total: u64) -> Re
                     time_us: 0,
                     metadata: Bytes::from_static(b"{\"by\":\"measure\"}"),
                     body: body.clone(),
+                    beside: Beside::NONE,
                 };
                 let stream = StreamId::new("operation", &format!("op-{task}-{}", n * per_append / 50))?;
                 let events = (0..per_append).map(event).collect();

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use uuid::Uuid;
 
 use crate::log::{Append, AppendError, BoxFuture, EventLog, Expected, Head, ReadError, Refusal, Since};
-use crate::record::{NewEvent, Recorded};
+use crate::record::{Beside, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
 /// How long a case waits for anything before it calls it lost.
@@ -396,6 +396,7 @@ pub fn append(stream: &StreamId, expected: Expected, first: u64, count: u64) -> 
         time_us: n as i64,
         metadata: Bytes::from_static(b"{}"),
         body: Bytes::from(format!("body of event {n}")),
+        beside: Beside::NONE,
     };
     Append { stream: stream.clone(), expected, events: (first..first + count).map(event).collect() }
 }

@@ -35,6 +35,6 @@ pub use log::{
 pub use memory_log::MemoryLog;
 pub use options::Options;
 pub use progress::Progress;
-pub use record::{EventId, NewEvent, Recorded};
+pub use record::{Beside, EventId, NewEvent, Recorded};
 pub use sled_log::{Audit, Compaction, EachEvent, OpenError, Prefix, Retention, Seized, SledLog};
 pub use stream::{CATEGORY_MAX_LEN, ID_MAX_LEN, InvalidStreamId, Position, StreamId, Version};

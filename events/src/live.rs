@@ -39,7 +39,9 @@ impl Placed for Recorded {
     }
 
     fn held_bytes(&self) -> usize {
-        size_of::<Self>() + self.metadata.len() + self.body.len()
+        let bytes = self.metadata.len() + self.body.len();
+        // What travels beside them is about as large again.
+        size_of::<Self>() + if self.beside.is_none() { bytes } else { 2 * bytes }
     }
 }
 

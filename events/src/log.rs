@@ -318,6 +318,7 @@ mod tests {
             time_us: 0,
             metadata: Bytes::new(),
             body: Bytes::from(vec![0; body_len]),
+            beside: crate::record::Beside::NONE,
         };
         let stream = StreamId::new("test", "a").unwrap();
         Append { stream, expected: Expected::Any, events: ids.iter().map(event).collect() }

@@ -12,7 +12,7 @@ use crate::live::{self, Feed, History, Page, Placed, RingMax};
 use crate::log::{
     Append, AppendError, BoxFuture, EventLog, EventStream, Head, Marks, ReadError, Refusal, Since,
 };
-use crate::record::{EventId, NewEvent, Recorded};
+use crate::record::{Beside, EventId, NewEvent, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
 /// The events in the ring; low, so that tests cross from history to live often.
@@ -70,9 +70,12 @@ impl EventLog for MemoryLog {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Head, AppendError>> {
         let mut kept = self.inner.kept.lock();
         let before = kept.events.len();
+        let beside: Vec<Beside> = append.events.iter().map(|event| event.beside.clone()).collect();
         let answer = kept.append(append);
+        let new = kept.events[before..].iter().zip(beside);
+        let new = new.map(|(event, beside)| Arc::new(Recorded { beside, ..(**event).clone() }));
         // Published under the lock, so that the ring sees the commits in their order.
-        self.inner.feed.publish(kept.events[before..].to_vec());
+        self.inner.feed.publish(new.collect());
         future::ready(answer).boxed()
     }
 
@@ -158,6 +161,8 @@ impl Kept {
             time_us: event.time_us.max(last_time_us),
             metadata: event.metadata,
             body: event.body,
+            // What is read was not written just now.
+            beside: Beside::NONE,
         });
         self.ids.insert(event.id, Arc::clone(&recorded));
         self.streams.entry(stream.clone()).or_default().push(Arc::clone(&recorded));

@@ -1,6 +1,7 @@
 //! Owns the two shapes of an event: as offered to the log, and as recorded by it.
 //! Must never look into a body; what it means is the caller's business.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +41,49 @@ impl fmt::Display for EventId {
     }
 }
 
+/// What a caller lets travel beside an event's bytes to the readers of this process, so that they need not
+/// decode what it has just encoded. It is no part of the event: it is not stored, and makes no two events
+/// differ.
+#[derive(Clone, Default)]
+pub struct Beside(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Beside {
+    /// Nothing.
+    pub const NONE: Self = Self(None);
+
+    /// This value.
+    #[must_use]
+    pub fn of<T: Any + Send + Sync>(value: Arc<T>) -> Self {
+        Self(Some(value))
+    }
+
+    /// The value, if there is one of this type.
+    #[must_use]
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.clone()?.downcast().ok()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl PartialEq for Beside {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Beside {}
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_none() { "nothing" } else { "something" })
+    }
+}
+
 /// An event as it is offered to the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
@@ -55,6 +99,8 @@ pub struct NewEvent {
     pub metadata: Bytes,
     /// The event itself.
     pub body: Bytes,
+    /// What travels to the live readers of this process.
+    pub beside: Beside,
 }
 
 /// An event as the log recorded it.
@@ -81,4 +127,7 @@ pub struct Recorded {
     pub metadata: Bytes,
     /// As offered.
     pub body: Bytes,
+    /// As offered, when the event was written by this process and comes from the live end of the log; an
+    /// event that was read has nothing beside it.
+    pub beside: Beside,
 }

@@ -10,7 +10,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use events::{Append, AppendError, EventLog, Expected, NewEvent, OpenError, Options, SledLog, StreamId};
+use events::{
+    Append, AppendError, Beside, EventLog, Expected, NewEvent, OpenError, Options, SledLog, StreamId,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 mod support;
@@ -121,6 +123,7 @@ fn one(id: u128) -> Append {
         time_us: 0,
         metadata: Default::default(),
         body: Default::default(),
+        beside: Beside::NONE,
     };
     Append { stream: StreamId::new("test", "a").unwrap(), expected: Expected::Any, events: vec![event] }
 }

@@ -16,10 +16,10 @@ use super::Api;
 use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
 use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, Presence, RegisteredView};
 use super::body::{Body, OptionalBody};
-use super::envelope::{Reply, Tag};
+use super::envelope::{Reply, Tag, if_match};
 use super::error::{ApiError, FieldError};
 use super::events::AGENT_HEARTBEAT;
-use super::front::Reach;
+use super::front::{Reach, ReachAtOnce};
 use super::intent::{Intent, metadata};
 use super::lease_names::{self, Foreign};
 use super::operation_request::invalid_fields;
@@ -36,7 +36,7 @@ const CLAIM_WAIT_MAX: Duration = Duration::from_secs(55);
 /// Wait of a claim that names none.
 const CLAIM_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// Most leases of one claim.
-const CLAIM_MAX: u32 = 100;
+pub const CLAIM_MAX: u32 = 100;
 
 /// Lists agents by id.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents",
@@ -119,7 +119,7 @@ fn unknown(id: &AgentId) -> ApiError {
         (status = 200, description = "registered again"), (status = 409)))]
 pub async fn register(api: Reach, request: HttpRequest, body: Body<RegisterAgent>) -> Answer<RegisteredView> {
     Parameters::of(&request, &[], &[])?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     let (id, profile, incarnation) = body.value.profile()?;
     let command = Command::Register { profile: Box::new(profile), incarnation };
     intent.carry_out(|intent| async move { admit(&api, &id, command, &intent).await }).await
@@ -217,13 +217,15 @@ pub async fn unregister(api: Reach, request: HttpRequest, id: web::Path<String>)
     Parameters::of(&request, &[], &[])?;
     let id: AgentId = id.parse()?;
     let reply = execute(&api, &request, &id, Command::Unregister).await?;
+    // As long as the views show it, a heartbeat would be remembered again.
+    let projected = &api.core.projected;
+    projected.shows(projected.answered()).await;
     api.core.presence.forget_agent(&id);
     Ok(reply)
 }
 
 async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Command) -> Answer<AgentView> {
-    let present = api.core.projected.views.read().agents.ever(id).map(|row| row.revision);
-    let if_version = reading::if_match(request, present.ok_or_else(|| unknown(id))?)?;
+    let if_version = if_match(request);
     let order = Order { if_version, ..Order::<Agent>::of(command, metadata()).with_state() };
     let receipt = api.core.gateway.execute(id, order).await?;
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
@@ -239,7 +241,7 @@ async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Comman
     responses((status = 200, body = super::envelope::ApiResponse<HeartbeatView>),
         (status = 404, description = "register again"), (status = 409)))]
 pub async fn heartbeat(
-    api: Reach,
+    api: ReachAtOnce,
     request: HttpRequest,
     id: web::Path<String>,
     body: OptionalBody<Heartbeat, HEARTBEAT_MAX>,
@@ -248,6 +250,8 @@ pub async fn heartbeat(
     let id: AgentId = id.parse()?;
     let (beat, foreign) = beat(body.value, &api)?;
     let leases = beat.leases.len();
+    api.core.note_presence(&id, &beat);
+    let api = api.shown().await?;
     let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
     let now = api.core.around.clock.now();
     api.feed.pass(AGENT_HEARTBEAT, &stream_of::<Agent>(&id), now, || json!({"leases": leases}));
@@ -307,7 +311,7 @@ pub async fn claim(
         return Err(ApiError::invalid_field("/max", format!("max must be from 1 to {CLAIM_MAX}")));
     }
     let actions = actions.as_deref().map(action_names).transpose()?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     if let (Some(key), Some(used)) = (intent.metadata.key, intent.used(&api.core.projected)?) {
         super::intent::same_body(key.body, used.body)?;
     }

@@ -10,12 +10,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use serde::de::{self, DeserializeOwned};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{ApiError, Code};
 
 mod fault;
+
+/// The header by which a request may be repeated.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What a body may cost. Registered as `web::Data<Limits>`; without it the defaults hold.
 #[derive(Clone, Debug)]
@@ -46,7 +49,8 @@ impl Default for Limits {
 pub struct Body<T, const MAX: usize = 0, const OPTIONAL: bool = false> {
     /// What was sent.
     pub value: T,
-    /// The first 16 bytes of the BLAKE3 hash of the raw bytes, for idempotency keys.
+    /// The first 16 bytes of the BLAKE3 hash of the raw bytes; zeros unless the request has an idempotency
+    /// key.
     pub hash: [u8; 16],
 }
 
@@ -80,13 +84,15 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest for Body<T, MAX> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let reading = read::<MAX>(request, payload);
         let is_json = is_json(request.headers());
+        let keyed = has_key(request);
         Box::pin(async move {
             // The type first: a form of 900 KiB need not travel before it is refused.
             if !is_json {
                 return Err(not_json());
             }
             let bytes = reading.await?;
-            Ok(Self { value: fault::parse(&bytes)?, hash: hash_of(&bytes) })
+            let value = fault::parse(&bytes)?;
+            Ok(Self { value, hash: if keyed { hash_of(&bytes) } else { [0; 16] } })
         })
     }
 }
@@ -98,6 +104,7 @@ impl<T: DeserializeOwned + Default, const MAX: usize> FromRequest for OptionalBo
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let reading = read::<MAX>(request, payload);
         let is_json = is_json(request.headers());
+        let keyed = has_key(request);
         Box::pin(async move {
             let bytes = reading.await?;
             let value = match (bytes.is_empty(), is_json) {
@@ -105,7 +112,7 @@ impl<T: DeserializeOwned + Default, const MAX: usize> FromRequest for OptionalBo
                 (false, true) => fault::parse(&bytes)?,
                 (false, false) => return Err(not_json()),
             };
-            Ok(Self { value, hash: hash_of(&bytes) })
+            Ok(Self { value, hash: if keyed { hash_of(&bytes) } else { [0; 16] } })
         })
     }
 }
@@ -185,6 +192,20 @@ fn too_large(max: usize) -> ApiError {
     let message =
         format!("The body is larger than the {max} bytes that this resource takes; send less at once.");
     ApiError::new(Code::BodyTooLarge, message)
+}
+
+/// The same hash of a body in its canonical form, for a route of which a part of the body does not count.
+#[must_use]
+pub fn hash_for_key(request: &HttpRequest, body: &impl Serialize) -> [u8; 16] {
+    if !has_key(request) {
+        return [0; 16];
+    }
+    // What was read from JSON can be written as JSON.
+    serde_json::to_vec(body).map_or([0; 16], |bytes| hash_of(&bytes))
+}
+
+fn has_key(request: &HttpRequest) -> bool {
+    request.headers().contains_key(IDEMPOTENCY_KEY)
 }
 
 fn hash_of(bytes: &[u8]) -> [u8; 16] {

@@ -13,7 +13,7 @@ use super::error::{ApiError, Code};
 use super::routing::resource;
 use super::{
     agents, events, health, interventions, lanes, leases, metrics, operations, past, platforms, pools,
-    selection, snapshots, steps,
+    selection, settlements, snapshots, steps,
 };
 
 /// The document.
@@ -61,9 +61,9 @@ use super::{
         leases::revoke,
         leases::ack,
         leases::progress,
-        leases::complete,
-        leases::fail,
-        leases::release,
+        settlements::complete,
+        settlements::fail,
+        settlements::release,
         lanes::list,
         lanes::open,
         pools::list,

@@ -9,7 +9,7 @@ use actix_web::http::header::{self, EntityTag, Header, HeaderName, HeaderValue, 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
 use chrono::{SecondsFormat, Utc};
-use events::Position;
+use events::{Position, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -239,24 +239,24 @@ fn revision_of(tag: &str) -> &str {
     tag.split_once('.').map_or(tag, |(revision, _)| revision)
 }
 
-/// Holds a change to the revision that `If-Match` names. Without the header every revision will do.
-///
-/// # Errors
-/// 412 `revision_mismatch` when the present revision is none of those named.
-pub fn check_if_match(request: &HttpRequest, revision: u64) -> Result<(), ApiError> {
+/// The revisions of which `If-Match` lets a change find any; none when every revision will do. A tag that
+/// is no revision of ours fits none.
+#[must_use]
+pub fn if_match(request: &HttpRequest) -> Option<Vec<Version>> {
     if !request.headers().contains_key(header::IF_MATCH) {
-        return Ok(());
+        return None;
     }
-    let names_it = |sent: &EntityTag| !sent.weak && revision_of(sent.tag()) == revision.to_string();
-    let matches = match IfMatch::parse(request) {
-        Ok(IfMatch::Any) => true,
-        Ok(IfMatch::Items(tags)) => tags.iter().any(names_it),
-        Err(_) => false,
+    let revision = |tag: &EntityTag| {
+        let text = revision_of(tag.tag());
+        let revision: u64 = text.parse().ok()?;
+        // One revision has one spelling.
+        (!tag.weak && revision.to_string() == text).then(|| Version::new(revision))
     };
-    let message = format!(
-        "If-Match names another revision than the present one, {revision}; read it again, then change it."
-    );
-    matches.then_some(()).ok_or_else(|| ApiError::new(Code::RevisionMismatch, message))
+    match IfMatch::parse(request) {
+        Ok(IfMatch::Any) => None,
+        Ok(IfMatch::Items(tags)) => Some(tags.iter().filter_map(revision).collect()),
+        Err(_) => Some(Vec::new()),
+    }
 }
 
 #[cfg(test)]
@@ -315,12 +315,17 @@ mod tests {
 
     #[actix_web::test]
     async fn a_change_holds_to_the_revision_it_names() {
-        for (tag, fits) in
-            [("\"7\"", true), ("*", true), ("\"6\", \"7\"", true), ("W/\"7\"", false), ("7", false)]
-        {
-            assert_eq!(check_if_match(&sent(header::IF_MATCH, tag), 7).is_ok(), fits, "{tag}");
+        let named = |tag: &str| {
+            let versions = if_match(&sent(header::IF_MATCH, tag))?;
+            Some(versions.into_iter().map(Version::get).collect::<Vec<_>>())
+        };
+        assert_eq!(named("\"7\""), Some(vec![7]));
+        assert_eq!(named("\"6\", \"7\""), Some(vec![6, 7]));
+        assert_eq!(named("*"), None);
+        for none in ["W/\"7\"", "7", "\"+7\"", "\"07\"", "\"x\""] {
+            assert_eq!(named(none), Some(vec![]), "{none}");
         }
-        assert!(check_if_match(&TestRequest::put().to_http_request(), 7).is_ok());
+        assert_eq!(if_match(&TestRequest::put().to_http_request()), None);
     }
 
     #[actix_web::test]

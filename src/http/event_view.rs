@@ -1,6 +1,8 @@
 //! Stored events as CloudEvents 1.0 JSON. The same bytes wherever an event is shown.
 
-use actors::codec::{Metadata, Stored};
+use std::sync::Arc;
+
+use actors::codec::{Metadata, Stored, understood};
 use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::Operation;
@@ -56,9 +58,8 @@ impl EventView {
     /// without its data, never left out.
     #[must_use]
     pub fn of(recorded: &Recorded, names: &LeaseNames) -> Self {
-        let mut data = data(recorded);
+        let Understood { mut data, metadata } = understood_of(recorded);
         names.show(&mut data);
-        let metadata = Metadata::decode(&recorded.metadata);
         Self {
             specversion: "1.0".into(),
             id: recorded.id.to_string(),
@@ -69,9 +70,9 @@ impl EventView {
             datacontenttype: "application/json".into(),
             sequence: recorded.position.to_string(),
             revision: recorded.version.to_string(),
-            correlationid: metadata.correlation_id,
-            causationid: metadata.causation_id,
-            actor: metadata.actor,
+            correlationid: metadata.correlation_id.clone(),
+            causationid: metadata.causation_id.clone(),
+            actor: metadata.actor.clone(),
             data,
         }
     }
@@ -100,19 +101,32 @@ impl EventView {
 /// What happened, as it is stored: without the names that leases have outside.
 #[must_use]
 pub fn data(recorded: &Recorded) -> Value {
-    let shown = match recorded.stream.category() {
-        Operation::CATEGORY => decoded::<Operation>(recorded),
-        Agent::CATEGORY => decoded::<Agent>(recorded),
-        Lane::CATEGORY => decoded::<Lane>(recorded),
-        work::CATEGORY => decoded::<work::Event>(recorded),
-        presence::CATEGORY => decoded::<presence::Event>(recorded),
-        system::CATEGORY => decoded::<system::Event>(recorded),
-        _ => None,
-    };
-    shown.unwrap_or_else(|| json!({"undecodable": true, "schema": recorded.schema}))
+    understood_of(recorded).data
 }
 
-fn decoded<A: Stored>(recorded: &Recorded) -> Option<Value> {
-    let event = A::decode(&recorded.name, recorded.schema, &recorded.body);
-    event.ok().map(|event| A::json(&event))
+/// What is shown of a body, and who asked.
+struct Understood {
+    data: Value,
+    metadata: Arc<Metadata>,
+}
+
+fn understood_of(recorded: &Recorded) -> Understood {
+    let shown = match recorded.stream.category() {
+        Operation::CATEGORY => shown::<Operation>(recorded),
+        Agent::CATEGORY => shown::<Agent>(recorded),
+        Lane::CATEGORY => shown::<Lane>(recorded),
+        work::CATEGORY => shown::<work::Event>(recorded),
+        presence::CATEGORY => shown::<presence::Event>(recorded),
+        system::CATEGORY => shown::<system::Event>(recorded),
+        _ => None,
+    };
+    shown.unwrap_or_else(|| Understood {
+        data: json!({"undecodable": true, "schema": recorded.schema}),
+        metadata: Arc::new(Metadata::decode(&recorded.metadata)),
+    })
+}
+
+fn shown<A: Stored>(recorded: &Recorded) -> Option<Understood> {
+    let (event, metadata) = understood::<A>(recorded).ok()?;
+    Some(Understood { data: A::json(&event), metadata })
 }

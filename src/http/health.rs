@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
-use super::front::{Front, Reach};
+use super::front::{Front, ReachAtOnce};
 use super::guard::Phase;
 use super::operations::Answer;
 use crate::pools::PoolStatus;
@@ -139,7 +139,7 @@ pub async fn live(front: web::Data<Front>) -> Answer<HealthView> {
 /// Whether requests are taken: the log is open, replay is done, the disk takes writes, and no stop is near.
 #[utoipa::path(get, path = "/health/ready", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<HealthView>), (status = 503)))]
-pub async fn ready(api: Reach) -> Answer<HealthView> {
+pub async fn ready(api: ReachAtOnce) -> Answer<HealthView> {
     match api.state.phase() {
         Phase::Recovering => return Err(ApiError::of(Code::Recovering)),
         Phase::ReadOnly => return Err(ApiError::of(Code::ReadOnly)),
@@ -257,7 +257,7 @@ pub async fn examine(api: &Api) -> Examined {
 /// Every check; 503 when any fails.
 #[utoipa::path(get, path = "/health/detailed", tag = "health",
     responses((status = 200, body = super::envelope::ApiResponse<DetailedHealthView>), (status = 503)))]
-pub async fn detailed(api: Reach) -> Answer<DetailedHealthView> {
+pub async fn detailed(api: ReachAtOnce) -> Answer<DetailedHealthView> {
     let Examined { worst, checks } = examine(&api).await;
     let shown =
         |(Check { name, state, detail }, ms)| CheckView { name, state: state.name().into(), ms, detail };

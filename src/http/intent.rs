@@ -14,8 +14,11 @@ use actors::projections::Projected;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::Api;
+use super::body::IDEMPOTENCY_KEY;
 use super::context::RequestContext;
 use super::error::{ApiError, Code};
+use super::front::lagging;
 
 /// Longest idempotency key, in bytes.
 const KEY_MAX: usize = 255;
@@ -48,17 +51,31 @@ impl Turns {
 }
 
 impl Intent {
-    /// Reads who asks, and waits for the key's turn if there is a key.
+    /// Reads who asks. With a key, waits for the key's turn, and then until the views show everything that
+    /// was answered before: what an earlier request with this key led to is found in them.
     ///
     /// # Errors
-    /// When the key is empty, too long, or not visible ASCII.
-    pub async fn of(request: &HttpRequest, body: [u8; 16], turns: &Turns) -> Result<Self, ApiError> {
-        let key = key_of(request.headers())?.map(|key| KeyUse { key: key_hash(request, key), body });
-        let turn = match key {
-            Some(key) => Some(turns.take(key.key).await),
-            None => None,
+    /// When the key is empty, too long, or not visible ASCII; 503 when the views lag for too long.
+    pub async fn of(request: &HttpRequest, body: [u8; 16], api: &Api) -> Result<Self, ApiError> {
+        Self::in_turn(request, body, &api.turns, &api.core.projected).await
+    }
+
+    async fn in_turn(
+        request: &HttpRequest,
+        body: [u8; 16],
+        turns: &Turns,
+        projected: &Projected,
+    ) -> Result<Self, ApiError> {
+        let Some(key) = key_of(request.headers())? else {
+            return Ok(Self { metadata: metadata(), turn: None });
         };
-        Ok(Self { metadata: Metadata { key, ..metadata() }, turn })
+        let key = KeyUse { key: key_hash(request, key), body };
+        let turn = turns.take(key.key).await;
+        let answered = projected.answered();
+        if !projected.shows(answered).await {
+            return Err(lagging(answered));
+        }
+        Ok(Self { metadata: Metadata { key: Some(key), ..metadata() }, turn: Some(turn) })
     }
 
     /// Does what is wanted. With a key it is done to its end, also when the client hangs up meanwhile: who
@@ -121,7 +138,7 @@ pub fn same_body(now: [u8; 16], before: [u8; 16]) -> Result<(), ApiError> {
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
     key.map(Some).ok_or_else(|| {
         ApiError::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
@@ -159,7 +176,8 @@ mod tests {
     async fn who_repeats_a_request_waits_for_the_first_though_its_client_is_gone() {
         let turns = Turns::default();
         let request = TestRequest::post().insert_header(("idempotency-key", "k")).to_http_request();
-        let intent = Intent::of(&request, [0; 16], &turns).await.unwrap();
+        let projected = Projected::default();
+        let intent = Intent::in_turn(&request, [0; 16], &turns, &projected).await.unwrap();
         let (end, ended) = oneshot::channel::<()>();
         let done = Rc::new(Cell::new(false));
         let noted = Rc::clone(&done);
@@ -170,7 +188,7 @@ mod tests {
         }));
         assert!(poll!(&mut working).is_pending());
         drop(working);
-        let mut again = pin!(Intent::of(&request, [0; 16], &turns));
+        let mut again = pin!(Intent::in_turn(&request, [0; 16], &turns, &projected));
         assert!(poll!(&mut again).is_pending());
         end.send(()).unwrap();
         assert!(again.await.is_ok() && done.get());
@@ -179,7 +197,8 @@ mod tests {
     #[actix_web::test]
     async fn what_has_no_key_ends_with_its_client() {
         let request = TestRequest::post().to_http_request();
-        let intent = Intent::of(&request, [0; 16], &Turns::default()).await.unwrap();
+        let (turns, projected) = (Turns::default(), Projected::default());
+        let intent = Intent::in_turn(&request, [0; 16], &turns, &projected).await.unwrap();
         let (end, ended) = oneshot::channel::<()>();
         let mut working = Box::pin(intent.carry_out(|_| async move {
             let _ = ended.await;

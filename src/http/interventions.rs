@@ -97,7 +97,7 @@ macro_rules! with_a_reason {
             path: web::Path<(String, String)>,
             body: OptionalBody<Reason>,
         ) -> Answer<StepView> {
-            let intent = Intent::of(&request, body.hash, &api.turns).await?;
+            let intent = Intent::of(&request, body.hash, &api).await?;
             let reason = body.value.checked()?;
             Parameters::of(&request, &[], &[])?;
             let path = path.into_inner();
@@ -129,7 +129,7 @@ pub async fn resolve(
     path: web::Path<(String, String)>,
     body: Body<ResolveStep>,
 ) -> Answer<StepView> {
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     let intervention = body.value.intervention()?;
     let reason = Reason { reason: body.value.reason }.checked()?;
     Parameters::of(&request, &[], &[])?;

@@ -1,24 +1,20 @@
 //! The routes of leases: what an agent reports about the step it was given.
 
-use std::sync::Arc;
-
 use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
-use actors::limiting::RATE_LIMITED;
 use actors::protocol::execute_step;
-use domain::operation::event::{CloseReason, LeaseEnd, StepError};
-use domain::operation::step::{Run, StepStatus};
-use domain::operation::{Event, Operation, Rejection, StepWish};
+use domain::operation::event::{CloseReason, LeaseEnd};
+use domain::operation::{Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::agent_request::{NOTE_MAX, report_faults};
+use super::agent_request::report_faults;
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
-use super::error::{ApiError, FieldError};
+use super::error::ApiError;
 use super::front::Reach;
 use super::intent::Intent;
 use super::lease_names::LeaseNames;
@@ -26,16 +22,6 @@ use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
 use super::reading::{Nothing, Paging, wait_for_position};
-
-/// Longest code of a failure, in bytes.
-const CODE_MAX: usize = 64;
-/// Longest message of a failure, in characters.
-const MESSAGE_MAX: usize = 4_096;
-
-/// Longest time a step is kept from who gave it back, in milliseconds: a day.
-const HOLD_MAX_MS: u64 = 86_400_000;
-/// How long a lane is parked when a provider names no time, in milliseconds.
-const WINDOW_MS: u64 = 60_000;
 
 /// How far a step is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -56,60 +42,6 @@ pub struct ProgressLease {
     pub usage: Option<Json>,
 }
 
-/// A step is done.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CompleteLease {
-    /// What it yielded: any JSON, at most 256 KiB.
-    #[serde(default = "Json::null")]
-    #[schema(value_type = Object)]
-    pub result: Json,
-    /// What it cost, in the agent's own terms.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub usage: Option<Json>,
-}
-
-/// An attempt failed.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FailLease {
-    /// A slug, which retry policies can name.
-    pub code: String,
-    /// A sentence.
-    pub message: String,
-    /// Whether another attempt may help; true when absent.
-    #[serde(default = "yes")]
-    pub retryable: bool,
-    /// Not before so many milliseconds, of which at most a day counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-    /// With the code `rate_limited`: when the provider takes calls again, RFC 3339. Until then nobody who
-    /// works with the same account is given a step, and no attempt is spent; one minute when neither this
-    /// nor `retryAfterMs` says more, and 31 days at most: a longer window is told again at its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub resets_at: Option<Timestamp>,
-}
-
-/// A step is given back.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ReleaseLease {
-    /// Why.
-    pub reason: String,
-    /// How long the step is kept from this agent, at most a day; as configured when absent. 0 from one that
-    /// stops and will be back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold_ms: Option<u64>,
-}
-
-impl Default for ReleaseLease {
-    fn default() -> Self {
-        Self { reason: "released".into(), hold_ms: None }
-    }
-}
-
 /// The answer to a sign of life.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -118,26 +50,6 @@ pub struct LeaseRenewedView {
     pub remaining_ms: u64,
     /// Whether to stop.
     pub cancel_requested: bool,
-}
-
-/// The answer to a failure.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LeaseFailedView {
-    /// Whether another attempt follows.
-    pub will_retry: bool,
-    /// When, if one follows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub next_attempt_at: Option<Timestamp>,
-}
-
-/// The answer to a completion.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LeaseSettledView {
-    /// Status of the operation after it.
-    pub operation_status: String,
 }
 
 /// A lease as an operator sees it.
@@ -165,22 +77,9 @@ pub struct LeaseView {
     pub remaining_ms: u64,
 }
 
-fn yes() -> bool {
-    true
-}
-
 /// A lease id that cannot be read was never given out, and one of another history is over.
-fn lease(api: &Api, text: &str) -> Result<LeaseId, ApiError> {
+pub(super) fn lease(api: &Api, text: &str) -> Result<LeaseId, ApiError> {
     Ok(api.lease_names.read(text)?)
-}
-
-async fn report(
-    api: &Api,
-    lease: &LeaseId,
-    wish: StepWish,
-    metadata: Metadata,
-) -> Result<Receipt<Operation>, DispatchError<Operation>> {
-    api.core.report(lease, wish, metadata).await
 }
 
 fn renewed(api: &Api, lease: &LeaseId) -> LeaseRenewedView {
@@ -204,14 +103,6 @@ fn sign_of_life(
     }
 }
 
-/// The operation as it stood when a key was used, if this key was.
-async fn before(api: &Api, lease: &LeaseId, intent: &Intent) -> Result<Option<Arc<Operation>>, ApiError> {
-    match intent.used(&api.core.projected)? {
-        Some(used) => Ok(api.core.reader.at(&lease.operation, used.version).await?),
-        None => Ok(None),
-    }
-}
-
 /// Says that the work has begun.
 #[utoipa::path(post, path = "/api/v1/leases/{id}/ack", tag = "leases", params(("id" = String, Path)),
     responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
@@ -223,13 +114,13 @@ pub async fn ack(
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     intent
         .carry_out(|intent| async move {
             if intent.used(&api.core.projected)?.is_some() {
                 return Ok(Reply::ok(renewed(&api, &lease)).replayed());
             }
-            let outcome = report(&api, &lease, StepWish::Acknowledge, intent.metadata.clone()).await;
+            let outcome = api.core.report(&lease, StepWish::Acknowledge, intent.metadata.clone()).await;
             sign_of_life(&api, &lease, outcome)
         })
         .await
@@ -252,7 +143,7 @@ pub async fn progress(
     if !faults.is_empty() {
         return Err(invalid_fields(faults));
     }
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     intent
         .carry_out(|intent| async move {
             if intent.used(&api.core.projected)?.is_some() {
@@ -261,156 +152,14 @@ pub async fn progress(
             // The checkpoint first, and without the key: a progress that is remembered has kept it.
             if let Some(checkpoint) = checkpoint {
                 let metadata = Metadata { key: None, ..intent.metadata.clone() };
-                if let Err(fault) = report(&api, &lease, StepWish::Checkpoint(checkpoint), metadata).await {
+                if let Err(fault) = api.core.report(&lease, StepWish::Checkpoint(checkpoint), metadata).await
+                {
                     return sign_of_life(&api, &lease, Err(fault));
                 }
             }
             let wish = StepWish::Progress { progress, note, usage };
-            let outcome = report(&api, &lease, wish, intent.metadata.clone()).await;
+            let outcome = api.core.report(&lease, wish, intent.metadata.clone()).await;
             sign_of_life(&api, &lease, outcome)
-        })
-        .await
-}
-
-/// Says that the step is done.
-#[utoipa::path(post, path = "/api/v1/leases/{id}/complete", tag = "leases", params(("id" = String, Path)),
-    request_body = CompleteLease,
-    responses((status = 200, body = super::envelope::ApiResponse<LeaseSettledView>),
-        (status = 409), (status = 410)))]
-pub async fn complete(
-    api: Reach,
-    request: HttpRequest,
-    id: web::Path<String>,
-    body: Body<CompleteLease>,
-) -> Answer<LeaseSettledView> {
-    Parameters::of(&request, &[], &[])?;
-    let lease = lease(&api, &id)?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent
-        .carry_out(|intent| async move {
-            if let Some(operation) = before(&api, &lease, &intent).await? {
-                let view = LeaseSettledView { operation_status: operation.status().name().into() };
-                return Ok(Reply::ok(view).replayed());
-            }
-            let CompleteLease { result, usage } = body.value;
-            let receipt =
-                report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
-            let status =
-                api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
-            let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
-            Ok(Reply::ok(view).position(receipt.position))
-        })
-        .await
-}
-
-/// Says that the attempt failed.
-#[utoipa::path(post, path = "/api/v1/leases/{id}/fail", tag = "leases", params(("id" = String, Path)),
-    request_body = FailLease,
-    responses((status = 200, body = super::envelope::ApiResponse<LeaseFailedView>),
-        (status = 409), (status = 410)))]
-pub async fn fail(
-    api: Reach,
-    request: HttpRequest,
-    id: web::Path<String>,
-    body: Body<FailLease>,
-) -> Answer<LeaseFailedView> {
-    Parameters::of(&request, &[], &[])?;
-    let lease = lease(&api, &id)?;
-    let faults = failure_faults(&body.value);
-    if !faults.is_empty() {
-        return Err(invalid_fields(faults));
-    }
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent
-        .carry_out(|intent| async move {
-            if let Some(operation) = before(&api, &lease, &intent).await? {
-                return Ok(Reply::ok(failed(scheduled(&operation.run, &lease))).replayed());
-            }
-            let FailLease { code, message, retryable, retry_after_ms, resets_at } = body.value;
-            let receipt = if code == RATE_LIMITED {
-                let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
-                let (until, error) = (resets_at.unwrap_or_else(usual), StepError { code, message });
-                api.core.report_limit(&lease, until, error, retryable, intent.metadata.clone()).await?
-            } else {
-                let wish = StepWish::Fail { error: StepError { code, message }, retryable, retry_after_ms };
-                report(&api, &lease, wish, intent.metadata.clone()).await?
-            };
-            let retry = receipt.events.iter().find_map(|event| match &**event {
-                Event::StepRetryScheduled(retry) => Some(retry.at),
-                Event::StepLimited(limited) => Some(limited.until),
-                _ => None,
-            });
-            // A repeated report changes nothing: the step itself says whether it will be tried again.
-            let retry = retry.or_else(|| {
-                let views = api.core.projected.views.read();
-                scheduled(views.operations.get(&lease.operation)?.run.as_ref()?, &lease)
-            });
-            Ok(Reply::ok(failed(retry)).position(receipt.position))
-        })
-        .await
-}
-
-fn failed(retry: Option<Timestamp>) -> LeaseFailedView {
-    LeaseFailedView { will_retry: retry.is_some(), next_attempt_at: retry }
-}
-
-fn scheduled(run: &Run, lease: &LeaseId) -> Option<Timestamp> {
-    let step = &run.steps[run.skeleton.position(lease.step)?];
-    match &step.status {
-        StepStatus::BackingOff { at, .. } => Some(*at),
-        StepStatus::Ready => step.limited_until.or(step.ready_at),
-        _ => None,
-    }
-}
-
-fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
-    let mut faults = Vec::new();
-    let slug = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !(1..=CODE_MAX).contains(&failure.code.len()) || !failure.code.bytes().all(slug) {
-        faults.push(FieldError::at("/code", format!("code must match [A-Za-z0-9._-]{{1,{CODE_MAX}}}")));
-    }
-    if failure.resets_at.is_some() && failure.code != RATE_LIMITED {
-        let detail = format!("resetsAt belongs to the code {RATE_LIMITED} only");
-        faults.push(FieldError::at("/resetsAt", detail));
-    }
-    if failure.message.chars().count() > MESSAGE_MAX {
-        faults
-            .push(FieldError::at("/message", format!("message must have at most {MESSAGE_MAX} characters")));
-    }
-    faults
-}
-
-/// Gives the step back; no attempt is spent.
-#[utoipa::path(post, path = "/api/v1/leases/{id}/release", tag = "leases", params(("id" = String, Path)),
-    request_body = ReleaseLease,
-    responses((status = 200, body = super::envelope::ApiResponse<LeaseRenewedView>), (status = 410)))]
-pub async fn release(
-    api: Reach,
-    request: HttpRequest,
-    id: web::Path<String>,
-    body: OptionalBody<ReleaseLease>,
-) -> Answer<LeaseRenewedView> {
-    Parameters::of(&request, &[], &[])?;
-    let lease = lease(&api, &id)?;
-    let ReleaseLease { reason, hold_ms } = body.value;
-    let faults = report_faults(None, Some(&reason), "");
-    if !faults.is_empty() {
-        let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
-        return Err(ApiError::invalid_field("/reason", detail));
-    }
-    if hold_ms.is_some_and(|hold_ms| hold_ms > HOLD_MAX_MS) {
-        return Err(ApiError::invalid_field("/holdMs", format!("holdMs must be at most {HOLD_MAX_MS}")));
-    }
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
-    intent
-        .carry_out(|intent| async move {
-            let view = LeaseRenewedView { remaining_ms: 0, cancel_requested: false };
-            if intent.used(&api.core.projected)?.is_some() {
-                return Ok(Reply::ok(view).replayed());
-            }
-            let receipt =
-                report(&api, &lease, StepWish::Release { reason, hold_ms }, intent.metadata.clone()).await?;
-            Ok(Reply::ok(view).position(receipt.position))
         })
         .await
 }

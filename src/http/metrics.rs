@@ -24,7 +24,7 @@ use super::dashboard::DashboardView;
 use super::envelope::Reply;
 use super::error::ApiError;
 use super::front::Front;
-use super::front::Reach;
+use super::front::{Reach, ReachAtOnce};
 use super::guard::Phase;
 use super::guard::offences::OFFENCES_TOTAL;
 use super::latencies::Latencies;
@@ -279,7 +279,7 @@ fn known_method(method: &str) -> &'static str {
 /// The counters and gauges, as Prometheus text or as JSON in the envelope.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, description = "Prometheus text, or JSON when asked for")))]
-pub async fn metrics(api: Reach, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub async fn metrics(api: ReachAtOnce, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Parameters::of(&request, &[], &[])?;
     api.metrics.look(&api);
     let families = api.metrics.registry.gather();

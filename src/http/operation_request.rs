@@ -57,6 +57,15 @@ pub struct CreateOperation {
     pub auto_start: bool,
 }
 
+impl CreateOperation {
+    /// Whether it names an agent, so that it must be known which agents are registered.
+    #[must_use]
+    pub fn names_an_agent(&self) -> bool {
+        let named = |step: &CreateStep| step.agent.as_deref().is_some_and(|agent| agent != AUTO);
+        !self.agents.is_empty() || self.workflow.iter().any(named)
+    }
+}
+
 /// One step of a new operation.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

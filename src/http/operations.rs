@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::Api;
 use super::body::{Body, OptionalBody};
-use super::envelope::Reply;
+use super::envelope::{Reply, if_match};
 use super::error::ApiError;
-use super::front::Reach;
+use super::front::{Reach, ReachAtOnce};
 use super::intent::{ANONYMOUS, Intent, metadata, same_body};
 use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation};
@@ -178,15 +178,17 @@ impl Filter {
         (status = 200, description = "the plan", body = super::envelope::ApiResponse<PlanView>),
         (status = 422)))]
 pub async fn create(
-    api: Reach,
+    api: ReachAtOnce,
     request: HttpRequest,
     body: Body<CreateOperation>,
 ) -> Result<Either<Reply<OperationView>, Reply<PlanView>>, ApiError> {
     let parameters = Parameters::of(&request, &["dryRun"], &[])?;
     if parameters.get_bool("dryRun")?.unwrap_or(false) {
-        return planning::plan(api, body.value).await.map(Either::Right);
+        return planning::plan(api.shown().await?, body.value).await.map(Either::Right);
     }
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    // Whether an agent is registered is what the views show.
+    let api = if body.value.names_an_agent() { api.shown().await? } else { api.unseen() };
+    let intent = Intent::of(&request, body.hash, &api).await?;
     let accepted = intent.carry_out(|intent| async move { accept(&api, intent, body.value).await });
     accepted.await.map(Either::Left)
 }
@@ -333,9 +335,7 @@ async fn execute(
     id: &OperationId,
     command: Command,
 ) -> Answer<OperationView> {
-    let row = api.core.projected.views.read().operations.get(id).map(|row| row.revision);
-    let present = row.ok_or_else(|| unknown(id))?;
-    let if_version = reading::if_match(request, present)?;
+    let if_version = if_match(request);
     let order = Order { if_version, ..Order::<Operation>::of(command, metadata()).with_state() };
     shown(api, id, order).await
 }
@@ -361,7 +361,7 @@ pub async fn start(
 ) -> Answer<OperationView> {
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     act(api, id, Command::Start, intent).await
 }
 
@@ -378,7 +378,7 @@ pub async fn pause(
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     let reason = body.value.checked()?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     let by = intent.metadata.actor.clone();
     act(api, id, Command::Pause { by, reason }, intent).await
 }
@@ -395,7 +395,7 @@ pub async fn resume(
 ) -> Answer<OperationView> {
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
-    let intent = Intent::of(&request, body.hash, &api.turns).await?;
+    let intent = Intent::of(&request, body.hash, &api).await?;
     let by = intent.metadata.actor.clone();
     act(api, id, Command::Resume { by }, intent).await
 }

@@ -299,7 +299,10 @@ pub async fn transitions(
     while player.found.len() <= limit
         && let Some(recorded) = history.next().await
     {
-        player.play(&*recorded.map_err(RecoveryError::from)?)?;
+        let recorded = recorded.map_err(RecoveryError::from)?;
+        // The log may be further than the views.
+        api.core.projected.raise_answered(recorded.position);
+        player.play(&recorded)?;
     }
     if player.state.is_none() {
         return Err(unknown(&id));

@@ -1,20 +1,16 @@
 //! What reads have in common: pages, waiting for a position, finding what a key wrote.
 
-use std::time::Duration;
-
-use actix_web::HttpRequest;
-use actix_web::http::header;
 use actors::Core;
 use actors::codec::{KeyUse, Metadata};
 use domain::AgentId;
-use events::{Position, Since, StreamId, Version};
+use events::{Position, Since, StreamId};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::envelope::check_if_match;
-use super::error::{ApiError, Code, FieldError};
+use super::error::{ApiError, FieldError};
+use super::front::lagging;
 use super::operation_request::invalid_fields;
 use super::page::CursorKey;
 use super::query::Parameters;
@@ -23,8 +19,6 @@ use super::query::Parameters;
 const LIMIT_DEFAULT: u64 = 50;
 /// Most items on a page.
 const LIMIT_MAX: u64 = 500;
-/// Longest wait for a position.
-const POSITION_WAIT: Duration = Duration::from_secs(2);
 
 /// A body that says nothing: absent or `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -70,25 +64,14 @@ impl Paging {
 /// least what happened up to there.
 ///
 /// # Errors
-/// 503 when they do not within two seconds.
+/// 503 when they do not in time.
 pub async fn wait_for_position(api: &Api, parameters: &Parameters) -> Result<Position, ApiError> {
     let position = parameters.get_u64("minPosition", 0..=u64::MAX)?.unwrap_or(0);
-    if api.core.projected.reached(Position::new(position), POSITION_WAIT).await {
+    let position = Position::new(position);
+    if api.core.projected.shows(position).await {
         return Ok(api.core.projected.position());
     }
-    let message = format!("The server has not reached position {position} yet; try again in a moment.");
-    Err(ApiError::new(Code::Overloaded, message))
-}
-
-/// The version that a change must find, if `If-Match` names one.
-///
-/// # Errors
-/// 412 when the present revision is another.
-pub fn if_match(request: &HttpRequest, present: u64) -> Result<Option<Version>, ApiError> {
-    check_if_match(request, present)?;
-    // The aggregate checks again: between this look and its turn the revision may change.
-    let any = request.headers().get(header::IF_MATCH).is_none_or(|value| value == "*");
-    Ok((!any).then(|| Version::new(present)))
+    Err(lagging(position))
 }
 
 /// The use of a key that began a stream, and the stream's version after the last event written with it.
@@ -108,6 +91,8 @@ pub async fn written_with(
             Some(used) => found = Some((used, recorded.version.get())),
             None => break,
         }
+        // The log may be further than the views, and what is found is about to be shown.
+        core.projected.raise_answered(recorded.position);
     }
     Ok(found)
 }

@@ -11,7 +11,7 @@ use domain::operation::Operation;
 use domain::views::{Stamp, Views};
 use domain::work::{self, Carried};
 use domain::{AgentId, Aggregate, Timestamp, presence};
-use events::{Position, Recorded, StreamId, Version};
+use events::{Beside, Position, Recorded, StreamId, Version};
 use uuid::Uuid;
 
 /// The agents of the part of the log that is written anew.
@@ -101,6 +101,7 @@ impl Carrying {
             time_us,
             metadata: Metadata::of_photon().encode(),
             body: encoded.body,
+            beside: Beside::NONE,
         })
     }
 }

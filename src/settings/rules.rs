@@ -46,6 +46,7 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.idle_actor_ms", 100, MAX_MS),
     ("limits.max_agents", 1, 1_000_000),
     ("limits.starvation_ms", 1, MAX_MS),
+    ("limits.views_wait_ms", 1, 60_000),
     ("limits.stall_timeout_ms", 1_000, 3_600_000),
     ("limits.max_streams", 0, 1_000_000),
     ("limits.disk_low_water_bytes", 0, 1 << 40),

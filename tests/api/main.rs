@@ -6,6 +6,8 @@ mod compression;
 mod docs;
 mod event_kinds;
 mod inputs;
+#[cfg(feature = "testing")]
+mod lagging_views;
 mod leases;
 mod operations;
 mod people;

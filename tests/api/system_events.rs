@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actors::codec::{Metadata, Stored};
 use domain::system::{Event, Quarantined};
-use events::{Append, EventLog, Expected, NewEvent, Options, SledLog};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Options, SledLog};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use serde_json::{Value, json};
 use support::{PATIENCE, Photon, step};

@@ -6,7 +6,7 @@ use crate::support;
 
 use std::path::Path;
 
-use events::{Append, EventLog, Expected, NewEvent, Options, Since, SledLog, StreamId};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Options, Since, SledLog, StreamId};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -25,7 +25,7 @@ async fn multiply(folder: &Path) {
             let (name, schema, time_us) = (one.name.to_string().into(), one.schema, one.time_us);
             let (metadata, body) = (one.metadata.clone(), one.body.clone());
             let id = uuid::Uuid::from_u128(u128::from(*number) + 1).into();
-            let event = NewEvent { id, name, schema, time_us, metadata, body };
+            let event = NewEvent { id, name, schema, time_us, metadata, body, beside: Beside::NONE };
             let stream = StreamId::new("agent", &format!("agent-{number}")).unwrap();
             log.append(Append { stream, expected: Expected::Any, events: vec![event] })
         });

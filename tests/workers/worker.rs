@@ -294,3 +294,22 @@ fn a_command_that_does_not_exist_is_refused_before_any_server_is_asked() {
     let called = call(["worker", "run", "--agent", "a", "--", missing]).ends_with(2);
     assert!(called.stderr.contains(missing), "{}", called.stderr);
 }
+
+#[tokio::test]
+async fn the_next_step_comes_with_the_answer_to_the_report() {
+    let photon = Photon::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(submit(&photon, 1).await);
+    }
+    let _worker = Worker::start(&photon, "swift", "echo 1");
+    for id in &ids {
+        until_status(&photon, id, "completed").await;
+    }
+    let metrics = photon.get("/metrics").await.expect(200).body;
+    let of_claims =
+        |line: &&str| line.starts_with("photon_http_requests_total{") && line.contains("/claim\"");
+    let line = metrics.as_str().unwrap().lines().find(of_claims).unwrap();
+    let claims: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(claims < 3, "five steps took {claims} claims: {line}");
+}

@@ -24,9 +24,9 @@ pub(super) async fn perform(gateway: &Gateway, task: Task) -> Answered {
         Task::Lease(lease, wish) => tell_lease(gateway, &lease, wish).await,
         Task::ExpireApproval(id, step) => tell(gateway, &id, Command::ExpireApproval { step }).await,
         Task::ExpireDeadline(id) => tell(gateway, &id, Command::ExpireDeadline).await,
-        Task::TimeOut(id, silent_ms) => {
-            told(gateway.ask::<Agent>(&id, Order::of(agent::Command::TimeOut { silent_ms }, photon())).await)
-        }
+        Task::TimeOut(id, silent_ms) => told(
+            gateway.answer::<Agent>(&id, Order::of(agent::Command::TimeOut { silent_ms }, photon())).await,
+        ),
         Task::Quarantine { agent, reason, revision } => quarantine(gateway, &agent, reason, revision).await,
     };
     Answered { subject, outcome, rests_on, granted }
@@ -38,7 +38,7 @@ async fn reserve(gateway: &Gateway, grant: Grant) -> Told {
     let command = Command::Step { step: lease.step, grant: lease.grant, wish };
     let order = Order::<Operation>::of(command, metadata);
     let order = Order { wants_state: grant.has_checkpoint, ..order };
-    let Answer { outcome, rests_on } = gateway.ask(&lease.operation, order).await;
+    let Answer { outcome, rests_on } = gateway.answer(&lease.operation, order).await;
     let granted = outcome.as_ref().ok().and_then(|receipt: &Receipt<Operation>| {
         // None when the step could not be offered after all, or was reserved under this lease before.
         let reserved = receipt.events.iter().find_map(|event| match &**event {
@@ -55,7 +55,7 @@ async fn reserve(gateway: &Gateway, grant: Grant) -> Told {
 async fn tell_lease(gateway: &Gateway, lease: &LeaseId, wish: StepWish) -> Told {
     let withdraws = matches!(wish, StepWish::ExpireOffer { reason: LeaseEnd::NotHeard });
     let command = Command::Step { step: lease.step, grant: lease.grant, wish };
-    let answer = gateway.ask::<Operation>(&lease.operation, Order::of(command, photon())).await;
+    let answer = gateway.answer::<Operation>(&lease.operation, Order::of(command, photon())).await;
     // An operation that is out of service will never say more than its log does.
     let silent = matches!(answer.outcome, Err(DispatchError::Quarantined | DispatchError::Unreadable(_)));
     match told(answer) {
@@ -65,13 +65,13 @@ async fn tell_lease(gateway: &Gateway, lease: &LeaseId, wish: StepWish) -> Told 
 }
 
 async fn tell(gateway: &Gateway, id: &OperationId, command: Command) -> Told {
-    told(gateway.ask::<Operation>(id, Order::of(command, photon())).await)
+    told(gateway.answer::<Operation>(id, Order::of(command, photon())).await)
 }
 
 async fn quarantine(gateway: &Gateway, id: &AgentId, reason: StatusReason, revision: u64) -> Told {
     let order = Order::<Agent>::of(agent::Command::Quarantine { reason }, photon());
-    let order = Order { if_version: Some(Version::new(revision)), ..order };
-    told(gateway.ask(id, order).await)
+    let order = Order { if_version: Some(vec![Version::new(revision)]), ..order };
+    told(gateway.answer(id, order).await)
 }
 
 fn photon() -> Metadata {

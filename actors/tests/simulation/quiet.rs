@@ -19,7 +19,7 @@ use crate::folds::{check_reader, check_recovery};
 use crate::follower::all_seen;
 use crate::life::{beat, check};
 use crate::workers::{self, NAMES};
-use crate::world::{Shared, World, now, put};
+use crate::world::{Shared, World, arrive, now, put};
 
 /// Nothing may take longer when all mean well: the longest wait of the workflows, several times.
 const PATIENCE_MS: u64 = 900_000;
@@ -112,6 +112,7 @@ async fn work(world: &Shared, core: &Arc<Core>, at: usize) {
             workers::say(world, core, (at, &id), &lease, wish, metadata).await;
         }
     }
+    arrive(core).await;
     let asks = core.claim(&id, Appetite::of(3, None), 0, Metadata::default()).await;
     let process = world.borrow().workers[at].process;
     workers::take(world, at, process, &asks.unwrap_or_default());

@@ -9,6 +9,7 @@ use actors::granting::Granted;
 use actors::limiting::LimitError;
 use actors::matching::Appetite;
 use actors::protocol::{Beat, Directive, LeaseBeat};
+use actors::reclaiming::Holder;
 use domain::agent::event::{Config, Patch, Profile, Status};
 use domain::agent::{Agent, Command};
 use domain::operation::definition::Location;
@@ -18,7 +19,7 @@ use domain::{AgentId, Json, LeaseId, Timestamp};
 use events::dice::Dice;
 use serde_json::json;
 
-use crate::world::{Shared, now, put};
+use crate::world::{Shared, arrive, now, put};
 
 pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "eve", "kim"];
 /// Leases that an agent remembers after they were over, to speak of them too late.
@@ -162,6 +163,7 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
         let metadata = Metadata { actor: worker.id.to_string(), key, ..Metadata::default() };
         (worker.id.clone(), worker.process, appetite, dice.pick(&[0, 500, 5_000, 20_000]), metadata)
     };
+    arrive(&core).await;
     heard(&world, &core, &id);
     let asked = now(&core);
     let outcome = core.claim(&id, appetite.clone(), wait_ms, metadata.clone()).await;
@@ -169,6 +171,7 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
     let granted = outcome.unwrap_or_default();
     take(&world, at, process, &granted);
     if metadata.key.is_some() && !granted.is_empty() {
+        arrive(&core).await;
         let asked = now(&core);
         let again = core.claim(&id, appetite, 0, metadata).await;
         answered(&world, &core, &id, asked);
@@ -237,7 +240,7 @@ fn said(dice: &mut Dice) -> StepWish {
 
 /// Speaks of a lease that it has, or had; now and then twice.
 pub(crate) async fn report(world: Shared, core: Arc<Core>, at: usize) {
-    let (id, lease, wish, times, limit) = {
+    let (id, lease, wish, times, limit, more) = {
         let mut guard = world.borrow_mut();
         let world = &mut *guard;
         let (dice, worker) = (&mut world.dice, &world.workers[at]);
@@ -251,15 +254,35 @@ pub(crate) async fn report(world: Shared, core: Arc<Core>, at: usize) {
         let limit = dice.chance(25).then(|| dice.between(500, 15_000));
         let id = worker.id.clone();
         world.say(|| format!("{id} of {lease}: {wish:?} ×{times} limit {limit:?}"));
-        (id, lease, wish, times, limit)
+        let more = dice.chance(400).then(|| (worker.process, u32::try_from(dice.between(1, 3)).unwrap()));
+        (id, lease, wish, times, limit, more)
     };
     for _ in 0..times {
         let metadata = world.borrow_mut().call();
-        match limit {
-            Some(ms) => limited(&world, &core, at, &lease, now(&core).plus_ms(ms), metadata).await,
-            None => say(&world, &core, (at, &id), &lease, wish.clone(), metadata).await,
+        if let Some(ms) = limit {
+            limited(&world, &core, at, &lease, now(&core).plus_ms(ms), metadata).await;
+            continue;
+        }
+        let holder = core.holder_of(&lease);
+        let settled = say(&world, &core, (at, &id), &lease, wish.clone(), metadata).await;
+        if let Some((process, max)) = more.filter(|_| settled) {
+            claim_more(&world, &core, (at, &id, process), (&lease, holder), max).await;
         }
     }
+}
+
+/// Asks for more with a report that was taken.
+async fn claim_more(
+    world: &Shared,
+    core: &Arc<Core>,
+    (at, id, process): (usize, &AgentId, u64),
+    (lease, holder): (&LeaseId, Option<Holder>),
+    max: u32,
+) {
+    let (asked, metadata) = (now(core), Metadata { actor: id.to_string(), ..Metadata::default() });
+    let outcome = core.claim_after(lease, holder, None, max, metadata).await;
+    answered(world, core, id, asked);
+    take(world, at, process, &outcome.unwrap_or_default());
 }
 
 /// Any report is a sign of life while the lease is held.
@@ -271,6 +294,7 @@ fn renewed(world: &Shared, core: &Core, lease: &LeaseId) {
     }
 }
 
+/// Says something about a step. True when it was taken and the attempt is over.
 pub(crate) async fn say(
     world: &Shared,
     core: &Arc<Core>,
@@ -278,9 +302,12 @@ pub(crate) async fn say(
     lease: &LeaseId,
     wish: StepWish,
     metadata: Metadata,
-) {
-    renewed(world, core, lease);
+) -> bool {
     let (key, ends) = (metadata.key, ends(&wish));
+    if !ends || key.is_some() {
+        arrive(core).await;
+    }
+    renewed(world, core, lease);
     let outcome = core.report(lease, wish, metadata).await;
     let mut world = world.borrow_mut();
     match outcome {
@@ -289,6 +316,7 @@ pub(crate) async fn say(
             if ends {
                 world.workers[at].drop_lease(lease);
             }
+            return ends;
         }
         Err(DispatchError::Rejected(Rejection::LeaseLost | Rejection::AlreadyTerminal { .. })) => {
             world.workers[at].drop_lease(lease);
@@ -296,6 +324,7 @@ pub(crate) async fn say(
         // Not carried out, or perhaps: it will be said again.
         Err(_) => {}
     }
+    false
 }
 
 fn ends(wish: &StepWish) -> bool {
@@ -312,11 +341,12 @@ async fn limited(
 ) {
     let key = metadata.key;
     let error = StepError { code: "rate_limited".into(), message: "later".into() };
+    arrive(core).await;
     let outcome = core.report_limit(lease, until, error, true, metadata).await;
     let mut world = world.borrow_mut();
     match outcome {
-        Ok(receipt) => {
-            world.answered::<Operation>(core, &lease.operation, key, &receipt);
+        Ok(settled) => {
+            world.answered::<Operation>(core, &lease.operation, key, &settled.receipt);
             world.workers[at].drop_lease(lease);
         }
         Err(LimitError::Step(DispatchError::Rejected(_))) => world.workers[at].drop_lease(lease),
@@ -340,7 +370,9 @@ pub(crate) async fn beat(world: Shared, core: Arc<Core>, at: usize) {
         let status = dice.chance(150).then_some(Status::Active);
         (worker.id.clone(), Beat { leases, status, ..Beat::default() })
     };
+    core.note_presence(&id, &beat);
     heard(&world, &core, &id);
+    arrive(&core).await;
     let (begun, metadata) = (now(&core), Metadata { actor: id.to_string(), ..Metadata::default() });
     let Ok(pulse) = core.heartbeat(&id, beat, &metadata).await else { return };
     let mut world = world.borrow_mut();

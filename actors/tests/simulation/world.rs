@@ -31,6 +31,7 @@ pub(crate) const PERIODS: Periods = Periods {
     sample_ms: 15_000,
     idle_ms: 3_000,
     starvation_ms: 20_000,
+    views_wait_ms: 2_000,
 };
 
 /// When the first server is born; late enough that a clock can be a day behind.
@@ -130,13 +131,15 @@ impl World {
     ) {
         self.answers += 1;
         self.ledger.answered::<A>(id, receipt, &mut self.faults);
-        if receipt.position.is_some_and(|position| core.projected.position() < position) {
-            self.faults.push(format!("P6: the views have not seen what {id} was told"));
+        if receipt.position.is_some_and(|position| core.projected.answered() < position) {
+            self.faults.push(format!("P6: no later request waits for what {id} was told"));
         }
         if let Some(key) = key.filter(|_| !receipt.events.is_empty()) {
             let at = (stream_of::<A>(id), receipt.version.get());
             self.keys.insert(key.key, at);
-            self.check_key(core, &key.key);
+            if receipt.position.is_none_or(|position| core.projected.position() >= position) {
+                self.check_key(core, &key.key);
+            }
         }
     }
 
@@ -210,11 +213,22 @@ pub(crate) async fn put<A: Housed>(
     let metadata = world.borrow_mut().call();
     let key = metadata.key;
     let order = Order::<A> { new, ..Order::of(command, metadata).with_state() };
+    // One without a key is not repeated, and need not see what others were told.
+    if key.is_some() {
+        arrive(core).await;
+    }
     let outcome = core.gateway.execute::<A>(id, order).await;
     if let Ok(receipt) = &outcome {
         world.borrow_mut().answered(core, id, key, receipt);
     }
     outcome
+}
+
+/// Waits for the views as a request does that looks at them. One that is then refused is not sent: the next
+/// one waits again.
+pub(crate) async fn arrive(core: &Core) {
+    let answered = core.projected.answered();
+    while !core.projected.shows(answered).await && core.projected.fault().borrow().is_none() {}
 }
 
 /// Now, by the server's clock.

@@ -19,7 +19,7 @@ use domain::views::operation_board::LeaseState;
 use domain::world::Everybody;
 use domain::{AgentId, Given, Json, LaneId, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World};
 use events::dice::Dice;
-use events::{Append, EventLog, Expected, NewEvent, Position};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Position};
 use uuid::Uuid;
 
 use super::stage::profile;
@@ -270,7 +270,10 @@ impl Author {
         known: &mut Known<A>,
         command: &A::Command,
         show: Show<A::Id, A::Event>,
-    ) -> bool {
+    ) -> bool
+    where
+        A::Event: PartialEq + std::fmt::Debug,
+    {
         let given = Given { now: self.now, world: &self.world };
         let Ok(decided) = A::decide(known.state.as_ref(), id, command, &given) else { return false };
         if decided.is_empty() {
@@ -286,6 +289,8 @@ impl Author {
             show(&mut self.live.views, id, event, known.version, self.now);
             self.live.events += 1;
             let Encoded { name, schema, body } = A::encode(event).unwrap();
+            // What travels beside the bytes is what anybody would read from them.
+            assert_eq!(A::decode(name, schema, &body).unwrap(), *event, "{name}");
             events.push(NewEvent {
                 id: Uuid::from_u64_pair(self.seed, self.live.events).into(),
                 name: name.into(),
@@ -293,6 +298,7 @@ impl Author {
                 time_us: self.now.as_micros(),
                 metadata: metadata.clone(),
                 body,
+                beside: Beside::NONE,
             });
         }
         (self.live.position, self.live.time) = (Position::new(self.live.events), self.now);

@@ -80,13 +80,13 @@ pub async fn core_with(log: Arc<dyn EventLog>, limits: domain::Limits, periods: 
 pub async fn create(core: &Core, number: u32) {
     let command = Command::Create(Box::new(definition("n")));
     let order = Order::<Operation>::of(command, Metadata::of_photon());
-    core.gateway.execute(&id(number), order).await.unwrap();
+    core.gateway.execute_shown(&id(number), order).await.unwrap();
 }
 
 pub async fn rename(core: &Core, number: u32, name: &str) -> Result<u64, DispatchError<Operation>> {
     let patch = Patch { name: Some(name.into()), ..Patch::default() };
     let order = Order::<Operation>::of(Command::Update(Box::new(patch)), Metadata::of_photon());
-    core.gateway.execute(&id(number), order).await.map(|receipt| receipt.version.get())
+    core.gateway.execute_shown(&id(number), order).await.map(|receipt| receipt.version.get())
 }
 
 pub async fn until(holds: impl Fn() -> bool) {

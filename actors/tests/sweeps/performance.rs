@@ -216,7 +216,9 @@ impl Stage<'_> {
     where
         A::Command: Clone,
     {
-        while let Err(fault) = self.core.gateway.execute(id, Order::<A>::of(command.clone(), me())).await {
+        while let Err(fault) =
+            self.core.gateway.execute_shown(id, Order::<A>::of(command.clone(), me())).await
+        {
             assert!(may_be_repeated(&fault), "a command was refused");
             self.hurry("a command");
         }

@@ -32,6 +32,8 @@ pub struct StepRun {
     pub losses: u32,
     /// Who had the newest grant.
     pub agent: Option<AgentId>,
+    /// The incarnation of the agent that claimed it.
+    pub incarnation: u64,
     /// The last failure; boxed, since most steps have none.
     pub error: Option<Box<StepError>>,
     /// The grant that it was of.
@@ -148,6 +150,7 @@ impl Run {
             checkpointed_at: None,
             losses: 0,
             agent: None,
+            incarnation: 0,
             error: None,
             error_grant: 0,
             limited_until: None,
@@ -245,7 +248,7 @@ impl Run {
             Event::StepReserved(reserved) => {
                 let agent = reserved.agent.clone();
                 step.grant = reserved.grant;
-                step.agent = Some(agent.clone());
+                (step.agent, step.incarnation) = (Some(agent.clone()), reserved.incarnation);
                 let holder = Holder { agent, attempt: reserved.attempt, since: at };
                 self.progress_points -= u64::from(step.progress);
                 (step.progress, step.progressed_at) = (0, None);

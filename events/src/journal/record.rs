@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::journal::bytes::{i64_at, u16_at, u32_at, u64_at};
 use crate::log::RECORD_HEADER_LEN;
-use crate::record::{EventId, Recorded};
+use crate::record::{Beside, EventId, Recorded};
 use crate::stream::{Position, StreamId, Version};
 
 /// How many names an interner keeps; the rest are not shared.
@@ -164,6 +164,7 @@ impl<'a> RawRecord<'a> {
             time_us: self.time_us(),
             metadata: buffer.slice_ref(&self.bytes[metadata_start..body_start]),
             body: buffer.slice_ref(&self.bytes[body_start..]),
+            beside: Beside::NONE,
         })
     }
 }
@@ -213,6 +214,7 @@ mod tests {
             time_us: -5,
             metadata: Bytes::from_static(b"{}"),
             body: Bytes::from_static(b"hello"),
+            beside: Beside::NONE,
         }
     }
 

@@ -197,7 +197,7 @@ fn pack(payload: &[u8]) -> Result<Vec<&[u8]>, BlocksError> {
 mod tests {
     use super::*;
     use crate::journal::record::{Names, encode};
-    use crate::record::Recorded;
+    use crate::record::{Beside, Recorded};
     use crate::stream::{StreamId, Version};
     use uuid::Uuid;
 
@@ -214,6 +214,7 @@ mod tests {
                 time_us: 0,
                 metadata: Bytes::new(),
                 body: (0..*len).map(|i| i as u8).collect::<Vec<_>>().into(),
+                beside: Beside::NONE,
             };
             encode(&event, Position::START, &mut bytes);
         }

@@ -144,7 +144,7 @@ impl Ledger {
         let mut head = self.head(&stream);
         let staged = &mut self.staged;
         for event in events {
-            let NewEvent { id, name, schema, time_us, metadata, body } = event;
+            let NewEvent { id, name, schema, time_us, metadata, body, beside } = event;
             let previous = head.position;
             // This log gives out every number; that is its own affair, others may skip.
             staged.last = Position::new(staged.last.get() + 1);
@@ -153,7 +153,10 @@ impl Ledger {
             staged.ids.insert(id, Seen { head, stream: checksum });
             let Head { version, position } = head;
             let (stream, name, time_us) = (stream.clone(), names.share(&name), staged.last_time_us);
-            each(Recorded { id, stream, version, position, name, schema, time_us, metadata, body }, previous);
+            each(
+                Recorded { id, stream, version, position, name, schema, time_us, metadata, body, beside },
+                previous,
+            );
         }
         staged.heads.insert(stream, head);
         head

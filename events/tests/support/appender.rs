@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 pub(crate) use events::dice::Dice;
 use events::{
-    Append, EventLog, Expected, Head, NewEvent, OpenError, Options, Position, Recorded, Since, SledLog,
-    StreamId,
+    Append, Beside, EventLog, Expected, Head, NewEvent, OpenError, Options, Position, Recorded, Since,
+    SledLog, StreamId,
 };
 use futures_util::StreamExt;
 use uuid::Uuid;
@@ -174,6 +174,7 @@ fn event(id: u64) -> NewEvent {
         time_us: id as i64,
         metadata: Bytes::from(id.to_le_bytes().to_vec()),
         body: (0..len).map(|i| (i * 7 + id) as u8).collect::<Vec<_>>().into(),
+        beside: Beside::NONE,
     }
 }
 

@@ -15,7 +15,7 @@ use domain::operation::definition::{Definition, Location};
 use domain::operation::event::StepError;
 use domain::operation::{self, Operation, StepWish};
 use domain::{AgentId, Given, Json, OperationId, Timestamp, World};
-use events::{Append, BoxFuture, EventLog, Expected, Head, NewEvent, Options, SledLog};
+use events::{Append, Beside, BoxFuture, EventLog, Expected, Head, NewEvent, Options, SledLog};
 use uuid::Uuid;
 
 use super::fault::Fault;
@@ -243,6 +243,7 @@ fn decide<A: Durable>(
             time_us: now.as_micros(),
             metadata: metadata.clone(),
             body: encoded.body,
+            beside: Beside::NONE,
         });
         *state = A::evolve(state.take(), event, now);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use events::{Append, EventLog, Expected, NewEvent, Options, SledLog, StreamId};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Options, SledLog, StreamId};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -144,6 +144,7 @@ fn sample(writer: usize, after: u64, events: usize) -> Result<Append, Fault> {
         time_us: 0,
         metadata: Bytes::from_static(b"anonymous 0198c0de"),
         body: body.clone(),
+        beside: Beside::NONE,
     };
     Ok(Append { stream, expected: Expected::Any, events: (0..events).map(event).collect() })
 }

@@ -3,12 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_web::rt;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::backoff::Backoff;
-use super::performing::perform;
+use super::performing::take_up;
 use super::pulse::say_refused;
 use super::session::Session;
 use crate::http::agent_view::ClaimView;
@@ -34,11 +33,7 @@ async fn claim_for_ever(session: &Rc<Session>) {
             session.changed().await;
             continue;
         }
-        for lease in claim(session, free).await.leases {
-            if let Some(orders) = session.take(&lease.lease_id) {
-                rt::spawn(perform(Rc::clone(session), lease, orders));
-            }
-        }
+        take_up(session, claim(session, free).await.leases);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::super::exit::{Complaint, Exit};
 use super::session::Order;
 use crate::http::agent_view::LeaseGrant;
-use crate::http::leases::FailLease;
+use crate::http::settlements::FailLease;
 
 /// Largest result.
 const RESULT_BYTES_MAX: usize = 256 << 10;
@@ -95,7 +95,8 @@ fn can_be_found(program: &Path) -> bool {
 /// A failure to report.
 pub(super) fn failure(code: &str, message: &str, retryable: bool) -> FailLease {
     let message = message.chars().take(MESSAGE_CHARS_MAX).collect();
-    FailLease { code: code.to_owned(), message, retryable, retry_after_ms: None, resets_at: None }
+    let code = code.to_owned();
+    FailLease { code, message, retryable, retry_after_ms: None, resets_at: None, claim: None }
 }
 
 fn failed(code: &str, message: &str, retryable: bool) -> Outcome {

@@ -4,15 +4,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use actix_web::rt;
+use domain::Json;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::backoff::Backoff;
 use super::command::{self, Outcome};
-use super::session::{Order, Session};
-use crate::client::{Client, ClientError};
+use super::session::{Order, Phase, Session};
+use crate::client::ClientError;
 use crate::http::agent_view::LeaseGrant;
-use crate::http::leases::{CompleteLease, FailLease, ReleaseLease};
+use crate::http::settlements::{ClaimMore, CompleteLease, FailLease, LeaseFailedView, ReleaseLease};
 
 /// A worker that is asked to end waits so long for a server that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,102 +23,160 @@ const PATIENCE: Duration = Duration::from_secs(5);
 type Orders = watch::Receiver<Option<Order>>;
 
 /// What became of a report.
-enum Reported {
-    Taken,
+enum Reported<T> {
+    Taken(T),
     Refused(ClientError),
     GivenUp,
 }
 
-/// Performs one step.
-pub(super) async fn perform(session: Rc<Session>, lease: LeaseGrant, mut orders: Orders) {
+impl<T> Reported<T> {
+    /// The sentence about a step of which this was reported.
+    fn told(&self, told: &str) -> String {
+        match self {
+            Self::Taken(_) => told.to_owned(),
+            Self::Refused(failure) => format!("{told} The report was refused: {failure}"),
+            Self::GivenUp => format!("{told} Nobody could be told."),
+        }
+    }
+
+    fn taken(self) -> Option<T> {
+        match self {
+            Self::Taken(answer) => Some(answer),
+            Self::Refused(_) | Self::GivenUp => None,
+        }
+    }
+}
+
+/// How a step ended, for people, and the leases that came with the answer to its report.
+struct Ended {
+    told: String,
+    next: Vec<LeaseGrant>,
+}
+
+impl Ended {
+    fn without_more(told: impl Into<String>) -> Self {
+        Self { told: told.into(), next: Vec::new() }
+    }
+}
+
+/// Begins with leases, each in a task of its own; one that this worker has already is left alone.
+pub(super) fn take_up(session: &Rc<Session>, leases: Vec<LeaseGrant>) {
+    for lease in leases {
+        if let Some(orders) = session.take(&lease.lease_id) {
+            rt::spawn(perform(Rc::clone(session), lease, orders));
+        }
+    }
+}
+
+/// Performs one step, and begins with what was claimed with its report.
+async fn perform(session: Rc<Session>, lease: LeaseGrant, mut orders: Orders) {
     let step = format!("step {} of {}, attempt {}", lease.step, lease.operation_id, lease.attempt);
     session.say(&format!("begins {} ({step}).", lease.action));
-    let told = match begin(&session, &lease, &mut orders).await {
-        Reported::Taken => {
+    let ended = match begin(&session, &lease, &mut orders).await {
+        Reported::Taken(()) => {
             let outcome = command::run(&session.launch, &lease, &mut orders).await;
             settle(&session, &lease.lease_id, outcome, &mut orders).await
         }
-        Reported::Refused(failure) => format!("was refused its start: {failure}"),
-        Reported::GivenUp => "was given up before it began.".to_owned(),
+        Reported::Refused(failure) => Ended::without_more(format!("was refused its start: {failure}")),
+        Reported::GivenUp => Ended::without_more("was given up before it began."),
     };
-    session.say(&format!("{step} {told}"));
+    session.say(&format!("{step} {}", ended.told));
+    match session.phase() {
+        // Before this lease is forgotten, so that its slot never seems to be free.
+        Phase::Working | Phase::Draining => take_up(&session, ended.next),
+        Phase::Stopping(_) => give_back(&session, &ended.next).await,
+        Phase::TakenOver => {}
+    }
     session.forget(&lease.lease_id);
 }
 
-async fn begin(session: &Session, lease: &LeaseGrant, orders: &mut Orders) -> Reported {
+async fn begin(session: &Session, lease: &LeaseGrant, orders: &mut Orders) -> Reported<()> {
     let (client, id) = (&session.client, &lease.lease_id);
     report(session, orders, async || client.acknowledge(id).await.map(drop)).await
 }
 
+/// Gives leases back that nobody has begun with. If that is not heard, their offers expire.
+async fn give_back(session: &Session, leases: &[LeaseGrant]) {
+    for lease in leases {
+        let _ = session.client.release(&lease.lease_id, &stopping()).await;
+    }
+}
+
+fn stopping() -> ReleaseLease {
+    ReleaseLease { reason: "the worker is stopping".into(), hold_ms: Some(0), claim: None }
+}
+
 /// Reports the outcome, and says what became of it.
-async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut Orders) -> String {
+async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut Orders) -> Ended {
     let client = &session.client;
-    let (told, reported) = match outcome {
-        Outcome::Result(result) => {
-            let report_of = CompleteLease { result, usage: None };
-            ("is done.", complete(session, lease, &report_of, orders).await)
+    match outcome {
+        Outcome::Result(result) => complete(session, lease, result, orders).await,
+        Outcome::Failed(failure) => {
+            let reported = fail(session, lease, failure, orders).await;
+            let told = reported.told("has failed.");
+            let next = reported.taken().and_then(|view| view.claimed.leases).unwrap_or_default();
+            Ended { told, next }
         }
-        Outcome::Failed(failure) => ("has failed.", fail(session, client, lease, &failure, orders).await),
-        Outcome::Ordered(Order::Lose) => return "was lost to somebody else.".to_owned(),
+        Outcome::Ordered(Order::Lose) => Ended::without_more("was lost to somebody else."),
         Outcome::Ordered(Order::Cancel) => {
             // The operation has ended and takes no report; this one only frees the agent's slot.
             let failure = command::failure("cancelled", "the operation has ended", false);
-            fail(session, client, lease, &failure, orders).await;
-            return "was cancelled.".to_owned();
+            let _ = report(session, orders, async || client.fail(lease, &failure, None).await).await;
+            Ended::without_more("was cancelled.")
         }
         Outcome::Ordered(Order::Release | Order::Kill) => {
-            let release = ReleaseLease { reason: "the worker is stopping".into(), hold_ms: Some(0) };
-            let sent = async || client.release(lease, &release).await.map(drop);
-            ("was given back.", report(session, orders, sent).await)
+            let release = stopping();
+            let reported = report(session, orders, async || client.release(lease, &release).await).await;
+            Ended::without_more(reported.told("was given back."))
         }
-    };
-    match reported {
-        Reported::Taken => told.to_owned(),
-        Reported::Refused(failure) => format!("{told} The report was refused: {failure}"),
-        Reported::GivenUp => format!("{told} Nobody could be told."),
     }
 }
 
 /// Reports a result; one that the server cannot take fails the step instead of being tried for ever.
-async fn complete(
-    session: &Session,
-    lease: &str,
-    report_of: &CompleteLease,
-    orders: &mut Orders,
-) -> Reported {
-    let client = &session.client;
-    let reported = report(session, orders, async || client.complete(lease, report_of).await.map(drop)).await;
-    match reported {
-        Reported::Refused(ClientError::Refused(refusal)) if matches!(refusal.status, 400 | 413 | 422) => {
-            let code = if refusal.status == 413 { "too_large" } else { &refusal.code };
-            let failure = command::failure(code, &refusal.sentence, false);
-            fail(session, client, lease, &failure, orders).await;
-            Reported::Refused(ClientError::Refused(refusal))
-        }
-        other => other,
+async fn complete(session: &Session, lease: &str, result: Json, orders: &mut Orders) -> Ended {
+    let (client, key) = (&session.client, Uuid::new_v4().to_string());
+    let body = CompleteLease { result, usage: None, claim: more(session) };
+    let reported = report(session, orders, async || client.complete(lease, &body, Some(&key)).await).await;
+    if let Reported::Refused(ClientError::Refused(refusal)) = &reported
+        && matches!(refusal.status, 400 | 413 | 422)
+    {
+        let code = if refusal.status == 413 { "too_large" } else { &refusal.code };
+        let failure = command::failure(code, &refusal.sentence, false);
+        let failed = fail(session, lease, failure, orders).await;
+        let next = failed.taken().and_then(|view| view.claimed.leases).unwrap_or_default();
+        return Ended { told: reported.told("is done."), next };
     }
+    let told = reported.told("is done.");
+    let next = reported.taken().and_then(|view| view.claimed.leases).unwrap_or_default();
+    Ended { told, next }
 }
 
 async fn fail(
     session: &Session,
-    client: &Client,
     lease: &str,
-    failure: &FailLease,
+    failure: FailLease,
     orders: &mut Orders,
-) -> Reported {
-    report(session, orders, async || client.fail(lease, failure).await.map(drop)).await
+) -> Reported<LeaseFailedView> {
+    let (client, key) = (&session.client, Uuid::new_v4().to_string());
+    let body = FailLease { claim: more(session), ..failure };
+    report(session, orders, async || client.fail(lease, &body, Some(&key)).await).await
+}
+
+/// The slot that a report frees asks for the next step with it, unless the worker takes no more.
+fn more(session: &Session) -> Option<ClaimMore> {
+    (session.phase() == Phase::Working).then(ClaimMore::default)
 }
 
 /// Sends a report until it is answered, the lease is lost, or the worker cannot wait any longer.
-async fn report(
+async fn report<T>(
     session: &Session,
     orders: &mut Orders,
-    send: impl AsyncFn() -> Result<(), ClientError>,
-) -> Reported {
+    send: impl AsyncFn() -> Result<T, ClientError>,
+) -> Reported<T> {
     let mut backoff = Backoff::default();
     loop {
         match send().await {
-            Ok(()) => return Reported::Taken,
+            Ok(answer) => return Reported::Taken(answer),
             Err(failure) if !failure.is_passing() => return Reported::Refused(failure),
             Err(failure) => sleep(backoff.next(failure.retry_after())).await,
         }

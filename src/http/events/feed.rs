@@ -80,6 +80,7 @@ impl EventFeed {
             let Some(last) = recorded.last().map(|last| last.position) else { continue };
             // What a stream has shown, a read shows too.
             views.reached(last, VIEWS_WITHIN).await;
+            views.raise_answered(last);
             if self.open() == 0 {
                 self.ring.skip_to(last);
             } else {
