@@ -11,6 +11,7 @@ use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
 use domain::views::Views;
+use domain::views::ended::block::Block;
 use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use futures_util::StreamExt;
@@ -97,6 +98,12 @@ impl Projected {
         projected.events.store(events, Ordering::Relaxed);
         projected.reached.advance(position);
         projected
+    }
+
+    /// Operations that are over, as the views share them with looks at other moments.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Block> {
+        self.views.read().operations.blocks().to_vec()
     }
 
     /// How many events were folded.

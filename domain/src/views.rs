@@ -3,7 +3,10 @@
 pub mod agent_directory;
 pub mod attention;
 pub mod dashboard;
+pub mod ended;
+pub mod filter;
 pub mod lanes;
+pub mod listing;
 pub mod operation_board;
 pub mod pieces;
 
