@@ -103,7 +103,7 @@ impl Dispatcher {
     fn look_at_everything(&mut self, ctx: &mut Context<Self>) {
         let views = self.desk.projected.views.read();
         let run = |id| views.operations.get(id).and_then(|row| row.run.as_ref());
-        let all = |run: &Run| run.ready.union(&run.backing_off).copied().collect();
+        let all = |run: &Run| run.ready.iter().chain(&run.backing_off).copied().collect();
         let open = views.operations.open().iter();
         let changes = Changes {
             operations: open.map(|id| (id.clone(), run(id).map(all).unwrap_or_default())).collect(),

@@ -9,6 +9,7 @@ pub mod lanes;
 pub mod listing;
 pub mod operation_board;
 pub mod pieces;
+mod skeletons;
 
 use crate::operation::step::Status;
 use crate::{AgentId, OperationId, Timestamp, agent, operation};

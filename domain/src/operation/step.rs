@@ -1,7 +1,6 @@
 //! Where every step of an operation stands, without payloads. Folded by the aggregate and by the
 //! operation board alike, so that scheduling and deciding can never disagree.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agent::event::Outcome;
 use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, Resolution, StepError, StepLeaseLost};
+use crate::operation::positions::Positions;
 pub use crate::operation::status::{Holder, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
@@ -110,13 +110,13 @@ pub struct Run {
     /// By position.
     pub steps: Vec<StepRun>,
     /// Positions that wait for an agent.
-    pub ready: BTreeSet<usize>,
+    pub ready: Positions,
     /// Positions that wait for their next attempt.
-    pub backing_off: BTreeSet<usize>,
+    pub backing_off: Positions,
     /// Positions that an agent has.
-    pub held: BTreeSet<usize>,
+    pub held: Positions,
     /// Positions that wait for a person: for an approval, or for attention.
-    pub with_people: BTreeSet<usize>,
+    pub with_people: Positions,
     /// While it is set no step starts; what runs goes on.
     pub paused: bool,
     /// Most steps that may be under way at once; none means no bound.
@@ -124,7 +124,7 @@ pub struct Run {
     /// How many are settled.
     pub settled: usize,
     /// Positions that failed for good and were not excused.
-    pub failed: BTreeSet<usize>,
+    pub failed: Positions,
     progress_points: u64,
     #[serde(skip)]
     moved: Vec<usize>,
@@ -134,7 +134,12 @@ impl Run {
     /// Before the first step.
     #[must_use]
     pub fn of(steps: &Arc<[StepDefinition]>, max_parallel: Option<u32>) -> Self {
-        let skeleton = Skeleton::of(Arc::clone(steps));
+        Self::on(Arc::new(Skeleton::of(Arc::clone(steps))), max_parallel)
+    }
+
+    /// The same on a skeleton that is there already.
+    #[must_use]
+    pub fn on(skeleton: Arc<Skeleton>, max_parallel: Option<u32>) -> Self {
         let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
             status: StepStatus::Pending,
             attempts: 0,
@@ -157,15 +162,15 @@ impl Run {
         Self {
             status: Status::Pending,
             steps: runs.collect(),
-            skeleton: Arc::new(skeleton),
-            ready: BTreeSet::new(),
-            backing_off: BTreeSet::new(),
-            held: BTreeSet::new(),
-            with_people: BTreeSet::new(),
+            skeleton,
+            ready: Positions::new(),
+            backing_off: Positions::new(),
+            held: Positions::new(),
+            with_people: Positions::new(),
             paused: false,
             max_parallel,
             settled: 0,
-            failed: BTreeSet::new(),
+            failed: Positions::new(),
             progress_points: 0,
             moved: Vec::new(),
         }
@@ -334,19 +339,19 @@ impl Run {
     /// Moves a step to where it stands now, in the status and in the sets.
     fn stand(&mut self, position: usize, status: StepStatus, at: Timestamp) {
         self.moved.push(position);
-        self.ready.remove(&position);
-        self.backing_off.remove(&position);
-        self.held.remove(&position);
-        self.with_people.remove(&position);
+        self.ready.remove(position);
+        self.backing_off.remove(position);
+        self.held.remove(position);
+        self.with_people.remove(position);
         match status {
             StepStatus::Ready => {
                 self.ready.insert(position);
                 self.steps[position].ready_at = Some(at);
             }
-            StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
-            StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
+            StepStatus::BackingOff { .. } => self.backing_off.insert(position),
+            StepStatus::Reserved(_) | StepStatus::Running(_) => self.held.insert(position),
             StepStatus::AwaitingApproval { .. } | StepStatus::NeedsAttention => {
-                _ = self.with_people.insert(position);
+                self.with_people.insert(position);
             }
             _ => {}
         }

@@ -15,6 +15,7 @@ use crate::operation::step::{Run, Status};
 use crate::operation::{self, Event};
 use crate::views::ended::block::{Block, ROWS_MAX};
 use crate::views::ended::{BLOCK_ROWS, Ended, Order, Walk};
+use crate::views::skeletons::Skeletons;
 use crate::{AgentId, Json, LeaseId, OperationId, PlatformName, Timestamp};
 
 /// Entries of an operation's metadata that can be filtered by; longer ones are left out.
@@ -78,6 +79,7 @@ pub struct OperationBoard {
     over: Vec<OperationId>,
     ended: Ended,
     block_rows: usize,
+    skeletons: Skeletons,
     counts: HashMap<(Status, Priority), usize>,
 }
 
@@ -98,6 +100,7 @@ impl OperationBoard {
             over: Vec::new(),
             ended: Ended::default(),
             block_rows: rows.clamp(1, ROWS_MAX),
+            skeletons: Skeletons::default(),
             counts: HashMap::new(),
         }
     }
@@ -241,7 +244,7 @@ impl OperationBoard {
     }
 
     fn create(&mut self, id: &OperationId, definition: &Definition, at: Timestamp) {
-        let row = Row::of(definition, at);
+        let row = Row::of(definition, Run::lean(definition, &mut self.skeletons), at);
         *self.counts.entry((row.status, row.priority)).or_default() += 1;
         self.by_age.insert((at, id.clone()));
         self.open.insert(id.clone());
@@ -249,7 +252,10 @@ impl OperationBoard {
     }
 
     /// Puts back a row of a snapshot.
-    pub(super) fn put(&mut self, id: OperationId, row: Row) {
+    pub(super) fn put(&mut self, id: OperationId, mut row: Row, steps: Option<Vec<StepDefinition>>) {
+        if let (Some(run), Some(steps)) = (&mut row.run, steps) {
+            run.skeleton = self.skeletons.of(steps.into());
+        }
         *self.counts.entry((row.status, row.priority)).or_default() += 1;
         self.by_age.insert((row.created_at, id.clone()));
         if !row.status.is_terminal() {
@@ -280,8 +286,8 @@ impl OperationBoard {
 }
 
 impl Row {
-    fn of(definition: &Definition, at: Timestamp) -> Self {
-        let steps = &definition.workflow;
+    fn of(definition: &Definition, run: Run, at: Timestamp) -> Self {
+        let steps = &run.skeleton.steps;
         Self {
             name: definition.name.clone(),
             priority: definition.priority,
@@ -300,7 +306,7 @@ impl Row {
             steps: steps.len(),
             settled: 0,
             revision: 0,
-            run: Some(Run::lean(definition)),
+            run: Some(run),
             cut: Vec::new(),
         }
     }
@@ -379,10 +385,11 @@ impl Row {
 
 impl Run {
     /// A run whose skeleton has no payloads: for scheduling only.
-    fn lean(definition: &Definition) -> Self {
+    fn lean(definition: &Definition, skeletons: &mut Skeletons) -> Self {
         let inputs = Json::object();
         let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
-        Self::of(&definition.workflow.iter().map(lean).collect(), definition.max_parallel)
+        let skeleton = skeletons.of(definition.workflow.iter().map(lean).collect());
+        Self::on(skeleton, definition.max_parallel)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +14,11 @@ use super::listing::Order;
 use super::operation_board::Row;
 use crate::lane::Lane;
 use crate::operation::definition::StepDefinition;
-use crate::operation::step::Skeleton;
 use crate::{AgentId, LaneId, LeaseId, OperationId};
 
 /// A part of the views.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Piece<'v> {
-    /// Operations that are over, packed.
-    Ended(Block),
     /// An operation that is not packed.
     Operation {
         /// Which.
@@ -55,6 +51,8 @@ pub enum Piece<'v> {
     },
     /// The figures over time.
     Dashboard(Cow<'v, Dashboard>),
+    /// Operations that are over, packed.
+    Ended(Block),
 }
 
 impl Views {
@@ -82,11 +80,7 @@ impl Views {
         match piece {
             Piece::Ended(block) => self.operations.put_block(block),
             Piece::Operation { id, row, steps } => {
-                let mut row = row.into_owned();
-                if let (Some(run), Some(steps)) = (&mut row.run, steps) {
-                    run.skeleton = Arc::new(Skeleton::of(Arc::from(steps.into_owned())));
-                }
-                self.operations.put(id.into_owned(), row);
+                self.operations.put(id.into_owned(), row.into_owned(), steps.map(Cow::into_owned));
             }
             Piece::Agent { id, row } => self.agents.put(id.into_owned(), row.into_owned()),
             Piece::Working { operation, leases } => {

@@ -124,10 +124,16 @@ impl Block {
         self.0.rows == 0
     }
 
-    /// Memory that it takes.
+    /// The bytes that it is, from which [`Block::parse`] makes it again.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.0.bytes.len() + size_of::<Inner>()
+    pub fn stored(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// Whether both are one in memory.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The row at an index, oldest first.
