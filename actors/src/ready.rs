@@ -25,8 +25,8 @@ use domain::{AgentId, OperationId, Timestamp};
 use crate::timers::Timers;
 pub(crate) use ask::{Ask, need};
 use ask::{Door, Filed};
-use few::Few;
 pub use ask::{Scene, WORKER};
+use few::Few;
 
 /// The index. Bounded by the ready steps, and by those that wait for a moment to be.
 #[derive(Debug)]

@@ -22,7 +22,8 @@ use events::dice::Dice;
 use events::{EventLog, MemoryLog, Position, Recorded};
 use support::author::Author;
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
+const MOVES: usize = 1_200;
 const SIZES: [usize; 3] = [1, 3, 20];
 
 fn in_blocks_of(rows: usize) -> Past {
@@ -53,7 +54,10 @@ async fn history(seed: u64, moves: usize) -> (MemoryLog, Vec<Arc<Recorded>>) {
 
 fn shown(id: &OperationId, row: &Row) -> String {
     let open = row.open_run().map(|run| (run.status, run.ready.len(), run.held.len(), run.paused));
-    format!("{id} {} {open:?}", serde_json::to_string(&Row { run: None, cut: Vec::new(), ..row.clone() }).unwrap())
+    format!(
+        "{id} {} {open:?}",
+        serde_json::to_string(&Row { run: None, cut: Vec::new(), ..row.clone() }).unwrap()
+    )
 }
 
 /// Everything that can be seen of a board without a question.
@@ -96,12 +100,12 @@ fn taken_apart_and_put_together(past: &Past) -> Past {
 async fn views_show_the_same_at_every_moment_whatever_the_size_of_blocks() {
     let mut packed = 0;
     for seed in 0..SEEDS {
-        let (_, events) = history(seed, 300).await;
+        let (_, events) = history(seed, MOVES).await;
         let (mut without, mut with) = (plain(), SIZES.map(in_blocks_of));
         for (number, event) in events.iter().enumerate() {
             without.take(event).unwrap();
             with.iter_mut().for_each(|past| past.take(event).unwrap());
-            if number % 40 == 0 || number + 1 == events.len() {
+            if number % 101 == 0 || number + 1 == events.len() {
                 for (past, size) in with.iter().zip(SIZES) {
                     must_be_equal(&without, past, &format!("seed {seed}, blocks of {size}, event {number}"));
                 }
@@ -115,13 +119,13 @@ async fn views_show_the_same_at_every_moment_whatever_the_size_of_blocks() {
 #[actix::test]
 async fn snapshots_go_on_with_the_blocks_as_they_are() {
     for seed in 100..100 + SEEDS {
-        let (_, events) = history(seed, 300).await;
+        let (_, events) = history(seed, MOVES).await;
         let mut dice = Dice(seed);
         let (mut without, mut with) = (plain(), in_blocks_of(3));
         for (number, event) in events.iter().enumerate() {
             without.take(event).unwrap();
             with.take(event).unwrap();
-            if dice.below(60) == 0 {
+            if dice.below(150) == 0 {
                 let blocks = with.views.operations.blocks().to_vec();
                 with = taken_apart_and_put_together(&with);
                 assert!(with.views.operations.blocks() == blocks);
@@ -134,12 +138,12 @@ async fn snapshots_go_on_with_the_blocks_as_they_are() {
 
 #[actix::test]
 async fn a_look_at_any_moment_shares_the_blocks_of_the_present_and_shows_that_moment() {
-    for seed in 200..210 {
-        let (log, events) = history(seed, 300).await;
+    for seed in 200..206 {
+        let (log, events) = history(seed, MOVES).await;
         let mut present = in_blocks_of(3);
         events.iter().for_each(|event| present.take(event).unwrap());
         let blocks = present.views.operations.blocks();
-        for cut in (0..events.len()).step_by(29) {
+        for cut in (0..events.len()).step_by(97) {
             let (mut then, mut without) = (in_blocks_of(3), plain());
             then.views.operations.share(blocks);
             for event in &events[..=cut] {
@@ -157,8 +161,8 @@ async fn a_look_at_any_moment_shares_the_blocks_of_the_present_and_shows_that_mo
 
 #[actix::test]
 async fn blocks_of_another_history_are_never_taken() {
-    let (_, events) = history(300, 300).await;
-    let (_, others) = history(301, 300).await;
+    let (_, events) = history(300, MOVES).await;
+    let (_, others) = history(301, MOVES).await;
     let mut other = in_blocks_of(3);
     others.iter().for_each(|event| other.take(event).unwrap());
     let (mut without, mut with) = (plain(), in_blocks_of(3));
@@ -194,7 +198,7 @@ fn random_filter(dice: &mut Dice, rows: &[(OperationId, Row)]) -> Filter {
 async fn every_page_of_every_filter_is_what_a_look_at_every_row_finds() {
     let mut pages = 0;
     for seed in 400..400 + SEEDS {
-        let (_, events) = history(seed, 300).await;
+        let (_, events) = history(seed, MOVES).await;
         let (mut dice, mut past) = (Dice(seed), in_blocks_of(SIZES[seed as usize % SIZES.len()]));
         events.iter().for_each(|event| past.take(event).unwrap());
         let (board, now) = (&past.views.operations, past.time);
@@ -229,7 +233,7 @@ async fn every_page_of_every_filter_is_what_a_look_at_every_row_finds() {
 
 #[actix::test]
 async fn a_damaged_block_is_refused_or_reads_as_a_block() {
-    let (_, events) = history(500, 400).await;
+    let (_, events) = history(500, MOVES).await;
     let mut past = in_blocks_of(5);
     events.iter().for_each(|event| past.take(event).unwrap());
     let block = past.views.operations.blocks().first().unwrap();
@@ -254,7 +258,7 @@ async fn a_damaged_block_is_refused_or_reads_as_a_block() {
 
 #[actix::test]
 async fn a_standing_beside_blocks_is_the_same_as_one_alone() {
-    let (log, events) = history(600, 400).await;
+    let (log, events) = history(600, MOVES).await;
     let mut present = in_blocks_of(1_000);
     events.iter().for_each(|event| present.take(event).unwrap());
     let mut beside = Standing::beside(present.views.operations.blocks());

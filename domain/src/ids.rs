@@ -113,8 +113,7 @@ impl LaneId {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId([u8; 16]);
 
-const OPERATION_FORM: IdError =
-    IdError { what: "an operation id", form: "op_ and 32 hexadecimal digits" };
+const OPERATION_FORM: IdError = IdError { what: "an operation id", form: "op_ and 32 hexadecimal digits" };
 
 impl OperationId {
     /// From the 128 bits of a UUID.
@@ -241,7 +240,9 @@ mod tests {
     fn an_operation_id_from_bits_is_one() {
         let id = OperationId::from_bits(7);
         assert_eq!(id.to_string().parse::<OperationId>().unwrap(), id);
-        for text in ["op_", "op_7", &format!("op_{:031x}G", 7), &format!("op_+{:031x}", 7), &id.to_string()[3..]] {
+        for text in
+            ["op_", "op_7", &format!("op_{:031x}G", 7), &format!("op_+{:031x}", 7), &id.to_string()[3..]]
+        {
             assert!(text.parse::<OperationId>().is_err(), "{text}");
         }
     }

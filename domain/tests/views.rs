@@ -174,7 +174,8 @@ fn board(ages: &[(u32, i64)]) -> OperationBoard {
 #[test]
 fn operations_are_listed_by_age_and_then_by_id_from_any_place_on() {
     let board = board(&[(3, 20), (1, 10), (2, 20), (4, 5)]);
-    let ids = |rows: Vec<OperationId>| rows.iter().map(|id| id.to_string()[34..].to_owned()).collect::<Vec<_>>();
+    let ids =
+        |rows: Vec<OperationId>| rows.iter().map(|id| id.to_string()[34..].to_owned()).collect::<Vec<_>>();
     let oldest = |after| ids(board.rows(Order::OldestFirst, after).map(|(id, _)| id).collect());
     let newest = |after| ids(board.rows(Order::NewestFirst, after).map(|(id, _)| id).collect());
     assert_eq!(oldest(None), ["4", "1", "2", "3"]);

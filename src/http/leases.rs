@@ -293,8 +293,14 @@ pub async fn complete(
             let CompleteLease { result, usage } = body.value;
             let receipt =
                 report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
-            let status =
-                api.core.projected.views.read().operations.find(&lease.operation).map(|row| row.status.name());
+            let status = api
+                .core
+                .projected
+                .views
+                .read()
+                .operations
+                .find(&lease.operation)
+                .map(|row| row.status.name());
             let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };
             Ok(Reply::ok(view).position(receipt.position))
         })

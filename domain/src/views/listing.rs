@@ -1,9 +1,9 @@
 //! One page of a list of operations. The rows that can still change are read while the views stand still;
 //! the blocks of ended ones never change, and are read afterwards without anybody waiting.
 
-use super::ended::block::Block;
 pub use super::ended::Order;
 use super::ended::Walk;
+use super::ended::block::Block;
 use super::filter::Filter;
 use super::operation_board::{OperationBoard, Place, Row};
 use crate::{OperationId, Timestamp};

@@ -1,6 +1,7 @@
 //! Measures what operations cost in memory: those that wait for work, once their actors rest, and those that
 //! are over; and how long lists, counts, a snapshot and a look at the past take among the latter.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -18,6 +19,8 @@ use super::wire::Wire;
 const RESTED_AFTER: Duration = Duration::from_secs(15);
 /// After a start, or an answer.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// Settings of a server that may hold more than a gigabyte.
+const ROOMY: &str = "[limits]\nmax_disk_bytes = 1125899906842624\n";
 /// Events of one operation of three steps, about.
 const EVENTS_EACH: u64 = 21;
 /// What is asked for among operations that are over, and under which name.
@@ -81,6 +84,7 @@ pub(super) async fn measure(plan: &Plan) -> Result<Held, Fault> {
     folder.close()?;
 
     let folder = temporary(plan.folder.as_deref())?;
+    fs::write(folder.path().join("config.toml"), ROOMY)?;
     history::fill(&folder.path().join("data"), plan.ended * EVENTS_EACH).await?;
     let (process, _) = Process::serve(folder.path()).await?;
     tokio::time::sleep(SETTLED_AFTER).await;

@@ -2,7 +2,7 @@
 //! stored once, each row readable without its neighbours. Knows nothing of other blocks, nor of open rows.
 //!
 //! ```text
-//! rows u32 | bytes of names u32 | bytes of all texts u32 | oldest i64 | end of each row u32 … | texts | rows
+//! rows u32 | bytes of names u32 | bytes of texts u32 | oldest i64 | end of each row u32 … | texts | rows
 //! ```
 //!
 //! Names are the texts that agents and platforms have; they stand first, so that whether a block has any row
@@ -218,7 +218,8 @@ impl Block {
                 && filter.priority.is_none_or(|wanted| wanted == priority)
                 && self.count(status, priority) > 0
         };
-        let any = ENDS.into_iter().any(|end| Priority::ALL.into_iter().any(|priority| of_kind(end, priority)));
+        let any =
+            ENDS.into_iter().any(|end| Priority::ALL.into_iter().any(|priority| of_kind(end, priority)));
         let in_time = filter.created_after.is_none_or(|after| inner.newest > after)
             && filter.created_before.is_none_or(|before| inner.oldest < before)
             && filter.deadline_before.is_none_or(|before| inner.first_deadline.is_some_and(|at| at < before));
@@ -379,13 +380,7 @@ fn priority_of(first: u8) -> Priority {
     Priority::ALL[usize::from(first >> 2 & 3)]
 }
 
-fn put_row<'r>(
-    out: &mut Vec<u8>,
-    texts: &mut Texts<'r>,
-    oldest: Timestamp,
-    id: &OperationId,
-    row: &'r Row,
-) {
+fn put_row<'r>(out: &mut Vec<u8>, texts: &mut Texts<'r>, oldest: Timestamp, id: &OperationId, row: &'r Row) {
     let end = ENDS.iter().position(|end| *end == row.status).unwrap_or(0) as u8;
     let bit = |is: bool, bit: u8| if is { bit } else { 0 };
     out.push(
