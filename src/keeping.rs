@@ -55,7 +55,8 @@ pub async fn follow(core: Arc<Core>, keeper: Arc<Keeper>, state: Arc<ServiceStat
     while state.phase() != Phase::Draining {
         let events = core.projected.events();
         if keeper.is_due(events)
-            && let Err(fault) = keeper.take(&core.around.log, core.around.clock.now()).await
+            && let Err(fault) =
+                keeper.take(&core.around.log, core.projected.blocks(), core.around.clock.now()).await
         {
             tracing::warn!(%fault, "no snapshot was taken");
             keeper.put_off(events);

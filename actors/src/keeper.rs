@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use domain::Timestamp;
 use domain::views::Views;
+use domain::views::ended::block::Block;
 use events::{EventLog, Position, ReadError, Recorded};
 use parking_lot::Mutex;
 use snapshots::{FileStore, Flaw, Found, Hash, Reader, Stamp, Subject};
@@ -150,7 +151,7 @@ impl Keeper {
     /// What the newest snapshot of the views holds that is whole and of this log; nothing when there is none.
     pub async fn newest(self: &Arc<Self>, log: &Arc<dyn EventLog>) -> Standing {
         let (keeper, log, runtime) = (Arc::clone(self), Arc::clone(log), Handle::current());
-        let reading = spawn_blocking(move || runtime.block_on(keeper.newest_of(&*log)));
+        let reading = spawn_blocking(move || runtime.block_on(keeper.newest_of(&*log, &[])));
         let standing = reading.await.unwrap_or_else(|fault| {
             tracing::error!(%fault, "the snapshots were not read, the log is folded from its beginning");
             Standing::default()
@@ -159,7 +160,7 @@ impl Keeper {
         standing
     }
 
-    async fn newest_of(&self, log: &dyn EventLog) -> Standing {
+    async fn newest_of(&self, log: &dyn EventLog, blocks: &[Block]) -> Standing {
         let found = match self.store.views() {
             Ok(found) => found,
             Err(fault) => {
@@ -169,7 +170,7 @@ impl Keeper {
         };
         for Found { name, opened } in found {
             let restored = match opened {
-                Ok(reader) => restored(reader, log).await,
+                Ok(reader) => restored(reader, log, blocks).await,
                 Err(flaw) => Err(flaw),
             };
             match restored {
@@ -177,15 +178,20 @@ impl Keeper {
                 Err(flaw) => tracing::warn!(snapshot = name, %flaw, "a snapshot is passed over"),
             }
         }
-        Standing::default()
+        Standing::beside(blocks)
     }
 
     /// Takes one of the views, of all that the log holds now. What came since the last is folded in the
-    /// background.
+    /// background, beside blocks of ended operations that are in memory anyway: equal ones are shared.
     ///
     /// # Errors
     /// When none was taken.
-    pub async fn take(self: &Arc<Self>, log: &Arc<dyn EventLog>, now: Timestamp) -> Result<Taken, TakeError> {
+    pub async fn take(
+        self: &Arc<Self>,
+        log: &Arc<dyn EventLog>,
+        blocks: Vec<Block>,
+        now: Timestamp,
+    ) -> Result<Taken, TakeError> {
         if !(self.room)() {
             return Err(TakeError::NoRoom);
         }
@@ -194,7 +200,7 @@ impl Keeper {
         // The permit goes with the work, which is not given up when whoever asked has gone.
         let taking = spawn_blocking(move || {
             let _permit = keeper.taking.try_acquire().map_err(|_| TakeError::Busy)?;
-            runtime.block_on(keeper.fold_and_take(&*log, end, now))
+            runtime.block_on(keeper.fold_and_take(&*log, &blocks, end, now))
         });
         taking.await?
     }
@@ -202,10 +208,11 @@ impl Keeper {
     async fn fold_and_take(
         &self,
         log: &dyn EventLog,
+        blocks: &[Block],
         end: Position,
         now: Timestamp,
     ) -> Result<Taken, TakeError> {
-        let mut standing = self.newest_of(log).await;
+        let mut standing = self.newest_of(log, blocks).await;
         let go_on = || !self.stopping.load(Ordering::Relaxed);
         standing.fold_up_to(log, end, &go_on).await?;
         if !go_on() {
@@ -346,9 +353,9 @@ async fn belongs(stamp: &Stamp, log: &dyn EventLog) -> Result<(), Flaw> {
     }
 }
 
-async fn restored(mut reader: Reader, log: &dyn EventLog) -> Result<Standing, Flaw> {
+async fn restored(mut reader: Reader, log: &dyn EventLog, blocks: &[Block]) -> Result<Standing, Flaw> {
     belongs(reader.stamp(), log).await?;
-    let mut standing = Standing::default();
+    let mut standing = Standing::beside(blocks);
     let mut part = Vec::new();
     while reader.piece(&mut part)? {
         let put = restore_part(&part, &mut standing.past.views, &mut standing.keys);

@@ -8,7 +8,9 @@ use domain::operation::Operation;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::views::Views;
-use domain::views::operation_board::Row;
+use domain::views::ended::block::Block;
+use domain::views::listing::Order;
+use domain::views::operation_board::Place;
 use domain::{AgentId, OperationId, Timestamp};
 use events::{EventLog, Position, ReadError, Recorded};
 use parking_lot::Mutex;
@@ -139,7 +141,7 @@ impl Core {
         let (row, position) = {
             let views = self.projected.views.read();
             // While they are held it stands still.
-            (views.operations.get(id).map(|row| row.revision), self.projected.position())
+            (views.operations.find(id).map(|row| row.revision), self.projected.position())
         };
         let Some(revision) = row else { return Ok(None) };
         let state = self.reader.at(id, revision).await?;
@@ -175,7 +177,7 @@ impl Core {
     pub async fn past(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
         let past = match self.kept(cut) {
             Some(kept) => kept,
-            None => self.past_anew(cut).await?,
+            None => self.past_beside(cut, self.projected.blocks()).await?,
         };
         self.projected.raise_answered(past.position);
         Ok(past)
@@ -186,6 +188,11 @@ impl Core {
     /// # Errors
     /// As [`Core::past`].
     pub async fn past_anew(&self, cut: Cut) -> Result<Arc<Past>, PastError> {
+        self.past_beside(cut, Vec::new()).await
+    }
+
+    /// The same beside blocks that are in memory anyway: those that the fold comes to as well are shared.
+    async fn past_beside(&self, cut: Cut, blocks: Vec<Block>) -> Result<Arc<Past>, PastError> {
         let permit = Arc::clone(&self.pasts.permit).try_acquire_owned().map_err(|_| PastError::Busy)?;
         let (log, runtime) = (Arc::clone(&self.around.log), tokio::runtime::Handle::current());
         let pasts = Arc::clone(&self.pasts);
@@ -194,7 +201,7 @@ impl Core {
         let folding = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             runtime.block_on(async {
-                let (past, met_a_later_event) = Past::look(&*log, cut).await?;
+                let (past, met_a_later_event) = Past::look(&*log, cut, &blocks).await?;
                 let past = Arc::new(past);
                 if met_a_later_event || matches!(cut, Cut::Position(_)) {
                     pasts.keep(cut, &past);
@@ -215,18 +222,18 @@ impl Core {
     #[must_use]
     pub fn compare(&self, past: &Past) -> Comparison {
         let mut found = Comparison::default();
-        let operations: Vec<&OperationId> =
-            past.views.operations.oldest_first(None).map(|(id, _)| id).collect();
-        for ids in operations.chunks(CHUNK) {
+        let mut operations = past.views.operations.rows(Order::OldestFirst, None);
+        loop {
+            let rows: Vec<_> = operations.by_ref().take(CHUNK).collect();
+            if rows.is_empty() {
+                break;
+            }
             let views = self.projected.views.read();
-            for id in ids {
-                let (then, now) = (past.views.operations.get(id), views.operations.get(id));
-                let moved = has_moved_on(then.map(|row| row.revision), now.map(|row| row.revision));
-                found.note(
-                    moved,
-                    || then.map(hash_of_row) == now.map(hash_of_row),
-                    || format!("operation/{id}"),
-                );
+            for (id, then) in &rows {
+                let now = views.operations.find(id);
+                let moved = has_moved_on(Some(then.revision), now.as_ref().map(|row| row.revision));
+                let equal = || now.is_some_and(|now| hash(then) == hash(&*now));
+                found.note(moved, equal, || format!("operation/{id}"));
             }
         }
         self.phantoms(past, &mut found);
@@ -262,14 +269,14 @@ impl Core {
 
     /// Finds operations that are shown and were never created. What was created since comes later.
     fn phantoms(&self, past: &Past, found: &mut Comparison) {
-        let mut after: Option<(Timestamp, OperationId)> = None;
+        let mut after: Option<Place> = None;
         loop {
             let views = self.projected.views.read();
-            let shown = views.operations.oldest_first(after.as_ref()).take(CHUNK);
-            let shown: Vec<_> = shown.map(|(id, row)| (row.created_at, id.clone())).collect();
+            let shown = views.operations.rows(Order::OldestFirst, after.as_ref()).take(CHUNK);
+            let shown: Vec<Place> = shown.map(|(id, row)| (row.created_at, id)).collect();
             drop(views);
             for (created_at, id) in &shown {
-                if *created_at < past.time && past.views.operations.get(id).is_none() {
+                if *created_at < past.time && past.views.operations.find(id).is_none() {
                     found.note(false, || false, || format!("operation/{id}"));
                 }
             }
@@ -318,15 +325,6 @@ fn hash(state: &impl Serialize) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// The run of an ended operation is forgotten when its last agent is free, which other streams tell: it does
-/// not count.
-fn hash_of_row(row: &Row) -> blake3::Hash {
-    match row.open_run() {
-        Some(_) => hash(row),
-        None => hash(&Row { run: None, ..row.clone() }),
-    }
-}
-
 impl Past {
     /// Folds the next event of the log.
     ///
@@ -348,12 +346,13 @@ impl Past {
     /// # Errors
     /// When the log cannot be read.
     pub async fn fold(log: &dyn EventLog, cut: Cut) -> Result<Self, ReadError> {
-        Ok(Self::look(log, cut).await?.0)
+        Ok(Self::look(log, cut, &[]).await?.0)
     }
 
     /// The same, and whether an event was met that comes later: without one, more may come that counts.
-    async fn look(log: &dyn EventLog, cut: Cut) -> Result<(Self, bool), ReadError> {
+    async fn look(log: &dyn EventLog, cut: Cut, blocks: &[Block]) -> Result<(Self, bool), ReadError> {
         let (mut past, mut later) = (Self::default(), false);
+        past.views.operations.share(blocks);
         walk(log, Position::START, &mut |recorded| {
             later = !cut.admits(recorded);
             if !later {
@@ -373,8 +372,8 @@ impl Past {
         let mut take = |name: String, hash: blake3::Hash| {
             all.update(name.as_bytes()).update(hash.as_bytes());
         };
-        for (id, row) in self.views.operations.oldest_first(None) {
-            take(format!("operation/{id}"), hash_of_row(row));
+        for (id, row) in self.views.operations.rows(Order::OldestFirst, None) {
+            take(format!("operation/{id}"), hash(&*row));
         }
         for (id, row) in self.views.agents.all() {
             take(format!("agent/{id}"), hash(row));

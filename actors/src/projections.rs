@@ -10,6 +10,7 @@ use domain::agent::Agent;
 use domain::lane::Lane;
 use domain::operation::step::Run;
 use domain::operation::{Event as OperationEvent, Operation};
+use domain::views::ended::block::Block;
 use domain::views::{Stamp, Views};
 use domain::{AgentId, AgentRoll, Aggregate, LaneId, LeaseId, OperationId, Timestamp, presence, work};
 use events::{EventLog, Position, ReadError, Recorded};
@@ -138,6 +139,12 @@ impl Projected {
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// Operations that are over, as the views share them with looks at other moments.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Block> {
+        self.views.read().operations.blocks().to_vec()
     }
 
     /// How many events were folded.

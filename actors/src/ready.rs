@@ -10,6 +10,7 @@
 //! it is brought up to date whenever something is matched.
 
 mod ask;
+mod few;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,6 +26,7 @@ use crate::timers::Timers;
 pub(crate) use ask::Ask;
 use ask::{Door, Filed};
 pub use ask::{Scene, WORKER};
+use few::Few;
 
 /// The index. Bounded by the ready steps, and by those that wait for a moment to be.
 #[derive(Debug)]
@@ -69,10 +71,10 @@ struct Entered {
     turn: u64,
     /// How many more of its steps may be under way at once.
     room: usize,
-    filed: HashMap<usize, Filed>,
+    filed: Few<usize, Filed>,
     /// Steps that have a moment in `later`.
     later: BTreeSet<usize>,
-    lines: HashMap<Ask, Line>,
+    lines: Few<Ask, Line>,
     /// Lines that were taken out of their queues since there was no room.
     parked: BTreeSet<Ask>,
 }
@@ -82,7 +84,7 @@ type Place = (usize, u64);
 
 #[derive(Debug, Default)]
 struct Line {
-    steps: BTreeSet<(Timestamp, usize)>,
+    steps: Few<(Timestamp, usize), ()>,
     place: Option<Place>,
     rises_at: Option<Timestamp>,
 }
@@ -140,7 +142,7 @@ impl Ready {
         }
         let mut moved: BTreeSet<usize> = moved.into_iter().collect();
         if (entered.priority, &entered.agents) != (row.priority, &row.agents) {
-            moved.extend(entered.filed.keys().copied());
+            moved.extend(entered.filed.keys());
             (entered.priority, entered.agents) = (row.priority, row.agents.clone());
         }
         let mut touched = self.refile_all(scene, (id, row, run), &mut entered, moved);
@@ -207,7 +209,7 @@ impl Ready {
             let first = asked.queue.first_entry()?;
             let place = *first.key();
             let entered = self.operations.get_mut(first.get())?;
-            let line = entered.lines.get_mut(&ask)?;
+            let line = entered.lines.get_mut(ask)?;
             if entered.room == 0 {
                 line.place = None;
                 entered.parked.insert(ask);
@@ -219,7 +221,7 @@ impl Ready {
                 line.place = Some(place);
                 asked.queue.insert(place, operation);
             } else {
-                let (since, position) = *line.steps.first()?;
+                let (since, position) = line.steps.first()?;
                 return Some(Front { place, since, position, ask, operation: first.get().clone() });
             }
         }
@@ -259,9 +261,9 @@ impl Ready {
             agents: row.agents.clone(),
             turn: self.last_turn,
             room: 0,
-            filed: HashMap::new(),
+            filed: Few::default(),
             later: BTreeSet::new(),
-            lines: HashMap::new(),
+            lines: Few::default(),
             parked: BTreeSet::new(),
         }
     }
@@ -321,14 +323,14 @@ impl Ready {
 
     /// Puts a line where it belongs by its oldest step, and an empty one nowhere.
     fn place(&mut self, id: &OperationId, entered: &mut Entered, ask: Ask, now: Timestamp) {
-        let Some(line) = entered.lines.get_mut(&ask) else { return };
+        let Some(line) = entered.lines.get_mut(ask) else { return };
         self.displace(id, line, ask);
         let Some((since, _)) = line.steps.first() else {
-            entered.lines.remove(&ask);
+            entered.lines.remove(ask);
             entered.parked.remove(&ask);
             return self.leave(ask);
         };
-        let risen = now.ms_since(*since) / self.starvation_ms;
+        let risen = now.ms_since(since) / self.starvation_ms;
         let class = (entered.priority as usize).saturating_sub(usize::try_from(risen).unwrap_or(usize::MAX));
         if class > 0 {
             let at = since.plus_ms(self.starvation_ms.saturating_mul(risen + 1));
@@ -384,16 +386,16 @@ impl Ready {
 impl Entered {
     /// Returns the line that lost a step.
     fn remove(&mut self, position: usize) -> Option<Ask> {
-        let Filed { ask, since, .. } = self.filed.remove(&position)?;
-        self.lines.get_mut(&ask)?.steps.remove(&(since, position));
+        let Filed { ask, since, .. } = self.filed.remove(position)?;
+        self.lines.get_mut(ask)?.steps.remove((since, position));
         Some(ask)
     }
 
     /// Says whether the line is a new one.
     fn insert(&mut self, position: usize, filed: Filed) -> bool {
         self.filed.insert(position, filed);
-        let new = !self.lines.contains_key(&filed.ask);
-        self.lines.entry(filed.ask).or_default().steps.insert((filed.since, position));
+        let new = !self.lines.contains(filed.ask);
+        self.lines.or_default(filed.ask).steps.insert((filed.since, position), ());
         new
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that is folded from the whole log, at one position: what a server knows before it serves. The
 //! projections fold it as it grows; snapshots of it are folded here, apart from the one that is looked at.
 
+use domain::views::ended::block::Block;
 use events::{EventLog, Position, ReadError, Recorded};
 
 use crate::codec::CodecError;
@@ -18,6 +19,14 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Nothing yet. Blocks of ended operations that it will come to as well are shared with these.
+    #[must_use]
+    pub fn beside(blocks: &[Block]) -> Self {
+        let mut standing = Self::default();
+        standing.past.views.operations.share(blocks);
+        standing
+    }
+
     /// Folds one event.
     ///
     /// # Errors

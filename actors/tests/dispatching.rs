@@ -263,7 +263,7 @@ async fn granted(core: &Core, name: &str) -> LeaseId {
 
 /// Claims and completes until this operation has ended.
 async fn work(core: &Core, name: &str, until: &OperationId) {
-    let has_ended = || core.projected.views.read().operations.get(until).unwrap().status.is_terminal();
+    let has_ended = || core.projected.views.read().operations.find(until).unwrap().status.is_terminal();
     let (agent, begun) = (agent(name), Instant::now());
     while !has_ended() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the small operation is starved");
@@ -288,7 +288,7 @@ async fn a_large_operation_does_not_starve_a_small_one() {
     }
     let small = id(2);
     join_all(names.map(|name| work(&house.core, name, &small))).await;
-    let settled = house.core.projected.views.read().operations.get(&id(1)).unwrap().settled;
+    let settled = house.core.projected.views.read().operations.find(&id(1)).unwrap().settled;
     assert!(settled * 20 < LARGE as usize, "{settled} steps of the large operation were done meanwhile");
     house.claims.clear();
     house.core.stop();

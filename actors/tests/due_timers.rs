@@ -54,7 +54,7 @@ async fn a_deadline_is_not_put_off_by_a_stream_of_claims() {
         while !ended && begun.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let views = core.projected.views.read();
-            ended = views.operations.get(&id(1)).unwrap().status.is_terminal();
+            ended = views.operations.find(&id(1)).unwrap().status.is_terminal();
         }
         stop.store(true, Ordering::Relaxed);
         ended

@@ -25,7 +25,7 @@ fn served(stage: &mut Stage, id: &AgentId, max: u32) -> Vec<u128> {
     let picks = stage.pass();
     let mut leases: Vec<&LeaseId> = picks.iter().map(|(_, pick)| &pick.lease).collect();
     leases.sort();
-    let number = |lease: &&LeaseId| u128::from_str_radix(&lease.operation.as_str()[3..], 16).unwrap();
+    let number = |lease: &&LeaseId| lease.operation.bits();
     leases.iter().map(number).collect()
 }
 

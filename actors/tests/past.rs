@@ -50,7 +50,7 @@ async fn what_is_shown_otherwise_and_what_was_never_created_differs() {
     let at = Timestamp::from_micros(1);
     let renamed = Event::Updated(Box::new(Patch { name: Some("spoilt".into()), ..Patch::default() }));
     let spoilt = found(|views, _| {
-        let row = views.operations.get(&id(2)).unwrap();
+        let row = views.operations.find(&id(2)).unwrap();
         let (revision, created) = (row.revision, Event::Created(Box::new(support::definition("never"))));
         views.operations.apply(&id(2), &renamed, revision, at);
         views.operations.apply(&id(3), &created, 1, at);

@@ -58,7 +58,7 @@ fn cancel() -> Order<Operation> {
 }
 
 fn status(core: &Core) -> Option<Status> {
-    core.projected.views.read().operations.get(&id(1)).map(|row| row.status)
+    core.projected.views.read().operations.find(&id(1)).map(|row| row.status)
 }
 
 async fn lagging() -> (Arc<Lagging>, Arc<Core>) {

@@ -224,7 +224,7 @@ async fn whatever_becomes_of_the_snapshots_a_start_comes_to_the_same() {
     let other = TempDir::new().unwrap();
     let log = open(other.path());
     Author::new(1).write(&*log, 120).await;
-    keeper(other.path()).take(&log, Timestamp::default()).await.unwrap();
+    keeper(other.path()).take(&log, Vec::new(), Timestamp::default()).await.unwrap();
     let (mut used, mut refused) = (0, 0);
     for seed in 200..212 {
         let (data, mut dice) = (TempDir::new().unwrap(), Dice(seed));
@@ -232,7 +232,7 @@ async fn whatever_becomes_of_the_snapshots_a_start_comes_to_the_same() {
         let mut author = Author::new(seed);
         for _ in 0..2 {
             author.write(&*log, 100).await;
-            keeper(data.path()).take(&log, Timestamp::default()).await.unwrap();
+            keeper(data.path()).take(&log, Vec::new(), Timestamp::default()).await.unwrap();
         }
         author.write(&*log, 30).await;
         let kept = data.path().join("kept");
@@ -284,7 +284,7 @@ async fn a_snapshot_from_before_something_left_the_log_is_not_used() {
     let stored = Arc::new(SledLog::open(data.path(), options).unwrap());
     Author::new(400).write(&*stored, 400).await;
     let log: Arc<dyn EventLog> = Arc::clone(&stored) as Arc<dyn EventLog>;
-    keeper(data.path()).take(&log, Timestamp::default()).await.unwrap();
+    keeper(data.path()).take(&log, Vec::new(), Timestamp::default()).await.unwrap();
     assert!(keeper(data.path()).newest(&log).await.past.events > 0);
     stored.close().await.unwrap();
     drop((stored, log));
@@ -293,7 +293,7 @@ async fn a_snapshot_from_before_something_left_the_log_is_not_used() {
     let standing = keeper(data.path()).newest(&log).await;
     assert_eq!(standing.past.events, 0);
     must_be_the_whole(&*log, standing).await;
-    assert!(whole(&*log).await.past.views.operations.get(&support::id(1)).is_none());
+    assert!(whole(&*log).await.past.views.operations.find(&support::id(1)).is_none());
 }
 
 #[actix::test]
@@ -308,7 +308,7 @@ async fn a_snapshot_that_is_ahead_of_a_log_that_lost_its_end_is_not_used() {
         copy(data.path(), early.path());
         let log = open(data.path());
         author.write(&*log, 60).await;
-        let taken = keeper(data.path()).take(&log, Timestamp::default()).await.unwrap();
+        let taken = keeper(data.path()).take(&log, Vec::new(), Timestamp::default()).await.unwrap();
         // The log as it was before, with the snapshot from after: it ends behind the log, and later where
         // other events stand.
         copy(&data.path().join("snapshots"), &early.path().join("snapshots"));
@@ -323,7 +323,7 @@ async fn a_snapshot_that_is_ahead_of_a_log_that_lost_its_end_is_not_used() {
         let verdicts = verify(&FileStore::look(early.path().join("snapshots")), &lost).await.unwrap();
         assert!(verdicts.iter().all(|one| matches!(one.verdict, Verdict::PassedOver(_))));
         // One more of this log takes its place.
-        keeper(early.path()).take(&lost, Timestamp::default()).await.unwrap();
+        keeper(early.path()).take(&lost, Vec::new(), Timestamp::default()).await.unwrap();
         let standing = keeper(early.path()).newest(&lost).await;
         assert!(standing.past.events > 0);
         must_be_the_whole(&*lost, standing).await;

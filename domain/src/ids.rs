@@ -29,12 +29,6 @@ fn is_lane(text: &str) -> bool {
     text.split_once('.').is_some_and(|(kind, account)| kind.len() <= 32 && is_name(kind) && is_name(account))
 }
 
-fn is_operation_id(text: &str) -> bool {
-    text.strip_prefix("op_").is_some_and(|rest| {
-        rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    })
-}
-
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $form:literal, $valid:expr) => {
         $(#[$doc])*
@@ -101,11 +95,6 @@ text_id!(
     ActionName, "an action", "[A-Za-z0-9._-]{1,128}", is_name
 );
 text_id!(
-    /// An operation: `op_` and 32 hexadecimal digits of a UUID.
-    OperationId, "an operation id", "op_ and 32 hexadecimal digits", is_operation_id
-);
-
-text_id!(
     /// A lane: one account of one platform.
     LaneId, "a lane", "a kind, a dot and [A-Za-z0-9._-]{1,128}", is_lane
 );
@@ -118,11 +107,62 @@ impl LaneId {
     }
 }
 
+/// An operation: the 128 bits of a UUID.
+///
+/// As text: `op_` and 32 lower-case hexadecimal digits. The order is that of the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId([u8; 16]);
+
+const OPERATION_FORM: IdError = IdError { what: "an operation id", form: "op_ and 32 hexadecimal digits" };
+
 impl OperationId {
     /// From the 128 bits of a UUID.
     #[must_use]
-    pub fn from_bits(bits: u128) -> Self {
-        Self(format!("op_{bits:032x}").into())
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits.to_be_bytes())
+    }
+
+    /// The 128 bits.
+    #[must_use]
+    pub const fn bits(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+}
+
+impl FromStr for OperationId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let digits = text.strip_prefix("op_").filter(|digits| digits.len() == 32).ok_or(OPERATION_FORM)?;
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if !digits.bytes().all(is_digit) {
+            return Err(OPERATION_FORM);
+        }
+        u128::from_str_radix(digits, 16).map(Self::from_bits).map_err(|_| OPERATION_FORM)
+    }
+}
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "op_{:032x}", self.bits())
+    }
+}
+
+impl fmt::Debug for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for OperationId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OperationId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -163,7 +203,7 @@ impl FromStr for LeaseId {
 
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ls_{}_{}_{}", &self.operation.as_str()[3..], self.step, self.grant)
+        write!(f, "ls_{:032x}_{}_{}", self.operation.bits(), self.step, self.grant)
     }
 }
 
@@ -199,7 +239,12 @@ mod tests {
     #[test]
     fn an_operation_id_from_bits_is_one() {
         let id = OperationId::from_bits(7);
-        assert_eq!(id.as_str().parse::<OperationId>().unwrap(), id);
+        assert_eq!(id.to_string().parse::<OperationId>().unwrap(), id);
+        for text in
+            ["op_", "op_7", &format!("op_{:031x}G", 7), &format!("op_+{:031x}", 7), &id.to_string()[3..]]
+        {
+            assert!(text.parse::<OperationId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod expression;
 pub mod kept;
 pub mod pending;
 pub mod plan;
+pub mod positions;
 pub mod retry;
 mod settle;
 mod sight;

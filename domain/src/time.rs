@@ -1,13 +1,19 @@
 //! Moments and spans. A moment is told to the core; nothing here reads a clock.
 
+use std::fmt;
+use std::num::NonZeroI64;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A moment: microseconds since 1970-01-01 UTC.
 ///
 /// In binary forms it is the number; in text forms RFC 3339 in UTC with milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(
+    /// One more than the number, so that a moment that may be absent takes no more room.
+    NonZeroI64,
+);
 
 /// The last moment that RFC 3339 can write: the end of the year 9999.
 const LAST_US: i64 = 253_402_300_799_999_999;
@@ -16,32 +22,36 @@ impl Timestamp {
     /// From microseconds since 1970, clamped to what RFC 3339 can write.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
-        if micros < 0 {
-            Self(0)
+        let micros = if micros < 0 {
+            0
         } else if micros > LAST_US {
-            Self(LAST_US)
+            LAST_US
         } else {
-            Self(micros)
+            micros
+        };
+        match NonZeroI64::new(micros + 1) {
+            Some(number) => Self(number),
+            None => Self(NonZeroI64::MIN),
         }
     }
 
     /// Microseconds since 1970.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// This moment and so many milliseconds more; stops at the last moment there is.
     #[must_use]
     pub const fn plus_ms(self, ms: u64) -> Self {
         let micros = if ms > LAST_US as u64 / 1_000 { LAST_US } else { ms as i64 * 1_000 };
-        Self::from_micros(self.0.saturating_add(micros))
+        Self::from_micros(self.as_micros().saturating_add(micros))
     }
 
     /// Milliseconds from `earlier` until this moment; 0 when it is not earlier.
     #[must_use]
     pub const fn ms_since(self, earlier: Self) -> u64 {
-        let micros = self.0 - earlier.0;
+        let micros = self.as_micros() - earlier.as_micros();
         if micros < 0 { 0 } else { micros as u64 / 1_000 }
     }
 
@@ -49,13 +59,25 @@ impl Timestamp {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let micros = DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros();
-        (0..=LAST_US).contains(&micros).then_some(Self(micros))
+        (0..=LAST_US).contains(&micros).then_some(Self::from_micros(micros))
     }
 }
 
-impl std::fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let moment = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
+impl Default for Timestamp {
+    fn default() -> Self {
+        Self::from_micros(0)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({})", self.as_micros())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = DateTime::<Utc>::from_timestamp_micros(self.as_micros()).unwrap_or_default();
         f.write_str(&moment.to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
@@ -65,7 +87,7 @@ impl Serialize for Timestamp {
         if serializer.is_human_readable() {
             serializer.collect_str(self)
         } else {
-            serializer.serialize_i64(self.0)
+            serializer.serialize_i64(self.as_micros())
         }
     }
 }

@@ -3,10 +3,14 @@
 pub mod agent_directory;
 pub mod attention;
 pub mod dashboard;
+pub mod ended;
+pub mod filter;
 pub mod lanes;
 pub mod leases;
+pub mod listing;
 pub mod operation_board;
 pub mod pieces;
+mod skeletons;
 
 use crate::agent::Agent;
 use crate::operation::step::Status;

@@ -8,6 +8,7 @@ use domain::agent::{self, Event as AgentEvent};
 use domain::operation::definition::{Definition, Priority};
 use domain::operation::{Command, Event, Status, StepWish};
 use domain::views::Views;
+use domain::views::listing::Order;
 use domain::views::operation_board::{LeaseState, OperationBoard};
 use domain::{Json, LeaseId, OperationId, Timestamp};
 use serde_json::json;
@@ -135,9 +136,10 @@ fn the_run_of_an_ended_operation_is_forgotten_when_the_last_slot_is_free() {
     assert!(views.operations.get(&id).unwrap().run.is_some());
     let released = Released { lease_id: lease.clone(), outcome: Outcome::Cancelled, duration_ms: 1 };
     views.apply_agent(&ada, &agent::Event::Released(released), 3, Timestamp::default());
-    assert!(views.operations.get(&id).unwrap().run.is_none());
+    assert!(views.operations.get(&id).is_none());
+    assert!(views.operations.find(&id).unwrap().run.is_none());
     assert_eq!(views.operations.lease(&lease), over(Outcome::Cancelled));
-    assert_eq!(views.operations.get(&id).unwrap().status, Status::Cancelled);
+    assert_eq!(views.operations.find(&id).unwrap().status, Status::Cancelled);
 }
 
 #[test]
@@ -147,10 +149,10 @@ fn an_operation_without_agents_is_forgotten_at_its_end_and_not_before() {
     let mut views = Views::default();
     for (revision, (event, at)) in flow.scenario.history.iter().enumerate() {
         views.apply_operation(&operation_id(), event, revision as u64 + 1, *at);
-        let row = views.operations.get(&operation_id()).unwrap();
+        let row = views.operations.find(&operation_id()).unwrap();
         assert_eq!(row.run.is_some(), !row.status.is_terminal());
     }
-    let row = views.operations.get(&operation_id()).unwrap();
+    let row = views.operations.find(&operation_id()).unwrap();
     assert_eq!((row.progress, row.settled, row.steps), (100, 1, 1));
     assert!(views.operations.open().is_empty());
     assert_eq!(views.dashboard.operations.percentiles([50]), Some([0]));
@@ -172,9 +174,10 @@ fn board(ages: &[(u32, i64)]) -> OperationBoard {
 #[test]
 fn operations_are_listed_by_age_and_then_by_id_from_any_place_on() {
     let board = board(&[(3, 20), (1, 10), (2, 20), (4, 5)]);
-    let ids = |rows: Vec<OperationId>| rows.iter().map(|id| id.as_str()[34..].to_owned()).collect::<Vec<_>>();
-    let oldest = |after| ids(board.oldest_first(after).map(|(id, _)| id.clone()).collect());
-    let newest = |after| ids(board.newest_first(after).map(|(id, _)| id.clone()).collect());
+    let ids =
+        |rows: Vec<OperationId>| rows.iter().map(|id| id.to_string()[34..].to_owned()).collect::<Vec<_>>();
+    let oldest = |after| ids(board.rows(Order::OldestFirst, after).map(|(id, _)| id).collect());
+    let newest = |after| ids(board.rows(Order::NewestFirst, after).map(|(id, _)| id).collect());
     assert_eq!(oldest(None), ["4", "1", "2", "3"]);
     assert_eq!(newest(None), ["3", "2", "1", "4"]);
     let place = (Timestamp::from_micros(20), id(2));

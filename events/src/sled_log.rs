@@ -7,6 +7,7 @@ mod block;
 mod fence;
 mod folder;
 mod generation;
+mod heads;
 mod identity;
 mod keys;
 mod ledger;

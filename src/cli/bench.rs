@@ -12,6 +12,7 @@ mod heartbeats;
 mod history;
 mod load;
 mod log;
+mod memory;
 mod process;
 mod report;
 mod restart;
@@ -67,7 +68,15 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
         value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     events: u64,
-    /// Measures only these, of: creates, steps, heartbeats, log, restart, ceilings
+    /// Operations that wait for work when memory is measured
+    #[arg(long, value_name = "N", default_value_t = 200_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    open: u64,
+    /// Operations that are over when memory is measured
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    ended: u64,
+    /// Measures only these, of: creates, steps, heartbeats, log, restart, memory, ceilings
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', hide_possible_values = true)]
     only: Vec<Part>,
     /// Where temporary folders are made; the disk that counts
@@ -98,6 +107,7 @@ enum Part {
     Heartbeats,
     Log,
     Restart,
+    Memory,
     /// The bare server and the plain file.
     Ceilings,
 }
@@ -113,6 +123,8 @@ struct Plan {
     seconds: f64,
     rounds: usize,
     events: u64,
+    open: u64,
+    ended: u64,
     #[serde(skip)]
     folder: Option<PathBuf>,
     /// Keeps names of this run apart from those of others.
@@ -121,7 +133,7 @@ struct Plan {
 
 impl Plan {
     fn of(arguments: &Arguments) -> Self {
-        let Arguments { server, connections, in_flight, workers, seconds, rounds, events, .. } = arguments;
+        let Arguments { server, connections, in_flight, workers, seconds, rounds, .. } = arguments;
         Self {
             server: *server,
             connections: usize::from(*connections),
@@ -129,7 +141,9 @@ impl Plan {
             workers: usize::from(*workers).min(usize::from(*in_flight)),
             seconds: f64::from(*seconds),
             rounds: usize::from(*rounds),
-            events: *events,
+            events: arguments.events,
+            open: arguments.open,
+            ended: arguments.ended,
             folder: arguments.folder.clone(),
             run: format!("bench-{}", std::process::id()),
         }
@@ -207,6 +221,10 @@ async fn measure(arguments: &Arguments) -> Report {
     if wants(Part::Restart) {
         output::say(&format!("Measuring restarts with {} events ...", plan.events));
         report.restart = note("restart", restart::measure(&plan).await, &mut report.faults);
+    }
+    if wants(Part::Memory) {
+        output::say("Measuring memory ...");
+        report.memory = note("memory", memory::measure(&plan).await, &mut report.faults);
     }
     report.judge();
     report

@@ -186,7 +186,7 @@ pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
     let seen = reading::wait_for_position(&api, &parameters).await?;
-    let revision = api.core.projected.views.read().operations.get(&id).map(|row| row.revision);
+    let revision = api.core.projected.views.read().operations.find(&id).map(|row| row.revision);
     let revision = revision.ok_or_else(|| unknown(&id))?;
     let after = Since::Version(Version::new(paging.after_number("version")? as u64));
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);

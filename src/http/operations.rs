@@ -10,7 +10,9 @@ use domain::operation::definition::{Definition, Priority};
 use domain::operation::pending::Cause;
 use domain::operation::step::Status;
 use domain::operation::{Command, Operation};
-use domain::views::operation_board::Row;
+use domain::views::filter::Filter;
+use domain::views::listing::{Begun, Listing, Order as Sorted, Search};
+use domain::views::operation_board::Place;
 use domain::{OperationId, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -30,13 +32,16 @@ use super::planning::{self, PlanView};
 use super::query::Parameters;
 use super::reading::{self, Nothing};
 
+/// Packed operations that a request reads on its own thread.
+const READ_HERE_MAX: usize = 10_000;
 /// Longest wait of a long poll.
 const WAIT_MAX: Duration = Duration::from_secs(55);
 
 /// What a handler answers.
 pub type Answer<T> = Result<Reply<T>, ApiError>;
 
-/// Lists operations, newest first.
+/// Lists operations, newest first. With `q` or `metadata.KEY` one request reads at most 50000 operations that
+/// have ended: then a page may be short although `hasMore` says that there is another one.
 #[utoipa::path(get, path = "/api/v1/operations", tag = "operations",
     params(
         ("status" = Option<String>, Query), ("priority" = Option<String>, Query),
@@ -48,7 +53,9 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("metadata.KEY" = Option<String>, Query, description = "value of a metadata entry"),
         ("sort" = Option<String>, Query, description = "-createdAt (default) or createdAt"),
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
-        ("count" = Option<bool>, Query), ("minPosition" = Option<u64>, Query),
+        ("count" = Option<bool>, Query,
+            description = "adds the total; not with q or metadata.KEY among more than 50000 that have ended"),
+        ("minPosition" = Option<u64>, Query),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<Vec<OperationSummary>>),
         (status = 410, description = "what is asked for is no longer kept"),
@@ -72,35 +79,38 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSumma
         "at",
     ];
     let parameters = Parameters::of(&request, NAMES, &["metadata."])?;
-    let filter = Filter::of(&parameters)?;
+    let filter = filter(&parameters)?;
     let newest_first = parameters.get_choice("sort", &["-createdAt", "createdAt"])? != Some("createdAt");
     let paging = reading::Paging::of(&parameters, &api.cursors)?;
-    let views = past::look(&api, &parameters).await?;
-    let now = views.time(&api);
-    let after = paging.after.as_deref().map(place).transpose()?;
-    let board = &views.operations;
-    let rows: Box<dyn Iterator<Item = (&OperationId, &Row)>> = if newest_first {
-        Box::new(board.newest_first(after.as_ref()))
-    } else {
-        Box::new(board.oldest_first(after.as_ref()))
+    let search = Search {
+        filter,
+        order: if newest_first { Sorted::NewestFirst } else { Sorted::OldestFirst },
+        after: paging.after.as_deref().map(place).transpose()?,
+        limit: usize::try_from(paging.limit).unwrap_or(usize::MAX),
+        count: paging.count,
     };
-    let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
-    let mut found: Vec<(&OperationId, &Row)> =
-        rows.filter(|(_, row)| filter.admits(row, now)).take(limit.saturating_add(1)).collect();
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().filter(|_| more);
-    let cursor = last.map(|(id, row)| api.cursors.encode(&format!("{}/{id}", row.created_at.as_micros())));
+    let views = past::look(&api, &parameters).await?;
+    let begun = views.operations.search(search, views.time(&api), OperationSummary::of);
+    let position = views.position();
+    // What is packed never changes: from here on nobody waits.
+    drop(views);
+    let listing = finish(begun).await?;
+    let cursor = listing.next.map(|(at, id)| api.cursors.encode(&format!("{}/{id}", at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
-    if paging.count {
-        page = page.total(board.oldest_first(None).filter(|(_, row)| filter.admits(row, now)).count() as u64);
+    page.total = listing.total;
+    Ok(Reply::ok(listing.shown).page(page).position(position))
+}
+
+/// Reads what is packed; a lot of it not on a thread of the requests.
+async fn finish(begun: Begun<OperationSummary>) -> Result<Listing<OperationSummary>, ApiError> {
+    if begun.packed() <= READ_HERE_MAX {
+        return Ok(begun.finish());
     }
-    let found = found.into_iter().map(|(id, row)| OperationSummary::of(id, row)).collect();
-    Ok(views.mark(Reply::ok(found).page(page)))
+    tokio::task::spawn_blocking(move || begun.finish()).await.map_err(ApiError::internal)
 }
 
 /// The place in the list that a cursor names.
-fn place(cursor: &str) -> Result<(Timestamp, OperationId), ApiError> {
+fn place(cursor: &str) -> Result<Place, ApiError> {
     let read = |text: &str| {
         let (at, id) = text.split_once('/')?;
         Some((Timestamp::from_micros(at.parse().ok()?), id.parse().ok()?))
@@ -108,67 +118,31 @@ fn place(cursor: &str) -> Result<(Timestamp, OperationId), ApiError> {
     read(cursor).ok_or_else(|| ApiError::invalid_parameter("cursor", "the cursor belongs to another list"))
 }
 
-struct Filter {
-    status: Option<Status>,
-    priority: Option<Priority>,
-    agent: Option<String>,
-    platform: Option<String>,
-    text: Option<String>,
-    created_after: Option<Timestamp>,
-    created_before: Option<Timestamp>,
-    deadline_before: Option<Timestamp>,
-    blocked_on: Option<Cause>,
-    metadata: Vec<(String, String)>,
-}
-
-impl Filter {
-    fn of(parameters: &Parameters) -> Result<Self, ApiError> {
-        let statuses = Status::ALL.map(Status::name);
-        let priorities = Priority::ALL.map(Priority::name);
-        let causes = Cause::ALL.map(Cause::name);
-        let status = parameters.get_choice("status", &statuses)?;
-        let cause = parameters.get_choice("blockedOn", &causes)?;
-        let priority = parameters.get_choice("priority", &priorities)?;
-        let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
-            let time = parameters.get_time(name)?;
-            Ok(time.map(|time| Timestamp::from_micros(time.timestamp_micros())))
-        };
-        let entries = parameters.family("metadata.");
-        Ok(Self {
-            status: Status::ALL.into_iter().find(|known| Some(known.name()) == status),
-            priority: Priority::ALL.into_iter().find(|known| Some(known.name()) == priority),
-            agent: parameters.get("agent").map(str::to_owned),
-            platform: parameters.get("platform").map(str::to_owned),
-            text: parameters.get("q").map(str::to_lowercase),
-            created_after: time("createdAfter")?,
-            created_before: time("createdBefore")?,
-            deadline_before: time("deadlineBefore")?,
-            blocked_on: Cause::ALL.into_iter().find(|known| Some(known.name()) == cause),
-            metadata: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        })
-    }
-
-    fn admits(&self, row: &Row, now: Timestamp) -> bool {
-        let has = |entry: &(String, String)| row.metadata.contains(entry);
-        self.status.is_none_or(|status| row.status == status)
-            && self.priority.is_none_or(|priority| row.priority == priority)
-            && self
-                .agent
-                .as_ref()
-                .is_none_or(|agent| row.agents_used.iter().any(|used| used.as_str() == agent))
-            && self
-                .platform
-                .as_ref()
-                .is_none_or(|name| row.platforms.iter().any(|used| used.as_str() == name))
-            && self.text.as_ref().is_none_or(|text| row.name.to_lowercase().contains(text))
-            && self.created_after.is_none_or(|after| row.created_at > after)
-            && self.created_before.is_none_or(|before| row.created_at < before)
-            && self
-                .deadline_before
-                .is_none_or(|before| row.deadline.is_some_and(|deadline| deadline < before))
-            && self.blocked_on.is_none_or(|cause| row.waits_for(cause, now))
-            && self.metadata.iter().all(has)
-    }
+/// Reads which operations are asked for.
+fn filter(parameters: &Parameters) -> Result<Filter, ApiError> {
+    let statuses = Status::ALL.map(Status::name);
+    let priorities = Priority::ALL.map(Priority::name);
+    let causes = Cause::ALL.map(Cause::name);
+    let status = parameters.get_choice("status", &statuses)?;
+    let cause = parameters.get_choice("blockedOn", &causes)?;
+    let priority = parameters.get_choice("priority", &priorities)?;
+    let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
+        let time = parameters.get_time(name)?;
+        Ok(time.map(|time| Timestamp::from_micros(time.timestamp_micros())))
+    };
+    let entries = parameters.family("metadata.");
+    Ok(Filter {
+        status: Status::ALL.into_iter().find(|known| Some(known.name()) == status),
+        priority: Priority::ALL.into_iter().find(|known| Some(known.name()) == priority),
+        agent: parameters.get("agent").map(str::to_owned),
+        platform: parameters.get("platform").map(str::to_owned),
+        text: parameters.get("q").map(str::to_lowercase),
+        created_after: time("createdAfter")?,
+        created_before: time("createdBefore")?,
+        deadline_before: time("deadlineBefore")?,
+        blocked_on: Cause::ALL.into_iter().find(|known| Some(known.name()) == cause),
+        metadata: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+    })
 }
 
 /// Accepts a new operation; with `dryRun` only says how it would run.
@@ -292,7 +266,7 @@ async fn wait_until(api: &Api, id: &OperationId, min_revision: Option<u64>, dead
         let done = {
             let views = api.core.projected.views.read();
             // What does not exist is answered at once, with 404.
-            views.operations.get(id).is_none_or(|row| {
+            views.operations.find(id).is_none_or(|row| {
                 row.status.is_terminal() || min_revision.is_some_and(|least| row.revision >= least)
             })
         };

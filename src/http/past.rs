@@ -103,14 +103,19 @@ impl Look<'_> {
         matches!(self, Self::Then(_))
     }
 
-    /// Marks an answer with the position that it reflects.
+    /// The position that it reflects.
     #[must_use]
-    pub fn mark<T: Serialize>(&self, reply: Reply<T>) -> Reply<T> {
-        let position = match self {
+    pub fn position(&self) -> Position {
+        match self {
             Self::Now(_, position) => *position,
             Self::Then(past) => past.position,
-        };
-        reply.position(position)
+        }
+    }
+
+    /// Marks an answer with it.
+    #[must_use]
+    pub fn mark<T: Serialize>(&self, reply: Reply<T>) -> Reply<T> {
+        reply.position(self.position())
     }
 }
 

@@ -95,7 +95,8 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<SnapshotView>>
         (status = 503), (status = 507)))]
 pub async fn take(api: Reach, request: HttpRequest, _body: OptionalBody<Nothing>) -> Answer<SnapshotView> {
     Parameters::of(&request, &[], &[])?;
-    let taken = keeper(&api)?.take(&api.core.around.log, api.core.around.clock.now()).await;
+    let core = &api.core;
+    let taken = keeper(&api)?.take(&core.around.log, core.projected.blocks(), core.around.clock.now()).await;
     let view = SnapshotView::from(taken.map_err(refusal)?);
     Ok(Reply::created(view, "/api/v1/snapshots"))
 }

@@ -185,7 +185,7 @@ impl Dispatcher {
 fn everything(views: &Views, now: Timestamp) -> Changes {
     let all = |id| {
         let run = views.operations.get(id).and_then(|row| row.run.as_ref());
-        run.map(|run| run.ready.union(&run.backing_off).copied().collect()).unwrap_or_default()
+        run.map(|run| run.ready.iter().chain(&run.backing_off).copied().collect()).unwrap_or_default()
     };
     let open = views.operations.open().iter().map(|id| (id.clone(), all(id)));
     let closing = views.leases.operations().map(|id| (id.clone(), all(id)));

@@ -45,17 +45,17 @@ fn same_run(one: &Run, other: &Run) -> bool {
 /// What lists show of an operation.
 pub(crate) fn check_row(core: &Core, id: &OperationId, fold: &Operation, version: u64, faults: &mut Faults) {
     let views = core.projected.views.read();
-    let Some(row) = views.operations.get(id) else {
+    let Some(row) = views.operations.find(id) else {
         return faults.push(format!("P4: {id} is not in the views"));
     };
-    differ(faults, row.revision == version, "the revision", id.as_str());
+    differ(faults, row.revision == version, "the revision", &id.to_string());
     let definition = &fold.definition;
     let head = (&row.name, row.priority, row.deadline, &row.agents)
         == (&definition.name, definition.priority, definition.deadline, &definition.agents);
-    differ(faults, head, "the row", id.as_str());
-    differ(faults, row.status == fold.run.status, "the row's status", id.as_str());
+    differ(faults, head, "the row", &id.to_string());
+    differ(faults, row.status == fold.run.status, "the row's status", &id.to_string());
     let run = row.run.as_ref().is_none_or(|run| same_run(run, &fold.run));
-    differ(faults, run && (row.run.is_some() || row.status.is_terminal()), "the row's run", id.as_str());
+    differ(faults, run && (row.run.is_some() || row.status.is_terminal()), "the row's run", &id.to_string());
 }
 
 /// What readers of one operation see.
@@ -88,6 +88,6 @@ pub(crate) fn check_agent(core: &Core, id: &AgentId, fold: &Agent, version: u64,
     let Some(row) = views.agents.ever(id) else {
         return faults.push(format!("P4: {id} is not in the views"));
     };
-    differ(faults, row.revision == version, "the revision", id.as_str());
+    differ(faults, row.revision == version, "the revision", &id.to_string());
     same(&row.agent, fold, id.as_str(), faults);
 }

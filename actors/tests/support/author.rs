@@ -1,7 +1,7 @@
 //! Random histories of operations, agents and lanes: every move is decided by the domain, and folded as it is
 //! decided. Knows no log; whoever needs one writes the appends there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actors::codec::{Durable, Encoded, KeyUse, Metadata};
@@ -12,6 +12,7 @@ use domain::agent::{self, Agent};
 use domain::lane::{self, Lane};
 use domain::operation::definition::StepDefinition;
 use domain::operation::event::{Patch, StepError};
+use domain::operation::positions::Positions;
 use domain::operation::step::Run;
 use domain::operation::{self, Operation, StepWish};
 use domain::views::Views;
@@ -237,7 +238,7 @@ impl Author {
     }
 
     /// A step and its grant: mostly one of those to which something can happen next.
-    fn step(&mut self, id: &OperationId, likely: fn(&Run) -> &BTreeSet<usize>) -> Option<(u32, u64)> {
+    fn step(&mut self, id: &OperationId, likely: fn(&Run) -> &Positions) -> Option<(u32, u64)> {
         let run = &self.operations.get(id)?.state.as_ref()?.run;
         let likely = likely(run);
         let position = if likely.is_empty() || self.dice.below(4) == 0 {

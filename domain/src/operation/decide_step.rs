@@ -160,7 +160,7 @@ impl About<'_> {
 
     /// Frees the slot of a cancelled step. A repetition, and a lease that is not closing, change nothing.
     fn close_lease(&self, why: CloseReason) -> Vec<Event> {
-        let closing = self.operation.run.closing.contains(&self.position);
+        let closing = self.operation.run.closing.contains(self.position);
         let closed = LeaseClosed { lease_id: self.lease_id(), why };
         if closing { vec![Event::LeaseClosed(closed)] } else { Vec::new() }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::operation::positions::Positions;
 use crate::operation::step::{Run, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
@@ -228,7 +229,7 @@ impl Run {
     /// Whether a step waits for this now.
     #[must_use]
     pub fn waits_for(&self, cause: Cause, now: Timestamp) -> bool {
-        let of = |positions: &BTreeSet<usize>| positions.iter().any(|at| self.cause(*at, now) == Some(cause));
+        let of = |positions: &Positions| positions.iter().any(|at| self.cause(*at, now) == Some(cause));
         match cause {
             Cause::Start => self.status == Status::Pending,
             Cause::Dependencies => {

@@ -255,7 +255,7 @@ pub(crate) fn end(id: &OperationId, run: &Run, also: &dyn Fn(usize) -> bool) -> 
     let open = (0..run.steps.len()).filter(|at| !run.steps[*at].status.is_settled() && !also(*at));
     let open: Vec<usize> = open.collect();
     let number = |position: usize| run.skeleton.steps[position].step;
-    let held = open.iter().filter(|at| run.held.contains(*at));
+    let held = open.iter().filter(|at| run.held.contains(**at));
     let closing =
         held.map(|at| LeaseId { operation: id.clone(), step: number(*at), grant: run.steps[*at].grant });
     let cancelled = StepsCancelled {

@@ -95,7 +95,7 @@ impl<'o> Sight<'o> {
         let (id, definition) = (self.id, &self.operation.definition);
         let seen = self.seen_operation.get_or_insert_with(|| {
             let shown = json!({
-                "id": id.as_str(),
+                "id": id.to_string(),
                 "name": definition.name,
                 "metadata": definition.metadata.value(),
             });

@@ -1,13 +1,13 @@
 //! Where every step of an operation stands, without payloads. Folded by the aggregate and by the
 //! operation board alike, so that scheduling and deciding can never disagree.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::operation::definition::StepDefinition;
 use crate::operation::event::{Event, Resolution, StepError, StepsCancelled};
+use crate::operation::positions::Positions;
 pub use crate::operation::status::{Holder, Status, StepStatus};
 use crate::{AgentId, Timestamp};
 
@@ -113,15 +113,15 @@ pub struct Run {
     /// By position.
     pub steps: Vec<StepRun>,
     /// Positions that wait for an agent.
-    pub ready: BTreeSet<usize>,
+    pub ready: Positions,
     /// Positions that wait for their next attempt.
-    pub backing_off: BTreeSet<usize>,
+    pub backing_off: Positions,
     /// Positions that an agent has.
-    pub held: BTreeSet<usize>,
+    pub held: Positions,
     /// Positions that wait for a person: for an approval, or for attention.
-    pub with_people: BTreeSet<usize>,
+    pub with_people: Positions,
     /// Positions that were cancelled while an agent held them, and whose slots are not free yet.
-    pub closing: BTreeSet<usize>,
+    pub closing: Positions,
     /// While it is set no step starts; what runs goes on.
     pub paused: bool,
     /// Most steps that may be under way at once; none means no bound.
@@ -129,7 +129,7 @@ pub struct Run {
     /// How many are settled.
     pub settled: usize,
     /// Positions that failed for good and were not excused.
-    pub failed: BTreeSet<usize>,
+    pub failed: Positions,
     progress_points: u64,
     #[serde(skip)]
     moved: Vec<usize>,
@@ -139,7 +139,12 @@ impl Run {
     /// Before the first step.
     #[must_use]
     pub fn of(steps: &Arc<[StepDefinition]>, max_parallel: Option<u32>) -> Self {
-        let skeleton = Skeleton::of(Arc::clone(steps));
+        Self::on(Arc::new(Skeleton::of(Arc::clone(steps))), max_parallel)
+    }
+
+    /// The same on a skeleton that is there already.
+    #[must_use]
+    pub fn on(skeleton: Arc<Skeleton>, max_parallel: Option<u32>) -> Self {
         let runs = skeleton.dependencies.iter().map(|dependencies| StepRun {
             status: StepStatus::Pending,
             attempts: 0,
@@ -164,16 +169,16 @@ impl Run {
         Self {
             status: Status::Pending,
             steps: runs.collect(),
-            skeleton: Arc::new(skeleton),
-            ready: BTreeSet::new(),
-            backing_off: BTreeSet::new(),
-            held: BTreeSet::new(),
-            with_people: BTreeSet::new(),
-            closing: BTreeSet::new(),
+            skeleton,
+            ready: Positions::new(),
+            backing_off: Positions::new(),
+            held: Positions::new(),
+            with_people: Positions::new(),
+            closing: Positions::new(),
             paused: false,
             max_parallel,
             settled: 0,
-            failed: BTreeSet::new(),
+            failed: Positions::new(),
             progress_points: 0,
             moved: Vec::new(),
         }
@@ -221,7 +226,7 @@ impl Run {
             Event::StepsCancelled(cancelled) => self.cancel(cancelled, at),
             Event::LeaseClosed(closed) => {
                 if let Some(position) = self.skeleton.position(closed.lease_id.step) {
-                    self.closing.remove(&position);
+                    self.closing.remove(position);
                 }
             }
             Event::Created(_) | Event::Updated(_) | Event::Progressed(_) => {}
@@ -231,8 +236,11 @@ impl Run {
 
     fn cancel(&mut self, cancelled: &StepsCancelled, at: Timestamp) {
         self.settle_all(&cancelled.steps, &StepStatus::Cancelled, at);
-        let closing = cancelled.closing.iter().filter_map(|lease| self.skeleton.position(lease.step));
-        self.closing.extend(closing.collect::<Vec<_>>());
+        for lease in &cancelled.closing {
+            if let Some(position) = self.skeleton.position(lease.step) {
+                self.closing.insert(position);
+            }
+        }
     }
 
     /// Whether nothing of it can change any more: it has ended, and no agent has a slot for it.
@@ -371,19 +379,19 @@ impl Run {
     /// Moves a step to where it stands now, in the status and in the sets.
     fn stand(&mut self, position: usize, status: StepStatus, at: Timestamp) {
         self.moved.push(position);
-        self.ready.remove(&position);
-        self.backing_off.remove(&position);
-        self.held.remove(&position);
-        self.with_people.remove(&position);
+        self.ready.remove(position);
+        self.backing_off.remove(position);
+        self.held.remove(position);
+        self.with_people.remove(position);
         match status {
             StepStatus::Ready => {
                 self.ready.insert(position);
                 self.steps[position].ready_at = Some(at);
             }
-            StepStatus::BackingOff { .. } => _ = self.backing_off.insert(position),
-            StepStatus::Reserved(_) | StepStatus::Running(_) => _ = self.held.insert(position),
+            StepStatus::BackingOff { .. } => self.backing_off.insert(position),
+            StepStatus::Reserved(_) | StepStatus::Running(_) => self.held.insert(position),
             StepStatus::AwaitingApproval { .. } | StepStatus::NeedsAttention => {
-                _ = self.with_people.insert(position);
+                self.with_people.insert(position);
             }
             _ => {}
         }

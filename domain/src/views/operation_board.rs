@@ -1,6 +1,7 @@
 //! All operations, one small row each. Rows of operations under way also hold their run, for the
-//! dispatcher and the timers; payloads are never held here.
+//! dispatcher and the timers; payloads are never held here. Operations that are over are packed into blocks.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
@@ -13,6 +14,9 @@ use crate::operation::event::Patch;
 use crate::operation::pending::Cause;
 use crate::operation::step::{Run, Status};
 use crate::views::Stamp;
+use crate::views::ended::block::{Block, ROWS_MAX};
+use crate::views::ended::{BLOCK_ROWS, Ended, Order, Walk};
+use crate::views::skeletons::Skeletons;
 use crate::{AgentId, Json, OperationId, PlatformName, Timestamp};
 
 /// Entries of an operation's metadata that can be filtered by; longer ones are left out.
@@ -60,21 +64,59 @@ pub struct Row {
     pub run: Option<Run>,
 }
 
+/// Where an operation stands in lists.
+pub type Place = (Timestamp, OperationId);
+
 /// All operations.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OperationBoard {
-    /// Boxed, so that the table does not move them when it grows.
+    /// Those that are not packed; boxed, so that the table does not move them when it grows.
     rows: HashMap<OperationId, Box<Row>>,
-    by_age: BTreeSet<(Timestamp, OperationId)>,
+    by_age: BTreeSet<Place>,
     open: BTreeSet<OperationId>,
+    /// Those that are over and wait until a block is full of them.
+    over: Vec<OperationId>,
+    ended: Ended,
+    block_rows: usize,
+    skeletons: Skeletons,
     counts: HashMap<(Status, Priority), usize>,
 }
 
+impl Default for OperationBoard {
+    fn default() -> Self {
+        Self::in_blocks_of(BLOCK_ROWS)
+    }
+}
+
 impl OperationBoard {
-    /// One row.
+    /// An empty board that packs so many ended operations into a block; what it shows does not depend on it.
+    #[must_use]
+    pub fn in_blocks_of(rows: usize) -> Self {
+        Self {
+            rows: HashMap::new(),
+            by_age: BTreeSet::new(),
+            open: BTreeSet::new(),
+            over: Vec::new(),
+            ended: Ended::default(),
+            block_rows: rows.clamp(1, ROWS_MAX),
+            skeletons: Skeletons::default(),
+            counts: HashMap::new(),
+        }
+    }
+
+    /// The row of an operation that is not over. That of any other is found by [`OperationBoard::find`].
     #[must_use]
     pub fn get(&self, id: &OperationId) -> Option<&Row> {
-        self.rows.get(id).map(AsRef::as_ref)
+        self.rows.get(id).map(AsRef::as_ref).filter(|row| !row.is_over())
+    }
+
+    /// The row of an operation, whether it is over or not.
+    #[must_use]
+    pub fn find(&self, id: &OperationId) -> Option<Cow<'_, Row>> {
+        match self.rows.get(id) {
+            Some(row) => Some(Cow::Borrowed(row)),
+            None => self.ended.find(id).map(Cow::Owned),
+        }
     }
 
     /// Operations that have not ended.
@@ -86,13 +128,13 @@ impl OperationBoard {
     /// How many operations there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.ended.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
     /// How many have this status and priority.
@@ -101,22 +143,56 @@ impl OperationBoard {
         self.counts.get(&(status, priority)).copied().unwrap_or(0)
     }
 
-    /// Rows by age, oldest first, after the given place.
-    pub fn oldest_first<'b>(
+    /// Rows by age, after the given place.
+    pub fn rows<'b>(
         &'b self,
-        after: Option<&'b (Timestamp, OperationId)>,
-    ) -> impl Iterator<Item = (&'b OperationId, &'b Row)> {
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.shown(self.by_age.range((start, std::ops::Bound::Unbounded)))
+        order: Order,
+        after: Option<&Place>,
+    ) -> impl Iterator<Item = (OperationId, Cow<'b, Row>)> {
+        let mut open = self.unpacked(order, after).peekable();
+        let all = 0..self.blocks().len();
+        let mut packed = Walk::begin(self.blocks(), all, order, after, |_, _| true)
+            .filter_map(|(block, row)| self.blocks().get(block)?.row(row))
+            .peekable();
+        std::iter::from_fn(move || {
+            let packed_first = match (open.peek(), packed.peek()) {
+                (Some((a, left)), Some((b, right))) => {
+                    let is_older = (right.created_at, b) < (left.created_at, *a);
+                    is_older == (order == Order::OldestFirst)
+                }
+                (left, _) => left.is_none(),
+            };
+            match packed_first {
+                true => packed.next().map(|(id, row)| (id, Cow::Owned(row))),
+                false => open.next().map(|(id, row)| (id.clone(), Cow::Borrowed(row))),
+            }
+        })
     }
 
-    /// Rows by age, newest first, after the given place.
-    pub fn newest_first<'b>(
+    /// Rows that are not packed, after the given place.
+    pub(super) fn unpacked<'b>(
         &'b self,
-        after: Option<&'b (Timestamp, OperationId)>,
-    ) -> impl Iterator<Item = (&'b OperationId, &'b Row)> {
-        let end = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.shown(self.by_age.range((std::ops::Bound::Unbounded, end)).rev())
+        order: Order,
+        after: Option<&Place>,
+    ) -> Box<dyn Iterator<Item = (&'b OperationId, &'b Row)> + 'b> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let bound = after.cloned().map_or(Unbounded, Excluded);
+        let shown = |(_, id): &'b Place| self.rows.get(id).map(|row| (id, row.as_ref()));
+        match order {
+            Order::OldestFirst => Box::new(self.by_age.range((bound, Unbounded)).filter_map(shown)),
+            Order::NewestFirst => Box::new(self.by_age.range((Unbounded, bound)).rev().filter_map(shown)),
+        }
+    }
+
+    /// Operations that are over, packed, oldest block first. They never change.
+    #[must_use]
+    pub fn blocks(&self) -> &[Block] {
+        self.ended.blocks()
+    }
+
+    /// From now on takes equal blocks of others, which are of the same history, instead of making copies.
+    pub fn share(&mut self, others: &[Block]) {
+        self.ended.share(others);
     }
 
     /// Drops what only scheduling needs, once nothing of the operation can change any more.
@@ -125,14 +201,23 @@ impl OperationBoard {
             && row.run.as_ref().is_some_and(Run::is_over)
         {
             row.run = None;
+            self.over.push(id.clone());
+            self.pack();
         }
     }
 
-    fn shown<'b>(
-        &'b self,
-        keys: impl Iterator<Item = &'b (Timestamp, OperationId)>,
-    ) -> impl Iterator<Item = (&'b OperationId, &'b Row)> {
-        keys.filter_map(|(_, id)| self.get(id).map(|row| (id, row)))
+    /// Packs what is over, once there is enough for a block.
+    fn pack(&mut self) {
+        if self.over.len() < self.block_rows {
+            return;
+        }
+        let going: Vec<(OperationId, Box<Row>)> =
+            self.over.drain(..).filter_map(|id| self.rows.remove_entry(&id)).collect();
+        for (id, row) in &going {
+            self.by_age.remove(&(row.created_at, id.clone()));
+        }
+        let rows: Vec<(OperationId, &Row)> = going.iter().map(|(id, row)| (id.clone(), &**row)).collect();
+        self.ended.push(Block::pack(&rows));
     }
 
     /// Folds one fact of one operation.
@@ -140,7 +225,7 @@ impl OperationBoard {
         if let Event::Created(definition) = event {
             self.create(id, definition, stamp.at);
         }
-        let Some(row) = self.rows.get_mut(id) else { return };
+        let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_over()) else { return };
         let before = (row.status, row.priority);
         row.apply(event, stamp.at);
         row.revision = stamp.revision;
@@ -154,7 +239,7 @@ impl OperationBoard {
     }
 
     fn create(&mut self, id: &OperationId, definition: &Definition, at: Timestamp) {
-        let row = Row::of(definition, at);
+        let row = Row::of(definition, Run::lean(definition, &mut self.skeletons), at);
         *self.counts.entry((row.status, row.priority)).or_default() += 1;
         self.by_age.insert((at, id.clone()));
         self.open.insert(id.clone());
@@ -162,13 +247,29 @@ impl OperationBoard {
     }
 
     /// Puts back a row of a snapshot.
-    pub(super) fn put(&mut self, id: OperationId, row: Row) {
+    pub(super) fn put(&mut self, id: OperationId, mut row: Row, steps: Option<Vec<StepDefinition>>) {
+        if let (Some(run), Some(steps)) = (&mut row.run, steps) {
+            run.skeleton = self.skeletons.of(steps.into());
+        }
         *self.counts.entry((row.status, row.priority)).or_default() += 1;
         self.by_age.insert((row.created_at, id.clone()));
         if !row.status.is_terminal() {
             self.open.insert(id.clone());
         }
+        if row.is_over() {
+            self.over.push(id.clone());
+        }
         self.rows.insert(id, Box::new(row));
+    }
+
+    /// Puts back a block of a snapshot.
+    pub(super) fn put_block(&mut self, block: Block) {
+        for status in Status::ALL {
+            for priority in Priority::ALL {
+                *self.counts.entry((status, priority)).or_default() += block.count(status, priority) as usize;
+            }
+        }
+        self.ended.push(block);
     }
 
     fn recount(&mut self, before: (Status, Priority), after: (Status, Priority)) {
@@ -180,8 +281,8 @@ impl OperationBoard {
 }
 
 impl Row {
-    fn of(definition: &Definition, at: Timestamp) -> Self {
-        let steps = &definition.workflow;
+    fn of(definition: &Definition, run: Run, at: Timestamp) -> Self {
+        let steps = &run.skeleton.steps;
         Self {
             name: definition.name.clone(),
             priority: definition.priority,
@@ -200,7 +301,7 @@ impl Row {
             steps: steps.len(),
             settled: 0,
             revision: 0,
-            run: Some(Run::lean(definition)),
+            run: Some(run),
         }
     }
 
@@ -222,6 +323,12 @@ impl Row {
         if self.status.is_terminal() && self.completed_at.is_none() {
             self.completed_at = Some(at);
         }
+    }
+
+    /// Whether it never changes again: it has ended, and no agent has a slot taken for it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.run.is_none()
     }
 
     /// Whether a step of it waits for this now; nothing does once it has ended.
@@ -259,10 +366,11 @@ impl Row {
 
 impl Run {
     /// A run whose skeleton has no payloads: for scheduling only.
-    fn lean(definition: &Definition) -> Self {
+    fn lean(definition: &Definition, skeletons: &mut Skeletons) -> Self {
         let inputs = Json::object();
         let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
-        Self::of(&definition.workflow.iter().map(lean).collect(), definition.max_parallel)
+        let skeleton = skeletons.of(definition.workflow.iter().map(lean).collect());
+        Self::on(skeleton, definition.max_parallel)
     }
 }
 

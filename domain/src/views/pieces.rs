@@ -2,24 +2,24 @@
 //! the views again. Never decides what is stored where.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Views;
 use super::agent_directory::Row as AgentRow;
 use super::dashboard::Dashboard;
+use super::ended::block::Block;
 use super::leases::Lease;
+use super::listing::Order;
 use super::operation_board::Row;
 use crate::lane::Lane;
 use crate::operation::definition::StepDefinition;
-use crate::operation::step::Skeleton;
 use crate::{AgentId, LaneId, LeaseId, OperationId};
 
 /// A part of the views.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Piece<'v> {
-    /// An operation.
+    /// An operation that is not packed.
     Operation {
         /// Which.
         id: Cow<'v, OperationId>,
@@ -51,12 +51,15 @@ pub enum Piece<'v> {
     },
     /// The figures over time.
     Dashboard(Cow<'v, Dashboard>),
+    /// Operations that are over, packed.
+    Ended(Block),
 }
 
 impl Views {
     /// Every part, always in the same order for the same history.
     pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
-        let operations = self.operations.oldest_first(None).map(|(id, row)| {
+        let ended = self.operations.blocks().iter().map(|block| Piece::Ended(block.clone()));
+        let operations = self.operations.unpacked(Order::OldestFirst, None).map(|(id, row)| {
             let steps = row.run.as_ref().map(|run| Cow::Borrowed(&*run.skeleton.steps));
             Piece::Operation { id: Cow::Borrowed(id), row: Cow::Borrowed(row), steps }
         });
@@ -67,18 +70,15 @@ impl Views {
         let lanes = self.lanes.all();
         let lanes = lanes.map(|(id, lane)| Piece::Lane { id: Cow::Borrowed(id), lane: Cow::Borrowed(lane) });
         let dashboard = std::iter::once(Piece::Dashboard(Cow::Borrowed(&self.dashboard)));
-        operations.chain(agents).chain(leases).chain(lanes).chain(dashboard)
+        ended.chain(operations).chain(agents).chain(leases).chain(lanes).chain(dashboard)
     }
 
     /// Puts one part back.
     pub fn put(&mut self, piece: Piece<'_>) {
         match piece {
+            Piece::Ended(block) => self.operations.put_block(block),
             Piece::Operation { id, row, steps } => {
-                let mut row = row.into_owned();
-                if let (Some(run), Some(steps)) = (&mut row.run, steps) {
-                    run.skeleton = Arc::new(Skeleton::of(Arc::from(steps.into_owned())));
-                }
-                self.operations.put(id.into_owned(), row);
+                self.operations.put(id.into_owned(), row.into_owned(), steps.map(Cow::into_owned));
             }
             Piece::Agent { id, row } => self.agents.put(id.into_owned(), row.into_owned()),
             Piece::Lease { id, lease } => self.leases.put(&id, lease.into_owned()),

@@ -67,7 +67,7 @@ pub(crate) fn audit(path: &Path, each: &mut EachEvent<'_>) -> Result<Audit, Open
     })?;
     let Walk { ledger, generations, torn_bytes, bytes, place, .. } = walk;
     audit.generations = generations.len() as u64;
-    audit.streams = ledger.heads().read().len() as u64;
+    audit.streams = ledger.heads().read().len();
     (audit.last, audit.head) = (ledger.last(), place.previous);
     (audit.bytes, audit.torn_bytes) = (bytes, torn_bytes);
     Ok(audit)

@@ -177,7 +177,7 @@ pub(crate) fn compact(
     let mut going = retention.choose(walk.ledger.last_time_us());
     let heads = walk.ledger.heads().read();
     let may_go = |position| position <= sealed && position != newest;
-    going.retain(|stream| heads.get(stream).is_some_and(|head| may_go(head.position)));
+    going.retain(|stream| heads.get(stream.as_str()).is_some_and(|head| may_go(head.position)));
     drop(heads);
     let bytes = going.iter().filter_map(|stream| sizes.get(stream)).sum();
     if going.is_empty() || bytes < worth {

@@ -10,10 +10,8 @@ use crate::journal::record::{Names, RawRecord};
 use crate::journal::scan::Scanned;
 use crate::log::{Append, AppendError, Head, Refusal};
 use crate::record::{EventId, NewEvent, Recorded};
+use crate::sled_log::heads::Heads;
 use crate::stream::{Position, StreamId, Version};
-
-/// The durable head of every stream. Readers start from it.
-pub(crate) type Heads = HashMap<StreamId, Head>;
 
 const NO_HEAD: Head = Head { version: Version::NONE, position: Position::START };
 
@@ -27,7 +25,7 @@ pub(crate) struct Ledger {
 }
 
 struct Staged {
-    heads: Heads,
+    heads: HashMap<StreamId, Head>,
     ids: HashMap<EventId, Seen>,
     last: Position,
     last_time_us: i64,
@@ -56,7 +54,7 @@ impl Ledger {
     /// Knows an empty log.
     pub(crate) fn new(recent_ids: usize) -> Self {
         let (last, last_time_us) = (Position::START, i64::MIN);
-        let staged = Staged { heads: Heads::new(), ids: HashMap::new(), last, last_time_us };
+        let staged = Staged { heads: HashMap::new(), ids: HashMap::new(), last, last_time_us };
         Self { heads: Arc::default(), recent: RecentIds::new(recent_ids), last, last_time_us, staged }
     }
 
@@ -69,18 +67,12 @@ impl Ledger {
         let mut heads = self.heads.write();
         for (index, record) in records.iter().enumerate() {
             let head = Head { version: record.version(), position: record.position() };
-            let before = heads.get_mut(record.stream());
-            let last = before.as_ref().map_or(NO_HEAD, |head| **head);
+            let last = heads.get(record.stream()).unwrap_or(NO_HEAD);
             if head.version != last.version.next() || record.previous() != last.position {
                 return Err((index, "a record does not follow the one before in its stream"));
             }
-            match before {
-                Some(before) => *before = head,
-                None => {
-                    let stream = StreamId::parse(record.stream());
-                    heads.insert(stream.map_err(|_| (index, "a record has an impossible stream"))?, head);
-                }
-            }
+            let stream = StreamId::parse(record.stream());
+            heads.put(&stream.map_err(|_| (index, "a record has an impossible stream"))?, head);
             self.recent.insert(record.id(), Seen { head, stream: checksum(record.stream()) });
             self.last = head.position;
             self.last_time_us = self.last_time_us.max(record.time_us());
@@ -164,7 +156,11 @@ impl Ledger {
 
     /// What was staged is durable: shows it.
     pub(crate) fn commit(&mut self) {
-        self.heads.write().extend(self.staged.heads.drain());
+        let mut heads = self.heads.write();
+        for (stream, head) in self.staged.heads.drain() {
+            heads.put(&stream, head);
+        }
+        drop(heads);
         for (id, seen) in self.staged.ids.drain() {
             self.recent.insert(id, seen);
         }
@@ -191,7 +187,7 @@ impl Ledger {
     fn head(&self, stream: &StreamId) -> Head {
         match self.staged.heads.get(stream) {
             Some(head) => *head,
-            None => self.heads.read().get(stream).copied().unwrap_or(NO_HEAD),
+            None => self.heads.read().get(stream.as_str()).unwrap_or(NO_HEAD),
         }
     }
 }

@@ -30,7 +30,7 @@ impl History for Shared {
 /// The events of a stream since a place, oldest first.
 pub(crate) fn read(shared: Arc<Shared>, stream: &StreamId, since: Since) -> EventStream {
     // The head is taken now: what is appended later belongs to later reads.
-    let head = shared.heads.read().get(stream).copied();
+    let head = shared.heads.read().get(stream.as_str());
     let Some(head) = head.filter(|head| since.is_before(head.version, head.position)) else {
         return stream::empty().boxed();
     };

@@ -14,7 +14,7 @@ use crate::live::Feed;
 use crate::log::{Damage, Floor, ReadError};
 use crate::record::Recorded;
 use crate::sled_log::generation::Generation;
-use crate::sled_log::ledger::Heads;
+use crate::sled_log::heads::Heads;
 use crate::sled_log::queue::Queue;
 use crate::stream::Position;
 

@@ -9,6 +9,7 @@ use super::Plan;
 use super::creates::Creates;
 use super::heartbeats::Heartbeats;
 use super::log::Commits;
+use super::memory::Held;
 use super::restart::Restart;
 use super::steps::Steps;
 
@@ -24,6 +25,10 @@ const RESTART_EVENTS: u64 = 1_000_000;
 const RESTART_SECONDS: f64 = 10.0;
 /// Peak memory of that restart, in MiB.
 const RESTART_MIB: f64 = 512.0;
+/// Bytes of an operation that waits for work: 200 000 of them in 512 MiB.
+const OPEN_BYTES: f64 = 2_684.0;
+/// Bytes of one that is over: 1 000 000 of them in 256 MiB.
+const ENDED_BYTES: f64 = 268.0;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -42,6 +47,8 @@ pub(super) struct Report {
     pub(super) log: Vec<Commits>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) restart: Option<Restart>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<Held>,
     goals: Vec<Goal>,
     pub(super) faults: Vec<String>,
 }
@@ -81,6 +88,7 @@ impl Report {
             heartbeats: None,
             log: Vec::new(),
             restart: None,
+            memory: None,
             goals: Vec::new(),
             faults: Vec::new(),
         }
@@ -115,6 +123,14 @@ impl Report {
             goals.push(Goal::less(what, RESTART_SECONDS, start.ready_seconds));
             let peak = start.settled.map(|memory| memory.peak_mib);
             goals.extend(peak.map(|peak| Goal::less("restart: peak memory in MiB", RESTART_MIB, peak)));
+        }
+        for (what, wanted, share) in self.memory.iter().flat_map(|held| {
+            [
+                ("memory: bytes of an open operation", OPEN_BYTES, &held.open),
+                ("memory: bytes of an ended operation", ENDED_BYTES, &held.ended),
+            ]
+        }) {
+            goals.push(Goal::less(what, wanted, share.bytes_each));
         }
         self.goals = goals;
     }
