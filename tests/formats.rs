@@ -52,6 +52,7 @@ fn definition() -> Definition {
         agent: Some(agent()),
         platform: "worker".parse().unwrap(),
         action: "review".parse().unwrap(),
+        title: Some("Review {{ steps[1].result }}".into()),
         inputs: json(r#"{"of":"{{ steps[1].result }}"}"#),
         dependencies: vec![1],
         timeout_ms: 60_000,
@@ -131,6 +132,7 @@ fn step_samples() -> Vec<OperationEvent> {
             attempt,
             inputs: json(r#"{"of":7}"#),
             candidates: candidates(),
+            title: Some("Review 7".into()),
         })),
         E::StepOfferExpired(StepOfferExpired {
             step,
@@ -190,6 +192,7 @@ fn people_samples() -> Vec<OperationEvent> {
             inputs: json(r#"{"text":"ship it?"}"#),
             until: moment(),
             timeout_ms: 60_000,
+            title: None,
         }),
         E::StepApproved(judged.clone()),
         E::StepRejected(judged),
@@ -403,7 +406,7 @@ fn an_operation_and_a_completion_of_the_first_form_are_still_read() {
         Operation::decode(name, 1, &bytes).unwrap()
     };
     let mut steps = definition().workflow.to_vec();
-    steps[0].effect = EffectClass::Idempotent;
+    (steps[0].effect, steps[0].title) = (EffectClass::Idempotent, None);
     let asked = Definition { workflow: steps.into(), ..definition() };
     assert_eq!(former("operation.created"), OperationEvent::Created(Box::new(asked)));
     let completed = step_samples().into_iter().find(|event| Operation::name(event) == "step.completed");

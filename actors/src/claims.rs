@@ -169,6 +169,7 @@ mod tests {
             attempt: 1,
             inputs: Json::object(),
             candidates: Candidates::default(),
+            title: None,
         };
         let action = "work".parse().unwrap();
         vec![Granted { reserved: Box::new(reserved), action, timeout_ms: 1, checkpoint: None }]

@@ -221,6 +221,7 @@ impl Core {
             attempt: holder.attempt,
             inputs: operation.inputs.get(&lease.step).cloned().unwrap_or_else(Json::object),
             candidates: domain::agent::selection::Candidates::default(),
+            title: operation.title(position).map(str::to_owned),
         };
         Some(Granted {
             reserved: Box::new(reserved),

@@ -113,6 +113,24 @@ impl From<Value> for Json {
     }
 }
 
+/// Reads a field without loss, as [`Json::read`] does.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn lossless<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    Json::read(raw.get()).map_err(de::Error::custom)
+}
+
+/// The same for a field that may be absent or null.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn lossless_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    raw.map(|raw| Json::read(raw.get()).map_err(de::Error::custom)).transpose()
+}
+
 /// Looks for what must not be stored in one pass over a JSON text.
 fn unstorable(text: &str) -> Option<Unstorable> {
     let bytes = text.as_bytes();
@@ -138,7 +156,8 @@ fn unstorable(text: &str) -> Option<Unstorable> {
                 let number = &text[at..at + len];
                 // Nineteen letters always fit; most numbers are shorter.
                 if len >= 19 && number.bytes().skip(1).all(|byte| byte.is_ascii_digit()) {
-                    let fits = number.parse().is_ok_and(|number| (INTEGER_MIN..=INTEGER_MAX).contains(&number));
+                    let fits =
+                        number.parse().is_ok_and(|number| (INTEGER_MIN..=INTEGER_MAX).contains(&number));
                     if !fits {
                         return Some(Unstorable::Integer);
                     }
@@ -232,9 +251,16 @@ mod tests {
             let around = levels - 1;
             format!("{}{inner}{}", "[".repeat(around), "]".repeat(around))
         };
-        for fits in ["18446744073709551615", "-9223372036854775808", "1e21", "0.12345678901234567890123", "0",
-            r#""123456789012345678901234567890 \" [""#, &nested(100, "[]"), &nested(100, "1")]
-        {
+        for fits in [
+            "18446744073709551615",
+            "-9223372036854775808",
+            "1e21",
+            "0.12345678901234567890123",
+            "0",
+            r#""123456789012345678901234567890 \" [""#,
+            &nested(100, "[]"),
+            &nested(100, "1"),
+        ] {
             assert_eq!(Json::read(fits).unwrap().unstorable(), None, "{fits}");
         }
         assert_eq!(Json::read("18446744073709551615").unwrap().as_str(), "18446744073709551615");

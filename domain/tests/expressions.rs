@@ -75,9 +75,14 @@ fn what_an_expression_yields_is_never_read_again() {
 
 #[test]
 fn a_missing_value_is_an_error_unless_it_has_a_default() {
-    for missing in ["steps[1].result.missing", "steps[1].result.n.b", "steps[2].error.code", "steps[9]",
-        "steps[1].result.list[7]", "steps[1].result.list[-3]"]
-    {
+    for missing in [
+        "steps[1].result.missing",
+        "steps[1].result.n.b",
+        "steps[2].error.code",
+        "steps[9]",
+        "steps[1].result.list[7]",
+        "steps[1].result.list[-3]",
+    ] {
         assert_eq!(value(missing).unwrap_err().code, "template", "{missing}");
         assert_eq!(value(&format!("{missing}|default('x')")), Ok(json!("x")), "{missing}");
         assert_eq!(value(&format!("{missing} is defined")), Ok(json!(false)), "{missing}");
@@ -154,7 +159,9 @@ fn order_and_arithmetic_need_one_kind_and_truths_are_never_guessed() {
         };
         assert_eq!(error, "type_mismatch", "{condition} with {result}");
     }
-    for (result, equal) in [(json!("12"), false), (json!(12), true), (json!(12.0), true), (json!(null), false)] {
+    for (result, equal) in
+        [(json!("12"), false), (json!(12), true), (json!(12.0), true), (json!(null), false)]
+    {
         assert_eq!(holds("steps[3].result == 12", &with_result(&result)), Ok(equal), "{result}");
         assert_eq!(holds("steps[3].result != 12", &with_result(&result)), Ok(!equal), "{result}");
     }
@@ -164,7 +171,9 @@ fn order_and_arithmetic_need_one_kind_and_truths_are_never_guessed() {
 
 #[test]
 fn one_value_has_one_text() {
-    for result in [json!(true), json!(null), json!([1, null, true]), json!({"a": true}), json!(1e21), json!("t")] {
+    for result in
+        [json!(true), json!(null), json!([1, null, true]), json!({"a": true}), json!(1e21), json!("t")]
+    {
         let inputs = json!({
             "mixed": {"$template": "v={{ steps[3].result }}"},
             "tilde": {"$expr": "'v=' ~ steps[3].result"},
@@ -207,11 +216,38 @@ fn steps_are_found_and_cannot_be_reached_by_another_way() {
     let found = condition_steps("steps[4].result.ok or steps[5].result.ok");
     assert_eq!(found, Ok(BTreeSet::from([4, 5])));
     assert_eq!(title_steps("a {{ steps[4].result }} steps[7]"), Ok(BTreeSet::from([4])));
-    for bad in ["steps[n]", "steps", "steps.first", "steps[1", "1 +", "[steps][0]", "{'a': steps}['a']", "self",
-        "self.steps", "steps|first", "loop", "steps[1:2]", "steps [operation.n]", "(steps)[1]", "debug()",
-        "dict(a=1)", "namespace()", "super()", "varargs", "1 if steps else 2", "steps['1']", "steps[-1]",
-        "steps[4294967296]", "steps[1.0]", "steps[1 + 1]", "x = 1", "1 %} 2", "{% set x = 1 %}", "", "()"]
-    {
+    for bad in [
+        "steps[n]",
+        "steps",
+        "steps.first",
+        "steps[1",
+        "1 +",
+        "[steps][0]",
+        "{'a': steps}['a']",
+        "self",
+        "self.steps",
+        "steps|first",
+        "loop",
+        "steps[1:2]",
+        "steps [operation.n]",
+        "(steps)[1]",
+        "debug()",
+        "dict(a=1)",
+        "namespace()",
+        "super()",
+        "varargs",
+        "1 if steps else 2",
+        "steps['1']",
+        "steps[-1]",
+        "steps[4294967296]",
+        "steps[1.0]",
+        "steps[1 + 1]",
+        "x = 1",
+        "1 %} 2",
+        "{% set x = 1 %}",
+        "",
+        "()",
+    ] {
         assert!(checked(bad).is_err(), "{bad}");
         assert!(value(bad).is_err(), "{bad}");
     }
@@ -342,9 +378,14 @@ fn inputs_as_a_whole_are_an_object() {
 
 #[test]
 fn numbers_that_json_cannot_hold_are_errors_and_not_null() {
-    for odd in ["steps[1].result.n / 0", "steps[1].result.zero / steps[1].result.zero", "steps[1].result.big + 1",
-        "9223372036854775807|times(9223372036854775807)|int", "1e308 * steps[1].result.n", "18446744073709551616"]
-    {
+    for odd in [
+        "steps[1].result.n / 0",
+        "steps[1].result.zero / steps[1].result.zero",
+        "steps[1].result.big + 1",
+        "9223372036854775807|times(9223372036854775807)|int",
+        "1e308 * steps[1].result.n",
+        "18446744073709551616",
+    ] {
         assert!(value(odd).is_err(), "{odd}");
     }
 }

@@ -214,7 +214,11 @@ fn marks_conditions_and_titles_are_checked_before_anything_runs() {
         assert_eq!(given(bad.clone()), one("template", "/workflow/1/inputs"), "{bad}");
     }
     for bad in ["{{ true }}", "steps[1].result and 5", "'true'", "steps[1].status.length", "5"] {
-        assert_eq!(found_of(vec![step(1, &[]), when(2, &[1], bad)]), one("template", "/workflow/1/when"), "{bad}");
+        assert_eq!(
+            found_of(vec![step(1, &[]), when(2, &[1], bad)]),
+            one("template", "/workflow/1/when"),
+            "{bad}"
+        );
     }
     let titled = |title: &str| found_of(vec![with(step(1, &[]), |step| step.title = Some(title.into()))]);
     assert_eq!(titled("Review {{ operation.name }}"), []);
@@ -239,10 +243,10 @@ fn constants_that_can_never_be_resolved_are_refused() {
 
 #[test]
 fn integers_and_levels_beyond_the_bounds_are_refused() {
-    let given = |inputs: &str| {
-        found_of(vec![with(step(1, &[]), |step| step.inputs = Json::read(inputs).unwrap())])
-    };
-    let nested = |levels: usize| format!("{}{}", r#"{"a":"#.repeat(levels - 1), "{}") + &"}".repeat(levels - 1);
+    let given =
+        |inputs: &str| found_of(vec![with(step(1, &[]), |step| step.inputs = Json::read(inputs).unwrap())]);
+    let nested =
+        |levels: usize| format!("{}{}", r#"{"a":"#.repeat(levels - 1), "{}") + &"}".repeat(levels - 1);
     assert_eq!(given(r#"{"x": 18446744073709551615, "y": -9223372036854775808}"#), []);
     let integer = one("integer_out_of_bounds", "/workflow/0/inputs");
     assert_eq!(given(r#"{"x": 18446744073709551616}"#), integer);

@@ -38,8 +38,11 @@ fn a_diamond_runs_its_sides_at_once_and_joins_them() {
 
 #[test]
 fn results_and_metadata_are_handed_on_by_expressions() {
-    let second =
-        inputs(2, &[1], json!({"n": {"$expr": "steps[1].result.n"}, "of": {"$template": "{{ operation.metadata.repo }}#1"}}));
+    let second = inputs(
+        2,
+        &[1],
+        json!({"n": {"$expr": "steps[1].result.n"}, "of": {"$template": "{{ operation.metadata.repo }}#1"}}),
+    );
     let mut flow = Flow::of(Definition {
         metadata: Json::from(json!({"repo": "photon"})),
         ..definition(vec![step(1, &[]), second])
@@ -62,7 +65,8 @@ fn a_template_error_fails_the_step_with_its_code_before_anybody_performs_it() {
 
 #[test]
 fn a_false_condition_skips_a_step_and_satisfies_its_dependents() {
-    let third = inputs(3, &[2], json!({"x": {"$expr": "steps[2].result"}, "s": {"$expr": "steps[2].status"}}));
+    let third =
+        inputs(3, &[2], json!({"x": {"$expr": "steps[2].result"}, "s": {"$expr": "steps[2].status"}}));
     let workflow = vec![step(1, &[]), when(2, &[1], "steps[1].result.go"), third];
     let mut flow = Flow::of(definition(workflow));
     let events = flow.done(1, json!({"go": false}));
@@ -109,10 +113,14 @@ fn conditions_of_the_first_steps_are_looked_at_when_it_starts() {
 
 #[test]
 fn a_condition_that_is_no_truth_fails_its_step() {
-    for condition in ["operation.metadata.missing", "operation.name", "'1' > []|first"] {
+    for (condition, code) in [
+        ("operation.metadata.missing", "template"),
+        ("operation.name", "type_mismatch"),
+        ("operation.name > 1 - operation.metadata|length", "type_mismatch"),
+    ] {
         let flow = Flow::of(definition(vec![when(1, &[], condition), step(2, &[])]));
         assert_eq!(flow.statuses(), ["failed", "cancelled"], "{condition}");
-        assert_eq!(flow.operation().run.steps[0].error.as_ref().unwrap().code, "template");
+        assert_eq!(flow.operation().run.steps[0].error.as_ref().unwrap().code, code);
     }
 }
 

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use actors::limiting::RATE_LIMITED;
+use domain::json::{lossless, lossless_option};
 use domain::operation::event::{StepError, StepLeaseLost};
 use domain::operation::step::{Run, StepStatus};
 use domain::operation::{Event, Operation, Rejection, StepWish};
@@ -17,7 +18,7 @@ use super::Api;
 use super::agent_request::{NOTE_MAX, report_faults};
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
-use super::error::{ApiError, FieldError};
+use super::error::{ApiError, Code, FieldError};
 use super::front::Reach;
 use super::intent::Intent;
 use super::operation_request::invalid_fields;
@@ -45,11 +46,11 @@ pub struct ProgressLease {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB; durable before the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
     /// What it cost so far, in the agent's own terms; recorded with the progress.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
 }
@@ -59,11 +60,11 @@ pub struct ProgressLease {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompleteLease {
     /// What it yielded: any JSON, at most 256 KiB.
-    #[serde(default = "Json::null")]
+    #[serde(default = "Json::null", deserialize_with = "lossless")]
     #[schema(value_type = Object)]
     pub result: Json,
     /// What it cost, in the agent's own terms.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
 }
@@ -270,19 +271,57 @@ pub async fn progress(
         .await
 }
 
-/// Says that the step is done.
+/// Fails the attempt whose report was refused for what it says: nothing else could end it, since the report
+/// can never be taken. Whoever sends it again is refused again, so no key is remembered.
+async fn fail_attempt(
+    api: &Api,
+    lease: &LeaseId,
+    code: &str,
+    refusal: ApiError,
+    metadata: Metadata,
+) -> ApiError {
+    let error = StepError { code: code.into(), message: refusal.message.clone() };
+    let wish = StepWish::Fail { error, retryable: true, retry_after_ms: None };
+    match report(api, lease, wish, Metadata { key: None, ..metadata }).await {
+        Ok(_) => refusal,
+        Err(fault) => fault.into(),
+    }
+}
+
+/// With which code an attempt fails when this was said of the body that reports its result.
+fn unreadable_result(refusal: &ApiError) -> Option<&'static str> {
+    let of_result = |error: &FieldError| error.pointer.as_deref() == Some("/result");
+    match refusal.code {
+        Code::BodyTooLarge => Some("too_large"),
+        Code::InvalidField if refusal.errors.iter().any(of_result) => Some("invalid_result"),
+        _ => None,
+    }
+}
+
+/// Says that the step is done. A result that cannot be stored is refused and fails the attempt, with the code
+/// `too_large` or `invalid_result`.
 #[utoipa::path(post, path = "/api/v1/leases/{id}/complete", tag = "leases", params(("id" = String, Path)),
     request_body = CompleteLease,
     responses((status = 200, body = super::envelope::ApiResponse<LeaseSettledView>),
-        (status = 409), (status = 410)))]
+        (status = 409), (status = 410),
+        (status = 422, description = "the result cannot be stored; the attempt has failed")))]
 pub async fn complete(
     api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
-    body: Body<CompleteLease>,
+    body: Result<Body<CompleteLease>, ApiError>,
 ) -> Answer<LeaseSettledView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&id)?;
+    let body = match body {
+        Ok(body) => body,
+        Err(refusal) => match unreadable_result(&refusal) {
+            Some(code) => {
+                return Err(fail_attempt(&api, &lease, code, refusal, super::intent::metadata()).await);
+            }
+            None => return Err(refusal),
+        },
+    };
     let intent = Intent::of(&request, body.hash, &api.turns).await?;
     intent
         .carry_out(|intent| async move {
@@ -291,8 +330,19 @@ pub async fn complete(
                 return Ok(Reply::ok(view).replayed());
             }
             let CompleteLease { result, usage } = body.value;
-            let receipt =
-                report(&api, &lease, StepWish::Complete { result, usage }, intent.metadata.clone()).await?;
+            let wish = StepWish::Complete { result, usage };
+            let receipt = match report(&api, &lease, wish, intent.metadata.clone()).await {
+                Ok(receipt) => receipt,
+                Err(DispatchError::Rejected(rejection)) => {
+                    let (code, metadata) = (rejection.fails_attempt(), intent.metadata.clone());
+                    let refusal = DispatchError::<Operation>::Rejected(rejection).into();
+                    return Err(match code {
+                        Some(code) => fail_attempt(&api, &lease, code, refusal, metadata).await,
+                        None => refusal,
+                    });
+                }
+                Err(fault) => return Err(fault.into()),
+            };
             let status =
                 api.core.projected.views.read().operations.get(&lease.operation).map(|row| row.status.name());
             let view = LeaseSettledView { operation_status: status.unwrap_or_default().into() };

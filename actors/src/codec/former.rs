@@ -57,6 +57,7 @@ impl From<Step1> for StepDefinition {
             agent: former.agent,
             platform: former.platform,
             action: former.action,
+            title: None,
             inputs: former.inputs,
             dependencies: former.dependencies,
             timeout_ms: former.timeout_ms,

@@ -1,10 +1,10 @@
 //! Wishes put to an operation, and the ways in which it says no.
 
 use crate::agent::selection::Candidates;
+use crate::json::Unstorable;
 use crate::operation::definition::Definition;
 use crate::operation::event::{Patch, StepError};
 use crate::operation::workflow::Fault;
-use crate::json::Unstorable;
 use crate::{AgentId, Json, Timestamp};
 
 /// What can be asked of an operation.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::operation::Operation;
-use crate::operation::event::StepError;
 use crate::operation::definition::StepDefinition;
+use crate::operation::event::StepError;
 use crate::operation::expression::{self, ExpressionError, Scope};
 use crate::{Json, OperationId};
 

@@ -278,7 +278,8 @@ impl Run {
     /// A run whose skeleton has no payloads: for scheduling only.
     fn lean(definition: &Definition) -> Self {
         let inputs = Json::object();
-        let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), title: None, ..step.clone() };
+        let lean =
+            |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), title: None, ..step.clone() };
         Self::of(&definition.workflow.iter().map(lean).collect(), definition.max_parallel)
     }
 }

@@ -76,7 +76,8 @@ async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut O
     }
 }
 
-/// Reports a result; one that the server cannot take fails the step instead of being tried for ever.
+/// Reports a result. One that the server cannot store has failed the attempt; a report that it cannot read
+/// fails it here instead of being tried for ever.
 async fn complete(
     session: &Session,
     lease: &str,
@@ -86,9 +87,8 @@ async fn complete(
     let client = &session.client;
     let reported = report(session, orders, async || client.complete(lease, report_of).await.map(drop)).await;
     match reported {
-        Reported::Refused(ClientError::Refused(refusal)) if matches!(refusal.status, 400 | 413 | 422) => {
-            let code = if refusal.status == 413 { "too_large" } else { &refusal.code };
-            let failure = command::failure(code, &refusal.sentence, false);
+        Reported::Refused(ClientError::Refused(refusal)) if refusal.status == 400 => {
+            let failure = command::failure(&refusal.code, &refusal.sentence, false);
             fail(session, client, lease, &failure, orders).await;
             Reported::Refused(ClientError::Refused(refusal))
         }

@@ -40,7 +40,8 @@ impl Checked {
 pub(super) fn checked(source: &str) -> Result<Checked, String> {
     let mut node = parse(source)?;
     let scope = Scope::default();
-    let mut check = Check { constants: Evaluator { scope: &scope, work_left: WORK_MAX }, steps: BTreeSet::new() };
+    let mut check =
+        Check { constants: Evaluator { scope: &scope, work_left: WORK_MAX }, steps: BTreeSet::new() };
     check.node(&mut node)?;
     Ok(Checked { node, steps: check.steps })
 }
@@ -78,7 +79,9 @@ fn children(node: &mut Node) -> Vec<&mut Node> {
     match node {
         Node::Constant(_) | Node::Step(_) | Node::Operation => Vec::new(),
         Node::Member { of, key } => vec![of, key],
-        Node::Slice { of, from, to } => [Some(of), from.as_mut(), to.as_mut()].into_iter().flatten().map(|node| &mut **node).collect(),
+        Node::Slice { of, from, to } => {
+            [Some(of), from.as_mut(), to.as_mut()].into_iter().flatten().map(|node| &mut **node).collect()
+        }
         Node::List(items) => items.iter_mut().collect(),
         Node::Object(fields) => fields.iter_mut().map(|(_, value)| value).collect(),
         Node::Not(of) | Node::Negative(of) => vec![of],
@@ -141,9 +144,10 @@ fn kinds(node: &Node) -> Result<(), String> {
             needs(sign.sign(), left, wanted)?;
             needs(sign.sign(), right, wanted)?;
             match (known(left), known(right)) {
-                (Some(left), Some(right)) if left != right => {
-                    Err(format!("{} needs two values of one kind, not {left} and {right}: this can never run", sign.sign()))
-                }
+                (Some(left), Some(right)) if left != right => Err(format!(
+                    "{} needs two values of one kind, not {left} and {right}: this can never run",
+                    sign.sign()
+                )),
                 _ => Ok(()),
             }
         }

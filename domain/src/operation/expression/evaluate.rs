@@ -115,7 +115,8 @@ impl<'s> Evaluator<'s> {
 
     /// Takes the size of a value from what may still be moved.
     fn pay(&mut self, value: &Value) -> Result<(), ExpressionError> {
-        let too_much = || ExpressionError::too_large("it moves more than the expressions of one step may".into());
+        let too_much =
+            || ExpressionError::too_large("it moves more than the expressions of one step may".into());
         self.work_left -= json::size_within(value, self.work_left).ok_or_else(too_much)?;
         Ok(())
     }

@@ -39,7 +39,8 @@ pub(super) fn tokens(source: &str) -> Result<Vec<Token<'_>>, String> {
             '"' | '\'' => text(rest, first)?,
             '0'..='9' => number(rest)?,
             'a'..='z' | 'A'..='Z' | '_' => {
-                let len = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+                let len =
+                    rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
                 (Token::Word(&rest[..len]), len)
             }
             other => match SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
@@ -105,7 +106,8 @@ fn text(rest: &str, quote: char) -> Result<(Token<'_>, usize), String> {
 
 fn unicode(letters: &mut impl Iterator<Item = (usize, char)>) -> Result<char, String> {
     let digits: String = letters.take(4).map(|(_, letter)| letter).collect();
-    let code = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 4 && !digits.starts_with('+'));
+    let code =
+        u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 4 && !digits.starts_with('+'));
     let named = code.and_then(char::from_u32);
     named.ok_or_else(|| r"in a text, \u is followed by four hexadecimal digits of one character".into())
 }
@@ -120,8 +122,19 @@ mod tests {
         let number = |text: &str| Token::Number(serde_json::from_str(text).unwrap());
         let (sign, text) = (Token::Sign, |text: &str| Token::Text(text.into()));
         let expected = vec![
-            Token::Word("steps"), sign("["), number("12"), sign("]"), sign("."), Token::Word("a"), sign(">="),
-            sign("-"), number("150.0"), sign("//"), text("it's é"), sign("~"), text("}}"),
+            Token::Word("steps"),
+            sign("["),
+            number("12"),
+            sign("]"),
+            sign("."),
+            Token::Word("a"),
+            sign(">="),
+            sign("-"),
+            number("150.0"),
+            sign("//"),
+            text("it's é"),
+            sign("~"),
+            text("}}"),
         ];
         assert_eq!(found, expected);
         assert_eq!(tokens("18446744073709551615").unwrap(), [number("18446744073709551615")]);
@@ -129,9 +142,21 @@ mod tests {
 
     #[test]
     fn what_has_no_meaning_is_refused() {
-        for bad in ["§", "a`b", "'open", r"'\x'", r"'\u12'", r"'\ud800'", "1a", "1_000", "18446744073709551616",
-            "1e999", "a = b", "!a", "a & b"]
-        {
+        for bad in [
+            "§",
+            "a`b",
+            "'open",
+            r"'\x'",
+            r"'\u12'",
+            r"'\ud800'",
+            "1a",
+            "1_000",
+            "18446744073709551616",
+            "1e999",
+            "a = b",
+            "!a",
+            "a & b",
+        ] {
             assert!(tokens(bad).is_err(), "{bad}");
         }
         assert!(tokens(&"-".repeat(TOKENS_MAX + 1)).is_err());

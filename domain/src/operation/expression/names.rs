@@ -44,7 +44,9 @@ pub(super) fn check(node: &Node) -> Result<(), String> {
     let key = if let Node::Member { key, .. } = node { Some(&**key) } else { None };
     match (below(of), key) {
         (Below::Data, _) => Ok(()),
-        (Below::Names(_, known), Some(Node::Constant(Value::String(key)))) if known.contains(&key.as_str()) => {
+        (Below::Names(_, known), Some(Node::Constant(Value::String(key))))
+            if known.contains(&key.as_str()) =>
+        {
             Ok(())
         }
         (Below::Names(what, known), Some(Node::Constant(Value::String(key)))) => {

@@ -53,9 +53,10 @@ impl Reckoned {
     pub(super) fn value(self) -> Result<Value, ExpressionError> {
         let number = match self {
             Self::Whole(number) if !(INTEGER_MIN..=INTEGER_MAX).contains(&number) => None,
-            Self::Whole(number) => {
-                i64::try_from(number).map(Number::from).or_else(|_| u64::try_from(number).map(Number::from)).ok()
-            }
+            Self::Whole(number) => i64::try_from(number)
+                .map(Number::from)
+                .or_else(|_| u64::try_from(number).map(Number::from))
+                .ok(),
             Self::Decimal(number) => Number::from_f64(number),
         };
         let advice = "the number is not finite, or larger than an integer may be";
@@ -140,7 +141,9 @@ pub(super) fn is_in(part: &Value, whole: &Value) -> Result<bool, ExpressionError
         (Value::String(key), Value::Object(fields)) => Ok(fields.contains_key(key)),
         (part, whole) => {
             let (part, whole) = (kind(part), kind(whole));
-            Err(mismatch(format!("in finds a text in a text, a key in an object or a value in a list, not {part} in {whole}")))
+            Err(mismatch(format!(
+                "in finds a text in a text, a key in an object or a value in a list, not {part} in {whole}"
+            )))
         }
     }
 }
@@ -216,11 +219,15 @@ mod tests {
     fn what_no_integer_can_hold_is_an_error() {
         let (max, min) = (json!(u64::MAX), json!(i64::MIN));
         assert_eq!(reckon(Binary::Subtract, &max, &json!(1)), Ok(json!(u64::MAX - 1)));
-        assert!(reckon(Binary::Add, &max, &json!(1)).is_err() && reckon(Binary::Multiply, &max, &max).is_err());
+        assert!(
+            reckon(Binary::Add, &max, &json!(1)).is_err() && reckon(Binary::Multiply, &max, &max).is_err()
+        );
         assert!(reckon(Binary::Subtract, &min, &json!(1)).is_err());
         assert_eq!(negative(&json!(9223372036854775808_u64)), Ok(min));
         for sign in [Binary::Divide, Binary::DivideWhole, Binary::Remainder] {
-            assert!(reckon(sign, &json!(1), &json!(0)).is_err() && reckon(sign, &json!(1), &json!(0.0)).is_err());
+            assert!(
+                reckon(sign, &json!(1), &json!(0)).is_err() && reckon(sign, &json!(1), &json!(0.0)).is_err()
+            );
         }
         assert_eq!(reckon(Binary::DivideWhole, &json!(-1), &json!(2)), Ok(json!(-1)));
     }

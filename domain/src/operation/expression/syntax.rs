@@ -18,17 +18,40 @@ pub(super) enum Node {
     Step(u32),
     Operation,
     /// `of.key` and `of[key]`.
-    Member { of: Box<Node>, key: Box<Node> },
+    Member {
+        of: Box<Node>,
+        key: Box<Node>,
+    },
     /// `of[from:to]`.
-    Slice { of: Box<Node>, from: Option<Box<Node>>, to: Option<Box<Node>> },
+    Slice {
+        of: Box<Node>,
+        from: Option<Box<Node>>,
+        to: Option<Box<Node>>,
+    },
     List(Vec<Node>),
     Object(Vec<(String, Node)>),
     Not(Box<Node>),
     Negative(Box<Node>),
-    Binary { sign: Binary, left: Box<Node>, right: Box<Node> },
-    If { condition: Box<Node>, yes: Box<Node>, no: Box<Node> },
-    Filter { filter: &'static Filter, of: Box<Node>, arguments: Vec<Node> },
-    Test { test: &'static Test, of: Box<Node>, arguments: Vec<Node> },
+    Binary {
+        sign: Binary,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    If {
+        condition: Box<Node>,
+        yes: Box<Node>,
+        no: Box<Node>,
+    },
+    Filter {
+        filter: &'static Filter,
+        of: Box<Node>,
+        arguments: Vec<Node>,
+    },
+    Test {
+        test: &'static Test,
+        of: Box<Node>,
+        arguments: Vec<Node>,
+    },
 }
 
 /// An operator between two values.

@@ -67,7 +67,8 @@ pub(super) fn of_patch(patch: &Patch) -> Vec<Fault> {
 
 /// Refuses inputs that take more bytes than may be resolved, whatever their expressions yield.
 pub(super) fn resolved_size(bytes: usize, max: usize) -> Option<Breach> {
-    let detail = || format!("the resolved inputs would have at least {bytes} bytes, at most {max} are allowed");
+    let detail =
+        || format!("the resolved inputs would have at least {bytes} bytes, at most {max} are allowed");
     (bytes > max).then(|| Breach::new("too_large", detail()))
 }
 
