@@ -39,6 +39,7 @@ pub mod selection;
 pub mod snapshots;
 pub mod socket;
 pub mod steps;
+mod untaken;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -188,7 +188,8 @@ fn marks_conditions_and_titles_are_checked_before_anything_runs() {
     };
     for good in [
         json!({"schema": {"$literal": {"$ref": "#/x", "$expr": "1 +"}}, "code": "struct s x = {{0}};"}),
-        json!({"x": {"$expr": "steps[1].result"}, "y": [{"$template": "of {{ operation.name }} {{ '{{' }}"}]}),
+        json!({"x": {"$expr": "steps[1].result"}, "y": [{"$template": "of {{ operation.name }}"}]}),
+        json!({"x": {"$template": "{{ '{{' }} 0 }}"}}),
         json!({"$expr": "steps[1].result"}),
         json!({"$literal": {"a": 1}}),
         json!({"price": "$5", "{{ key }}": 1}),

@@ -18,13 +18,14 @@ use super::Api;
 use super::agent_request::{NOTE_MAX, report_faults};
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
-use super::error::{ApiError, Code, FieldError};
+use super::error::{ApiError, FieldError};
 use super::front::Reach;
 use super::intent::Intent;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
 use super::reading::{Nothing, Paging, wait_for_position};
+use super::untaken;
 
 /// Longest code of a failure, in bytes.
 const CODE_MAX: usize = 64;
@@ -173,7 +174,7 @@ fn lease(text: &str) -> Result<LeaseId, ApiError> {
     Ok(text.parse::<LeaseId>()?)
 }
 
-async fn report(
+pub(super) async fn report(
     api: &Api,
     lease: &LeaseId,
     wish: StepWish,
@@ -271,33 +272,6 @@ pub async fn progress(
         .await
 }
 
-/// Fails the attempt whose report was refused for what it says: nothing else could end it, since the report
-/// can never be taken. Whoever sends it again is refused again, so no key is remembered.
-async fn fail_attempt(
-    api: &Api,
-    lease: &LeaseId,
-    code: &str,
-    refusal: ApiError,
-    metadata: Metadata,
-) -> ApiError {
-    let error = StepError { code: code.into(), message: refusal.message.clone() };
-    let wish = StepWish::Fail { error, retryable: true, retry_after_ms: None };
-    match report(api, lease, wish, Metadata { key: None, ..metadata }).await {
-        Ok(_) => refusal,
-        Err(fault) => fault.into(),
-    }
-}
-
-/// With which code an attempt fails when this was said of the body that reports its result.
-fn unreadable_result(refusal: &ApiError) -> Option<&'static str> {
-    let of_result = |error: &FieldError| error.pointer.as_deref() == Some("/result");
-    match refusal.code {
-        Code::BodyTooLarge => Some("too_large"),
-        Code::InvalidField if refusal.errors.iter().any(of_result) => Some("invalid_result"),
-        _ => None,
-    }
-}
-
 /// Says that the step is done. A result that cannot be stored is refused and fails the attempt, with the code
 /// `too_large` or `invalid_result`.
 #[utoipa::path(post, path = "/api/v1/leases/{id}/complete", tag = "leases", params(("id" = String, Path)),
@@ -315,9 +289,11 @@ pub async fn complete(
     let lease = lease(&id)?;
     let body = match body {
         Ok(body) => body,
-        Err(refusal) => match unreadable_result(&refusal) {
+        Err(refusal) => match untaken::code_of(&refusal) {
             Some(code) => {
-                return Err(fail_attempt(&api, &lease, code, refusal, super::intent::metadata()).await);
+                return Err(
+                    untaken::fail_attempt(&api, &lease, code, refusal, super::intent::metadata()).await
+                );
             }
             None => return Err(refusal),
         },
@@ -337,7 +313,7 @@ pub async fn complete(
                     let (code, metadata) = (rejection.fails_attempt(), intent.metadata.clone());
                     let refusal = DispatchError::<Operation>::Rejected(rejection).into();
                     return Err(match code {
-                        Some(code) => fail_attempt(&api, &lease, code, refusal, metadata).await,
+                        Some(code) => untaken::fail_attempt(&api, &lease, code, refusal, metadata).await,
                         None => refusal,
                     });
                 }

@@ -284,13 +284,11 @@ impl StepError {
     }
 
     /// What dependents of an excused step see as its result.
-    #[must_use]
     pub(crate) fn as_result(&self) -> Json {
         Json::from(serde_json::json!({"error": {"code": self.code, "message": self.message}}))
     }
 
     /// One sentence for the operation's errors.
-    #[must_use]
     pub(crate) fn sentence(&self, step: u32) -> String {
         format!("step {step}: {}: {}", self.code, bounds::cut(&self.message, 512))
     }
