@@ -145,7 +145,7 @@ async fn one_value_has_one_text_everywhere() {
         (json!(null), "v=null"),
         (json!([1, null, true]), "v=[1,null,true]"),
         (json!({"a": true}), "v={\"a\":true}"),
-        (json!(1e21), "v=1e21"),
+        (json!(1e21), "v=1e+21"),
         (json!("plain"), "v=plain"),
     ] {
         let expected = json!({"mixed": text, "tilde": text, "string": text});

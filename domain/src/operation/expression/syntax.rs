@@ -153,7 +153,7 @@ impl<'s> Parser<'s> {
         found
     }
 
-    fn expect(&mut self, wanted: &str) -> Result<(), String> {
+    fn require(&mut self, wanted: &str) -> Result<(), String> {
         if self.take(wanted) {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl<'s> Parser<'s> {
             return Ok(yes);
         }
         let condition = Box::new(self.binary(OR)?);
-        self.expect("else")?;
+        self.require("else")?;
         Ok(Node::If { condition, yes: Box::new(yes), no: Box::new(self.choice()?) })
     }
 
@@ -275,14 +275,14 @@ impl<'s> Parser<'s> {
         let from = if self.take(":") { None } else { Some(Box::new(self.choice()?)) };
         let key = match from {
             Some(key) if !self.take(":") => {
-                self.expect("]")?;
+                self.require("]")?;
                 return Ok(Node::Member { of, key });
             }
             from => from,
         };
         let to = if self.take("]") { None } else { Some(Box::new(self.choice()?)) };
         if to.is_some() {
-            self.expect("]")?;
+            self.require("]")?;
         }
         Ok(Node::Slice { of, from: key, to })
     }
@@ -306,7 +306,7 @@ impl<'s> Parser<'s> {
             Token::Word(word) => self.named(word),
             Token::Sign("(") => self.within(|parser| {
                 let node = parser.choice()?;
-                parser.expect(")").map(|()| node)
+                parser.require(")").map(|()| node)
             }),
             Token::Sign("[") => self.within(|parser| parser.list("]").map(Node::List)),
             Token::Sign("{") => self.within(Self::object),
@@ -328,7 +328,7 @@ impl<'s> Parser<'s> {
                 };
                 let number = number.and_then(|number| u32::try_from(number).ok()).ok_or(advice)?;
                 self.at += 2;
-                self.expect("]").map_err(|_| advice)?;
+                self.require("]").map_err(|_| advice)?;
                 Node::Step(number)
             }
             word => return Err(names::unknown(word)),
@@ -340,7 +340,7 @@ impl<'s> Parser<'s> {
         let mut items = Vec::new();
         while !self.take(closing) {
             if !items.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             items.push(self.choice()?);
         }
@@ -351,13 +351,13 @@ impl<'s> Parser<'s> {
         let mut fields = Vec::new();
         while !self.take("}") {
             if !fields.is_empty() {
-                self.expect(",")?;
+                self.require(",")?;
             }
             let Some(Token::Text(key)) = self.peek().cloned() else {
                 return Err("the keys of an object are texts in quotes".into());
             };
             self.at += 1;
-            self.expect(":")?;
+            self.require(":")?;
             fields.push((key, self.choice()?));
         }
         Ok(Node::Object(fields))
