@@ -1,10 +1,13 @@
 //! Expressions: what they yield, what they may read, and that hostile ones cost next to nothing.
 #![allow(clippy::unwrap_used, clippy::panic)] // A helper of a test fails as the test does.
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use domain::Json;
 use domain::operation::expression::{
     ExpressionError, Scope, condition_steps, holds, outlook, render, title, title_steps,
 };
@@ -431,6 +434,10 @@ proptest! {
         let inputs = json!({ "x": data });
         prop_assert_eq!(render(&inputs, &scope()), Ok(inputs.clone()));
         prop_assert_eq!(outlook(&inputs).unwrap().steps, BTreeSet::new());
+        let asked = support::with(support::step(1, &[]), |step| step.inputs = Json::from(&inputs));
+        let mut flow = support::Flow::of(support::definition(vec![asked]));
+        flow.offer(1, "ada").unwrap();
+        prop_assert_eq!(flow.inputs(1), inputs.clone());
         let literal = json!({"$literal": {"x": {"$literal": inputs.clone()}}});
         prop_assert_eq!(render(&literal, &scope()), Ok(json!({"x": {"$literal": inputs}})));
     }
