@@ -93,24 +93,21 @@ static TESTS: [Test; 12] = [
 
 /// The filter of this name.
 pub(super) fn filter(name: &str) -> Result<&'static Filter, String> {
-    let names = || FILTERS.iter().map(|filter| filter.name).collect();
-    FILTERS.iter().find(|filter| filter.name == name).ok_or_else(|| unknown("filter", name, names()))
+    let names = FILTERS.each_ref().map(|filter| filter.name);
+    FILTERS.iter().find(|filter| filter.name == name).ok_or_else(|| unknown("filter", name, &names))
 }
 
 /// The test of this name.
 pub(super) fn test(name: &str) -> Result<&'static Test, String> {
-    let names = || TESTS.iter().map(|test| test.name).collect();
-    TESTS.iter().find(|test| test.name == name).ok_or_else(|| unknown("test", name, names()))
+    let names = TESTS.each_ref().map(|test| test.name);
+    TESTS.iter().find(|test| test.name == name).ok_or_else(|| unknown("test", name, &names))
 }
 
-fn unknown(what: &str, name: &str, known: Vec<&str>) -> String {
-    format!("there is no {what} {name}{}; there are: {}", meant(name, &known), known.join(", "))
+fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    format!("there is no {what} {name}{}; there are: {}", meant(name, known), known.join(", "))
 }
 
-fn needs<'v, T>(name: &str, wanted: &str, of: &'v Value, got: Option<T>) -> Result<T, ExpressionError>
-where
-    T: 'v,
-{
+fn needs<T>(name: &str, wanted: &str, of: &Value, got: Option<T>) -> Result<T, ExpressionError> {
     got.ok_or_else(|| mismatch(format!("{name} needs {wanted}, not {}", kind(of))))
 }
 
