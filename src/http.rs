@@ -41,6 +41,7 @@ pub mod settlements;
 pub mod snapshots;
 pub mod socket;
 pub mod steps;
+mod untaken;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -50,6 +50,7 @@ fn definition(steps: usize, asks: Option<&str>) -> Definition {
         agent: asks.map(agent),
         platform: "worker".parse().unwrap(),
         action: "work".parse().unwrap(),
+        title: None,
         inputs: Json::object(),
         dependencies: Vec::new(),
         timeout_ms: 1_000,

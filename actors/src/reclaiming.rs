@@ -109,6 +109,7 @@ impl Core {
             attempt: holder.attempt,
             inputs: operation.inputs.get(&lease.step).cloned().unwrap_or_else(Json::object),
             candidates: Candidates::default(),
+            title: operation.title(position).map(str::to_owned),
         };
         Some(Granted {
             reserved: Box::new(reserved),

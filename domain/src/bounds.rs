@@ -60,7 +60,7 @@ pub(crate) fn name(what: &str, text: &str, max: usize) -> Option<Breach> {
 
 /// The same, but it may be empty.
 pub(crate) fn line(what: &str, text: &str, max: usize) -> Option<Breach> {
-    if text.chars().any(|letter| letter.is_control() || is_bidi(letter)) {
+    if !text.chars().all(is_plain) {
         return Some(Breach::new("control_character", format!("{what} must not hold control characters")));
     }
     long(what, text, max)
@@ -81,6 +81,11 @@ fn long(what: &str, text: &str, max: usize) -> Option<Breach> {
     (letters > max).then(|| Breach::new("too_long", detail()))
 }
 
+/// Whether a letter neither steers a terminal nor turns the direction of writing.
+pub(crate) fn is_plain(letter: char) -> bool {
+    !letter.is_control() && !is_bidi(letter)
+}
+
 /// Marks that turn the direction of writing: a name that holds one may show as another.
 fn is_bidi(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -92,8 +97,16 @@ pub(crate) fn list(what: &str, len: usize, max: usize) -> Option<Breach> {
         .then(|| Breach::new("too_many", format!("{what} must have at most {max} entries, it has {len}")))
 }
 
+/// Free data that could not be stored, or not be read again.
+pub(crate) fn data(what: &str, json: &Json) -> Option<Breach> {
+    json.unstorable().map(|why| Breach::new(why.code(), format!("{what} {why}")))
+}
+
 /// A free object of at most [`OBJECT_BYTES_MAX`] bytes.
 pub(crate) fn object(what: &str, json: &Json) -> Option<Breach> {
+    if let Some(breach) = data(what, json) {
+        return Some(breach);
+    }
     if !is_object(json) {
         return Some(Breach::new("not_an_object", format!("{what} must be a JSON object")));
     }

@@ -10,6 +10,7 @@ pub mod bounds;
 pub mod ids;
 pub mod json;
 pub mod lane;
+pub mod nearest;
 pub mod operation;
 #[cfg(feature = "testing")]
 pub mod planted;

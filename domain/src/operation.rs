@@ -50,6 +50,8 @@ pub struct Operation {
     pub checkpoints: BTreeMap<u32, Json>,
     /// Resolved inputs by step number, of steps that an agent has.
     pub inputs: BTreeMap<u32, Json>,
+    /// Resolved titles by step number, where they differ from what was asked for.
+    pub titles: BTreeMap<u32, String>,
     /// Why it ended without success.
     pub status_reason: Option<String>,
     /// One sentence for each failed step.
@@ -140,6 +142,7 @@ impl Operation {
             results_bytes: 0,
             checkpoints: BTreeMap::new(),
             inputs: BTreeMap::new(),
+            titles: BTreeMap::new(),
             status_reason: None,
             errors: Vec::new(),
             created_at: at,
@@ -260,8 +263,12 @@ impl Operation {
                 self.completed_at = Some(at);
                 self.status_reason = Some(format!("cancelled_by:{}", cancelled.by));
             }
-            Event::StepReserved(reserved) => _ = self.inputs.insert(reserved.step, reserved.inputs.clone()),
-            Event::StepApprovalRequested(asked) => _ = self.inputs.insert(asked.step, asked.inputs.clone()),
+            Event::StepReserved(reserved) => {
+                self.resolve(reserved.step, &reserved.inputs, reserved.title.as_ref());
+            }
+            Event::StepApprovalRequested(asked) => {
+                self.resolve(asked.step, &asked.inputs, asked.title.as_ref());
+            }
             Event::StepsSkipped(skipped) => skipped.steps.iter().for_each(|step| self.forget(*step)),
             Event::StepCheckpointed(kept) => _ = self.checkpoints.insert(kept.step, kept.checkpoint.clone()),
             Event::StepCompleted(completed) => self.keep_result(completed.step, completed.result.clone()),
@@ -289,6 +296,23 @@ impl Operation {
             self.inputs.clear();
             self.checkpoints.clear();
         }
+    }
+
+    /// Takes over what a step was resolved to.
+    fn resolve(&mut self, step: u32, inputs: &Json, title: Option<&String>) {
+        self.inputs.insert(step, inputs.clone());
+        let position = self.run.skeleton.position(step);
+        let asked = position.and_then(|position| self.run.skeleton.steps[position].title.as_ref());
+        if let Some(title) = title.filter(|title| Some(*title) != asked) {
+            self.titles.insert(step, title.clone());
+        }
+    }
+
+    /// The title of the step at `position`, resolved once it was reserved.
+    #[must_use]
+    pub fn title(&self, position: usize) -> Option<&str> {
+        let step = &self.run.skeleton.steps[position];
+        self.titles.get(&step.step).or(step.title.as_ref()).map(String::as_str)
     }
 
     /// Drops what only an open step needs.

@@ -10,7 +10,7 @@ use domain::operation::workflow::{Fault, faults};
 use domain::operation::{Command, Rejection, Status};
 use domain::world::AgentRoll;
 use domain::{AgentId, Given, Json, Timestamp, World};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Flow, agent, definition, names, step, when, with, world};
 
 struct Only(&'static str);
@@ -153,8 +153,8 @@ fn timeouts_and_retries_must_be_within_bounds() {
     }
     for (change, field) in [
         ((|step| step.retry.max_attempts = 0) as fn(&mut StepDefinition), "maxAttempts"),
-        (|step| step.retry.initial_delay_ms = u64::MAX, "initialDelay"),
-        (|step| step.retry.max_delay_ms = u64::MAX, "maxDelay"),
+        (|step| step.retry.initial_delay_ms = u64::MAX, "initialDelayMs"),
+        (|step| step.retry.max_delay_ms = u64::MAX, "maxDelayMs"),
         (|step| step.retry.backoff_multiplier = f64::NAN, "backoffMultiplier"),
         (|step| step.retry.jitter = -0.1, "jitter"),
     ] {
@@ -167,7 +167,8 @@ fn timeouts_and_retries_must_be_within_bounds() {
 #[test]
 fn a_template_may_read_ancestors_only() {
     let reads = |dependencies: &[u32], text: &str| {
-        let reader = with(step(3, dependencies), |step| step.inputs = Json::from(json!({ "x": text })));
+        let inputs = json!({"x": {"$template": text}});
+        let reader = with(step(3, dependencies), |step| step.inputs = Json::from(inputs));
         found_of(vec![step(1, &[]), step(2, &[1]), reader])
     };
     assert_eq!(reads(&[2], "{{ steps[1].result }}"), []);
@@ -176,8 +177,86 @@ fn a_template_may_read_ancestors_only() {
     assert_eq!(reads(&[1], "{{ steps[9].result }}"), one("not_an_ancestor", "/workflow/2/inputs"));
     assert_eq!(reads(&[1], "{{ steps }}"), one("template", "/workflow/2/inputs"));
     assert_eq!(found_of(vec![when(1, &[], "1 +")]), one("template", "/workflow/0/when"));
-    let waiting = vec![step(1, &[]), when(2, &[], "steps[1].ok")];
+    let waiting = vec![step(1, &[]), when(2, &[], "steps[1].result.ok")];
     assert_eq!(found_of(waiting), one("not_an_ancestor", "/workflow/1/when"));
+}
+
+#[test]
+fn marks_conditions_and_titles_are_checked_before_anything_runs() {
+    let given = |inputs: Value| {
+        found_of(vec![step(1, &[]), with(step(2, &[1]), |step| step.inputs = Json::from(inputs))])
+    };
+    for good in [
+        json!({"schema": {"$literal": {"$ref": "#/x", "$expr": "1 +"}}, "code": "struct s x = {{0}};"}),
+        json!({"x": {"$expr": "steps[1].result"}, "y": [{"$template": "of {{ operation.name }}"}]}),
+        json!({"x": {"$template": "{{ '{{' }} 0 }}"}}),
+        json!({"$expr": "steps[1].result"}),
+        json!({"$literal": {"a": 1}}),
+        json!({"price": "$5", "{{ key }}": 1}),
+    ] {
+        assert_eq!(given(good.clone()), [], "{good}");
+    }
+    for bad in [
+        json!({"x": {"$ref": "#/x"}}),
+        json!({"x": {"$expr": "1", "y": 2}}),
+        json!({"x": {"y": 1, "$template": "a"}}),
+        json!({"x": {"$expr": 1}}),
+        json!({"x": {"$template": "{{ 1"}}),
+        json!({"x": {"$expr": "{{ 1 }}"}}),
+        json!({"x": {"$artifact": {"digest": "b3-0"}}}),
+        json!({"x": {"$secret": "TOKEN"}}),
+        json!({"x": {"$expr": "'12' > 80"}}),
+        json!({"x": {"$expr": "steps[1].rseult"}}),
+        json!({"x": {"$expr": "operation.nmae"}}),
+        json!({"$literal": [1]}),
+        json!({"$template": "text"}),
+        json!({"$expr": "steps[1].result ~ 'x'"}),
+    ] {
+        assert_eq!(given(bad.clone()), one("template", "/workflow/1/inputs"), "{bad}");
+    }
+    for bad in ["{{ true }}", "steps[1].result and 5", "'true'", "steps[1].status.length", "5"] {
+        assert_eq!(
+            found_of(vec![step(1, &[]), when(2, &[1], bad)]),
+            one("template", "/workflow/1/when"),
+            "{bad}"
+        );
+    }
+    let titled = |title: &str| found_of(vec![with(step(1, &[]), |step| step.title = Some(title.into()))]);
+    assert_eq!(titled("Review {{ operation.name }}"), []);
+    assert_eq!(titled("Review {{ operation.nmae }}"), one("template", "/workflow/0/title"));
+    assert_eq!(titled("Review {{ steps[1].result }}"), one("not_an_ancestor", "/workflow/0/title"));
+    assert_eq!(titled(&"x".repeat(1_025)), one("too_long", "/workflow/0/title"));
+    assert_eq!(titled("a\u{202e}b"), one("control_character", "/workflow/0/title"));
+}
+
+#[test]
+fn constants_that_can_never_be_resolved_are_refused() {
+    let given = |inputs: Value| {
+        found_of(vec![step(1, &[]), with(step(2, &[1]), |step| step.inputs = Json::from(inputs))])
+    };
+    let large = "x".repeat(256 * 1024);
+    let too_large = one("too_large", "/workflow/1/inputs");
+    assert_eq!(given(json!({"x": large})), too_large);
+    assert_eq!(given(json!({"x": {"$template": format!("{large}{{{{ steps[1].result }}}}")}})), too_large);
+    assert_eq!(given(json!({"x": {"$literal": large}, "y": {"$expr": "steps[1].result"}})), too_large);
+    assert_eq!(given(json!({"x": "y".repeat(256 * 1024 - 8)})), []);
+}
+
+#[test]
+fn integers_and_levels_beyond_the_bounds_are_refused() {
+    let given =
+        |inputs: &str| found_of(vec![with(step(1, &[]), |step| step.inputs = Json::read(inputs).unwrap())]);
+    let nested =
+        |levels: usize| format!("{}{}", r#"{"a":"#.repeat(levels - 1), "{}") + &"}".repeat(levels - 1);
+    assert_eq!(given(r#"{"x": 18446744073709551615, "y": -9223372036854775808}"#), []);
+    let integer = one("integer_out_of_bounds", "/workflow/0/inputs");
+    assert_eq!(given(r#"{"x": 18446744073709551616}"#), integer);
+    assert_eq!(given(r#"{"x": {"$expr": "1"}, "y": -9223372036854775809}"#), integer);
+    assert_eq!(given(&nested(100)), []);
+    assert_eq!(given(&nested(101)), one("too_deep", "/workflow/0/inputs"));
+    let mut metadata = definition(vec![step(1, &[])]);
+    metadata.metadata = Json::read(&nested(101)).unwrap();
+    assert_eq!(found(&metadata), one("too_deep", "/metadata"));
 }
 
 #[test]

@@ -38,8 +38,11 @@ fn a_diamond_runs_its_sides_at_once_and_joins_them() {
 
 #[test]
 fn results_and_metadata_are_handed_on_by_expressions() {
-    let second =
-        inputs(2, &[1], json!({"n": "{{ steps[1].result.n }}", "of": "{{ operation.metadata.repo }}#1"}));
+    let second = inputs(
+        2,
+        &[1],
+        json!({"n": {"$expr": "steps[1].result.n"}, "of": {"$template": "{{ operation.metadata.repo }}#1"}}),
+    );
     let mut flow = Flow::of(Definition {
         metadata: Json::from(json!({"repo": "photon"})),
         ..definition(vec![step(1, &[]), second])
@@ -51,7 +54,7 @@ fn results_and_metadata_are_handed_on_by_expressions() {
 
 #[test]
 fn a_template_error_fails_the_step_with_its_code_before_anybody_performs_it() {
-    let second = inputs(2, &[1], json!({"n": "{{ steps[1].result.missing }}"}));
+    let second = inputs(2, &[1], json!({"n": {"$expr": "steps[1].result.missing"}}));
     let mut flow = Flow::of(definition(vec![step(1, &[]), second]));
     flow.done(1, json!({}));
     assert_eq!(names(&flow.offer(2, "ada").unwrap()), ["StepFailed", "Failed"]);
@@ -62,7 +65,8 @@ fn a_template_error_fails_the_step_with_its_code_before_anybody_performs_it() {
 
 #[test]
 fn a_false_condition_skips_a_step_and_satisfies_its_dependents() {
-    let third = inputs(3, &[2], json!({"x": "{{ steps[2].result }}", "s": "{{ steps[2].status }}"}));
+    let third =
+        inputs(3, &[2], json!({"x": {"$expr": "steps[2].result"}, "s": {"$expr": "steps[2].status"}}));
     let workflow = vec![step(1, &[]), when(2, &[1], "steps[1].result.go"), third];
     let mut flow = Flow::of(definition(workflow));
     let events = flow.done(1, json!({"go": false}));
@@ -74,7 +78,7 @@ fn a_false_condition_skips_a_step_and_satisfies_its_dependents() {
 
 #[test]
 fn a_true_condition_lets_the_step_run() {
-    let mut flow = Flow::of(definition(vec![step(1, &[]), when(2, &[1], "{{ steps[1].result.go }}")]));
+    let mut flow = Flow::of(definition(vec![step(1, &[]), when(2, &[1], "steps[1].result.go")]));
     flow.done(1, json!({"go": true}));
     assert_eq!(flow.status(2), "ready");
 }
@@ -109,10 +113,14 @@ fn conditions_of_the_first_steps_are_looked_at_when_it_starts() {
 
 #[test]
 fn a_condition_that_is_no_truth_fails_its_step() {
-    for condition in ["operation.metadata.missing", "operation.name", "'1' > []|first"] {
+    for (condition, code) in [
+        ("operation.metadata.missing", "template"),
+        ("operation.name", "type_mismatch"),
+        ("operation.name > 1 - operation.metadata|length", "type_mismatch"),
+    ] {
         let flow = Flow::of(definition(vec![when(1, &[], condition), step(2, &[])]));
         assert_eq!(flow.statuses(), ["failed", "cancelled"], "{condition}");
-        assert_eq!(flow.operation().run.steps[0].error.as_ref().unwrap().code, "template");
+        assert_eq!(flow.operation().run.steps[0].error.as_ref().unwrap().code, code);
     }
 }
 
@@ -153,7 +161,7 @@ fn a_step_that_was_skipped_is_not_skipped_again_by_another_failure() {
 
 #[test]
 fn an_excused_failure_hands_its_error_on_and_does_not_fail_the_operation() {
-    let second = inputs(2, &[1], json!({"x": "{{ steps[1].result.error.code }}"}));
+    let second = inputs(2, &[1], json!({"x": {"$expr": "steps[1].result.error.code"}}));
     let mut flow = Flow::of(definition(vec![excused(once(1, &[])), second]));
     assert_eq!(names(&flow.broken(1)), ["StepFailed", "Progressed"]);
     flow.offer(2, "ada").unwrap();

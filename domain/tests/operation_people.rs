@@ -67,7 +67,7 @@ fn an_operation_can_be_paused_before_it_starts_and_asks_nobody_until_it_is_resum
 #[test]
 fn a_question_that_only_a_resume_makes_due_is_put_with_it() {
     let broken = with(approval(2, &[1]), |step| {
-        step.inputs = support::json(json!({"text": "{{ steps[1].result.missing.more }}"}));
+        step.inputs = support::json(json!({"text": {"$expr": "steps[1].result.missing.more"}}));
         step.continue_on_error = true;
     });
     let mut flow = Flow::of(definition(vec![step(1, &[]), broken, approval(3, &[2])]));
@@ -83,7 +83,7 @@ fn a_question_that_only_a_resume_makes_due_is_put_with_it() {
 #[test]
 fn a_person_is_asked_as_soon_as_it_is_due_and_shown_the_resolved_inputs() {
     let ask = with(approval(2, &[1]), |step| {
-        step.inputs = support::json(json!({"text": "ship {{ steps[1].result }}?"}));
+        step.inputs = support::json(json!({"text": {"$template": "ship {{ steps[1].result }}?"}}));
         step.timeout_ms = 5_000;
     });
     let mut flow = Flow::of(definition(vec![step(1, &[]), ask, step(3, &[2])]));
@@ -141,7 +141,7 @@ fn a_rejection_fails_the_step_and_silence_is_another_outcome() {
 #[test]
 fn a_question_that_cannot_be_put_fails_its_step() {
     let ask = with(approval(2, &[1]), |step| {
-        step.inputs = support::json(json!({"text": "{{ steps[1].result.missing.more }}"}));
+        step.inputs = support::json(json!({"text": {"$expr": "steps[1].result.missing.more"}}));
     });
     let mut flow = Flow::of(definition(vec![step(1, &[]), ask]));
     let events = flow.done(1, json!({}));

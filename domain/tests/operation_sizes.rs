@@ -28,7 +28,7 @@ fn dense(steps: u32, each: u32) -> Vec<StepDefinition> {
 /// Reads the first step, which only its ancestors' ancestors depend on.
 fn reading_the_first(mut steps: Vec<StepDefinition>) -> Vec<StepDefinition> {
     for step in steps.iter_mut().skip(1) {
-        step.inputs = Json::from(json!({"x": "{{ steps[0].result }}"}));
+        step.inputs = Json::from(json!({"x": {"$expr": "steps[0].result"}}));
     }
     steps
 }
@@ -113,7 +113,8 @@ impl Large for Flow {
 #[test]
 fn a_resolved_input_that_is_too_large_fails_the_step_with_its_code() {
     let doubled = with(step(2, &[1]), |step| {
-        step.inputs = Json::from(json!({"a": "{{ steps[1].result }}", "b": "{{ steps[1].result }}"}));
+        step.inputs =
+            Json::from(json!({"a": {"$expr": "steps[1].result"}, "b": {"$expr": "steps[1].result"}}));
     });
     let mut flow = Flow::of(definition(vec![step(1, &[]), doubled]));
     flow.done(1, json!("x".repeat(200_000)));

@@ -73,7 +73,12 @@ fn row(step: &StepView, axis: &Axis, style: Style) -> String {
     };
     let again = if step.attempt > 1 { format!(" (attempt {})", step.attempt) } else { String::new() };
     let agent = step.assigned_agent.as_deref().unwrap_or("");
-    let left = format!("{:>4} {:<NAME_MAX$} {:<NAME_MAX$}", step.step, short(&step.action), short(agent));
+    let left = format!(
+        "{:>4} {:<NAME_MAX$} {:<NAME_MAX$}",
+        step.step,
+        short(step.title.as_ref().unwrap_or(&step.action)),
+        short(agent)
+    );
     let state = style.status(&step.status, &step.status.replace('_', " "));
     format!("{left} {} {lasted:>8} {state}{again}", style.status(&step.status, &bar))
 }

@@ -1,6 +1,7 @@
 //! What a client sends about agents, and how it becomes the domain's wish.
 
 use domain::agent::event::{Config, Patch, Profile, ReportedMetrics, Status};
+use domain::json::{lossless, lossless_option};
 use domain::operation::definition::Location;
 use domain::{AgentId, Json};
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub struct RegisterAgent {
     #[schema(value_type = Object)]
     pub config: Config,
     /// Free data: an object.
-    #[serde(default = "Json::object")]
+    #[serde(default = "Json::object", deserialize_with = "lossless")]
     #[schema(value_type = Object)]
     pub metadata: Json,
     /// The incarnation it believes to be; a lower one than the current is refused.
@@ -71,7 +72,7 @@ pub struct UpdateAgent {
     #[schema(value_type = Option<Object>)]
     pub config: Option<Config>,
     /// Free data, as a whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     /// `inactive` drains it: it finishes what it has and gets no more, in later incarnations too, until
@@ -114,7 +115,7 @@ pub struct HeartbeatLease {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
 }
@@ -204,9 +205,13 @@ impl Heartbeat {
         }
         for (at, lease) in self.leases.iter().enumerate() {
             faults.extend(report_faults(lease.progress, lease.note.as_deref(), &format!("/leases/{at}")));
+            let pointer = || format!("/leases/{at}/checkpoint");
             if lease.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.len() > checkpoint_max) {
                 let detail = format!("a checkpoint has at most {checkpoint_max} bytes");
-                faults.push(FieldError::at(format!("/leases/{at}/checkpoint"), detail));
+                faults.push(FieldError::at(pointer(), detail));
+            }
+            if let Some(why) = lease.checkpoint.as_ref().and_then(Json::unstorable) {
+                faults.push(FieldError::at(pointer(), format!("a checkpoint {why}")).code(why.code()));
             }
         }
         let metrics = self.metrics.unwrap_or_default();

@@ -196,6 +196,9 @@ pub struct LeaseGrant {
     pub attempt: u32,
     /// What to perform.
     pub action: String,
+    /// The step's title, resolved as far as it can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// With these parameters.
     #[schema(value_type = Object)]
     pub inputs: Json,
@@ -385,6 +388,7 @@ impl LeaseGrant {
             step: reserved.step,
             attempt: reserved.attempt,
             action: granted.action.to_string(),
+            title: reserved.title.clone(),
             inputs: reserved.inputs.clone(),
             checkpoint: granted.checkpoint.clone(),
             effect: granted.effect,

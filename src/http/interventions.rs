@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, web};
 use actors::gateway::Order;
+use domain::json::lossless_option;
 use domain::operation::{Command, Intervention, Operation};
 use domain::{Json, OperationId};
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ pub struct ResolveStep {
     /// What became of it.
     pub outcome: ResolvedOutcome,
     /// What it yielded, when it has happened; null when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub result: Option<Json>,
     /// A sentence, recorded with the event.

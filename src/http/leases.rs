@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::Metadata;
 use actors::protocol::execute_step;
+use domain::json::lossless_option;
 use domain::operation::event::{CloseReason, LeaseEnd};
 use domain::operation::{Operation, Rejection, StepWish};
 use domain::{Json, LeaseId, Timestamp};
@@ -33,11 +34,11 @@ pub struct ProgressLease {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB; durable before the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
     /// What it cost so far, in the agent's own terms; recorded with the progress.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
 }

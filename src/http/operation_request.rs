@@ -1,6 +1,7 @@
 //! What a client sends about operations, and how it becomes the domain's wish.
 
 use domain::Limits;
+use domain::json::{lossless, lossless_option};
 use domain::operation::definition::{
     Definition, EffectClass, FailurePolicy, HUMAN, Priority, Requirements, StepDefinition,
 };
@@ -42,7 +43,7 @@ pub struct CreateOperation {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Timestamp>,
     /// Free data: an object.
-    #[serde(default = "Json::object")]
+    #[serde(default = "Json::object", deserialize_with = "lossless")]
     #[schema(value_type = Object)]
     pub metadata: Json,
     /// `fail_fast` (the first final failure ends it) or `continue` (independent branches finish first).
@@ -79,8 +80,14 @@ pub struct CreateStep {
     pub platform: String,
     /// What is performed.
     pub action: String,
-    /// Parameters; strings may hold expressions such as `{{ steps[1].result.summary }}`.
-    #[serde(default = "Json::object")]
+    /// For people, 1 to 1 024 characters: a template such as `Review {{ steps[1].result.path }}`. It is shown
+    /// as it stands until the step is reserved, then resolved and cut to 120 characters.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Parameters: data. `{"$expr": "steps[1].result.files"}` stands for the value of an expression,
+    /// `{"$template": "Review {{ steps[1].result.path }}"}` for a text with expressions in it, and
+    /// `{"$literal": …}` for its content, whatever its keys are.
+    #[serde(default = "Json::object", deserialize_with = "lossless")]
     #[schema(value_type = Object)]
     pub inputs: Json,
     /// Steps that come before.
@@ -97,7 +104,7 @@ pub struct CreateStep {
     #[serde(default, deserialize_with = "object")]
     #[schema(value_type = Object)]
     pub requires: Requirements,
-    /// An expression; false skips the step.
+    /// An expression without braces, such as `steps[1].result.score > 80`; false skips the step.
     #[serde(default)]
     pub when: Option<String>,
     /// Dependents run although this step failed, and see the error as its result.
@@ -130,7 +137,7 @@ pub struct UpdateOperation {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Option<Timestamp>>,
     /// Free data, as a whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     /// Only these agents may be chosen from now on.
@@ -210,6 +217,7 @@ impl CreateStep {
             },
             platform: platform?,
             action: action?,
+            title: self.title,
             inputs: self.inputs,
             dependencies: self.dependencies,
             timeout_ms: self.timeout.unwrap_or(usual_ms),

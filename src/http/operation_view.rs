@@ -88,10 +88,13 @@ pub struct StepView {
     pub platform: String,
     /// What is performed.
     pub action: String,
+    /// For people: as it was asked for until the step is reserved, then resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// Parameters as they were asked for.
     #[schema(value_type = Object)]
     pub inputs: Json,
-    /// The same with every expression resolved, while somebody has the step.
+    /// The same with every mark replaced by what it yields, while somebody has the step.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub resolved_inputs: Option<Json>,
@@ -256,6 +259,7 @@ impl StepView {
             agent: step.agent.as_ref().map_or_else(|| "auto".into(), ToString::to_string),
             platform: step.platform.to_string(),
             action: step.action.to_string(),
+            title: operation.title(position).map(str::to_owned),
             inputs: step.inputs.clone(),
             resolved_inputs: operation.inputs.get(&step.step).filter(|now| **now != step.inputs).cloned(),
             dependencies: step.dependencies.clone(),

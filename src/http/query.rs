@@ -160,26 +160,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(factor_ms).map(Duration::from_millis)
 }
 
-/// The known name that is most like this one, when one is like it at all.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // The measure takes the product of both lengths; nobody mistypes a name that is longer than this.
-    if name.len() > 64 {
-        return None;
-    }
-    let lower = name.to_lowercase();
-    let scored = known.iter().map(|candidate| {
-        let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
-        (distance, *candidate)
-    });
-    let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= 1.max(best.chars().count() / 3)).then_some(best)
-}
-
 /// A second sentence with the nearest known name, or nothing.
 #[must_use]
 pub fn did_you_mean(name: &str, known: &[&str]) -> String {
-    nearest(name, known).map(|best| format!(" Did you mean '{best}'?")).unwrap_or_default()
+    domain::nearest::nearest(name, known).map(|best| format!(" Did you mean '{best}'?")).unwrap_or_default()
 }
 
 /// A client's text as it may stand in a message: short, without control or invisible characters.

@@ -40,7 +40,12 @@ impl Refusal for Operation {
                 ApiError::new(Code::AlreadyTerminal, sentence)
             }
             Rejection::LeaseLost => ApiError::new(Code::LeaseLost, sentence),
-            Rejection::TooLarge { .. } => ApiError::new(Code::BodyTooLarge, sentence),
+            Rejection::TooLarge { .. } => ApiError::new(Code::TooLarge, sentence),
+            Rejection::Unstorable { what, why } => {
+                let field = what.rsplit(' ').next().unwrap_or_default();
+                let fault = FieldError::at(format!("/{field}"), rejection.to_string()).code(why.code());
+                ApiError::new(Code::InvalidField, sentence).with(fault)
+            }
         }
     }
 }

@@ -63,6 +63,7 @@ impl SelectAgent {
             agent: self.agent,
             platform: self.platform.unwrap_or_else(|| actors::ready::WORKER.into()),
             action: self.action.unwrap_or_else(|| "any".into()),
+            title: None,
             inputs: Json::object(),
             dependencies: Vec::new(),
             timeout: None,

@@ -2,11 +2,13 @@
 //! unless they look at them.
 
 use actix_web::{HttpRequest, web};
+use actors::aggregate_actor::DispatchError;
 use actors::limiting::RATE_LIMITED;
 use actors::reclaiming::ClaimRefusal;
 use actors::settling::{Aftermath, Settled};
+use domain::json::{lossless, lossless_option};
 use domain::operation::event::StepError;
-use domain::operation::{Event, StepWish};
+use domain::operation::{Event, Operation, StepWish};
 use domain::{Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,11 +22,12 @@ use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
 use super::front::ReachAtOnce;
 use super::guard::Phase;
-use super::intent::Intent;
+use super::intent::{Intent, metadata};
 use super::leases::lease;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
+use super::untaken;
 
 /// Longest code of a failure, in bytes.
 const CODE_MAX: usize = 64;
@@ -104,11 +107,11 @@ impl From<ClaimRefusal> for ClaimRefusedView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompleteLease {
     /// What it yielded: any JSON, at most 256 KiB.
-    #[serde(default = "Json::null")]
+    #[serde(default = "Json::null", deserialize_with = "lossless")]
     #[schema(value_type = Object)]
     pub result: Json,
     /// What it cost, in the agent's own terms.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub usage: Option<Json>,
     /// More work for the same agent. It is no part of the body that is compared when the report is repeated.
@@ -233,19 +236,28 @@ async fn before(api: &Api, lease: &LeaseId, intent: &Intent) -> Result<Option<Af
     Ok(operation.map(|operation| Aftermath::of(&operation, lease)))
 }
 
-/// Says that the step is done.
+/// Says that the step is done. A result that cannot be stored is refused and fails the attempt, with the code
+/// `too_large` or `invalid_result`.
 #[utoipa::path(post, path = "/api/v1/leases/{id}/complete", tag = "leases", params(("id" = String, Path)),
     request_body = CompleteLease,
     responses((status = 200, body = super::envelope::ApiResponse<LeaseSettledView>),
-        (status = 409), (status = 410)))]
+        (status = 409), (status = 410),
+        (status = 422, description = "the result cannot be stored; the attempt has failed")))]
 pub async fn complete(
     api: ReachAtOnce,
     request: HttpRequest,
     id: web::Path<String>,
-    mut body: Body<CompleteLease>,
+    body: Result<Body<CompleteLease>, ApiError>,
 ) -> Answer<LeaseSettledView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
+    let mut body = match body {
+        Ok(body) => body,
+        Err(refusal) => match untaken::code_of(&refusal) {
+            Some(code) => return Err(untaken::fail_attempt(&api, &lease, code, refusal, metadata()).await),
+            None => return Err(refusal),
+        },
+    };
     let claim = body.value.claim.take();
     ClaimMore::check(claim.as_ref())?;
     let intent = Intent::of(&request, hash_for_key(&request, &body.value), &api).await?;
@@ -257,7 +269,19 @@ pub async fn complete(
             }
             let CompleteLease { result, usage, .. } = body.value;
             let wish = StepWish::Complete { result, usage };
-            let Settled { receipt, after } = api.core.settle(&lease, wish, intent.metadata.clone()).await?;
+            let Settled { receipt, after } =
+                match api.core.settle(&lease, wish, intent.metadata.clone()).await {
+                    Ok(settled) => settled,
+                    Err(DispatchError::Rejected(rejection)) => {
+                        let (code, metadata) = (rejection.fails_attempt(), intent.metadata.clone());
+                        let refusal = DispatchError::<Operation>::Rejected(rejection).into();
+                        return Err(match code {
+                            Some(code) => untaken::fail_attempt(&api, &lease, code, refusal, metadata).await,
+                            None => refusal,
+                        });
+                    }
+                    Err(fault) => return Err(fault.into()),
+                };
             let claimed = claimed(&api, claim, &after, &intent).await;
             Ok(Reply::ok(LeaseSettledView::of(&after, claimed)).position(receipt.position))
         })

@@ -15,7 +15,7 @@ fn one_step() -> Value {
 
 fn retried() -> Value {
     let mut workflow = one_step();
-    workflow[0]["retryPolicy"] = json!({"initialDelay": 1, "maxAttempts": 3});
+    workflow[0]["retryPolicy"] = json!({"initialDelayMs": 1, "maxAttempts": 3});
     workflow
 }
 
@@ -139,7 +139,7 @@ async fn a_late_completion_counts_while_its_grant_is_the_newest() {
     let photon = Photon::configured(QUICK).await;
     photon.agent("a", &[]).await;
     let mut workflow = one_step();
-    workflow[0]["retryPolicy"] = json!({"initialDelay": 60_000});
+    workflow[0]["retryPolicy"] = json!({"initialDelayMs": 60_000});
     let id = photon.operation(workflow).await;
     let lease = photon.claim("a").await;
     photon.report(&lease, "ack", json!({})).await.expect(200);
@@ -366,7 +366,8 @@ async fn a_checkpoint_that_is_too_large_or_too_soon_loses_no_lease() {
     let early = photon.report(&lease, "progress", progress).await.refused(429, "rate_limited");
     assert_eq!(early.header("retry-after"), "1");
     let large = json!({"result": "x".repeat(257 * 1024)});
-    photon.report(&lease, "complete", large).await.refused(413, "body_too_large");
+    photon.report(&lease, "complete", large).await.refused(422, "too_large");
+    // The attempt has failed, and its late completion is welcome as every other.
     photon.report(&lease, "complete", json!({"result": "small"})).await.expect(200);
 }
 

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use support::{Photon, step};
 
 fn diamond() -> Value {
-    let both = json!({"left": "{{ steps[2].result.n }}", "right": "{{ steps[3].result.n }}",
-        "text": "{{ steps[2].result.n }} and {{ steps[3].result.n }}"});
+    let both = json!({"left": {"$expr": "steps[2].result.n"}, "right": {"$expr": "steps[3].result.n"},
+        "text": {"$template": "{{ steps[2].result.n }} and {{ steps[3].result.n }}"}});
     json!([
         step(1, "begin", &[], json!({})),
-        step(2, "left", &[1], json!({"from": "{{ steps[1].result }}"})),
-        step(3, "right", &[1], json!({"from": "{{ steps[1].result }}"})),
+        step(2, "left", &[1], json!({"from": {"$expr": "steps[1].result"}})),
+        step(3, "right", &[1], json!({"from": {"$expr": "steps[1].result"}})),
         step(4, "join", &[2, 3], both),
     ])
 }
@@ -243,7 +243,7 @@ async fn a_failing_step_is_retried_and_then_fails_the_operation() {
     let photon = Photon::start().await;
     photon.agent("one", &[]).await;
     let mut workflow = json!([step(1, "flaky", &[], json!({})), step(2, "after", &[1], json!({}))]);
-    workflow[0]["retryPolicy"] = json!({"maxAttempts": 2, "initialDelay": 10, "jitter": 0.0});
+    workflow[0]["retryPolicy"] = json!({"maxAttempts": 2, "initialDelayMs": 10, "jitter": 0.0});
     let id = photon.operation(workflow).await;
     let first = photon.claim("one").await;
     let failure = json!({"code": "boom", "message": "it broke"});

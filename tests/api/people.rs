@@ -60,7 +60,7 @@ async fn a_paused_operation_gives_out_nothing_until_it_is_resumed_even_after_a_r
 async fn a_question_to_people_is_listed_answered_and_recorded_with_who_and_why() {
     let photon = Photon::start().await;
     photon.agent("ada", &[]).await;
-    let ask = approval(2, &[1], json!({"text": "ship {{ steps[1].result }}?"}));
+    let ask = approval(2, &[1], json!({"text": {"$template": "ship {{ steps[1].result }}?"}}));
     let id = photon.operation(json!([step(1, "build", &[], json!({})), ask])).await;
     let lease = photon.claim("ada").await;
     photon.report(&lease, "complete", json!({"result": "v2"})).await.expect(200);
@@ -147,7 +147,7 @@ async fn a_step_can_be_skipped_or_tried_again_by_hand() {
     let photon = Photon::start().await;
     photon.agent("ada", &[]).await;
     let mut first = step(1, "a", &[], json!({}));
-    first["retryPolicy"] = json!({"initialDelay": 3_600_000, "maxDelay": 3_600_000});
+    first["retryPolicy"] = json!({"initialDelayMs": 3_600_000, "maxDelayMs": 3_600_000});
     let id = photon.operation(json!([first, step(2, "b", &[1], json!({})), step(3, "c", &[2], json!({}))]));
     let id = id.await;
     let lease = photon.claim("ada").await;

@@ -19,7 +19,7 @@ fn diamond() -> Value {
         step(1, "begin", &[], json!({})),
         step(2, "left", &[1], json!({})),
         step(3, "right", &[1], json!({})),
-        step(4, "join", &[2, 3], json!({"of": "{{ steps[2].result }}"})),
+        step(4, "join", &[2, 3], json!({"of": {"$expr": "steps[2].result"}})),
     ]);
     for (at, timeout) in [1_000, 2_000, 3_000, 4_000].into_iter().enumerate() {
         workflow[at]["timeout"] = json!(timeout);
@@ -73,9 +73,9 @@ async fn a_dry_run_refuses_what_a_creation_refuses_in_the_same_words() {
     wrong[0]["dependencies"] = json!([4]);
     wrong[1]["timeout"] = json!(1);
     wrong[2]["agent"] = json!("nobody");
-    wrong[3]["inputs"] = json!({"of": "{{ steps[9].result }}"});
+    wrong[3]["inputs"] = json!({"of": {"$expr": "steps[9].result"}});
     let mut unread = diamond();
-    unread[2]["inputs"] = json!({"of": "{{ steps[2].result }}"});
+    unread[2]["inputs"] = json!({"of": {"$expr": "steps[2].result"}});
     let mut unbuilt = diamond();
     unbuilt[0]["platform"] = json!("cursor");
     let many: Vec<Value> = (1..=10_001).map(|number| step(number, "x", &[], json!({}))).collect();

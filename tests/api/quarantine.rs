@@ -13,7 +13,7 @@ const QUICK: &str = "[agents]\nlease_ms = 1000\noffer_ms = 100\n";
 /// One step that is tried until it works.
 fn stubborn() -> Value {
     let mut workflow = json!([step(1, "work", &[], json!({}))]);
-    workflow[0]["retryPolicy"] = json!({"initialDelay": 1, "maxAttempts": 10});
+    workflow[0]["retryPolicy"] = json!({"initialDelayMs": 1, "maxAttempts": 10});
     workflow
 }
 

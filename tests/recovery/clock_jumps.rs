@@ -101,7 +101,7 @@ fn set(clock: &TempDir, time: &str) {
 fn one_for(agent: &str) -> Value {
     let mut one = step(1, "work", &[], json!({}));
     one["agent"] = json!(agent);
-    one["retryPolicy"] = json!({"initialDelay": 3_000, "jitter": 0.0});
+    one["retryPolicy"] = json!({"initialDelayMs": 3_000, "jitter": 0.0});
     one
 }
 

@@ -29,7 +29,7 @@ fn step_on(number: u32, platform: &str, action: &str) -> Value {
 async fn lead_a_life(photon: &Photon) {
     photon.agent("ada", &["rust"]).await;
     photon.agent("bob", &[]).await;
-    let mut write = step(3, "deploy", &[1], json!({"of": "{{ steps[1].result.n }}"}));
+    let mut write = step(3, "deploy", &[1], json!({"of": {"$expr": "steps[1].result.n"}}));
     (write["effect"], write["timeout"]) = (json!("write"), json!(200));
     let workflow = json!([step(1, "build", &[], json!({})), step_on(2, "human", "approve"), write]);
     let id = photon.operation(workflow).await;

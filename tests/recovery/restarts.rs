@@ -18,11 +18,11 @@ const AGENTS: usize = 8;
 fn workflow() -> Value {
     let mut steps = json!([
         step(1, "one", &[], json!({})),
-        step(2, "two", &[1], json!({"from": "{{ steps[1].result }}"})),
-        step(3, "three", &[2], json!({"from": "{{ steps[2].result }}"})),
+        step(2, "two", &[1], json!({"from": {"$expr": "steps[1].result"}})),
+        step(3, "three", &[2], json!({"from": {"$expr": "steps[2].result"}})),
     ]);
     for step in steps.as_array_mut().unwrap() {
-        step["retryPolicy"] = json!({"initialDelay": 10, "maxAttempts": 10});
+        step["retryPolicy"] = json!({"initialDelayMs": 10, "maxAttempts": 10});
     }
     steps
 }

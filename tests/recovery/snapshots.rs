@@ -11,7 +11,7 @@ use support::called::call;
 use support::{Photon, step};
 
 fn chain() -> Value {
-    json!([step(1, "a", &[], json!({})), step(2, "b", &[1], json!({"of": "{{ steps[1].result }}"}))])
+    json!([step(1, "a", &[], json!({})), step(2, "b", &[1], json!({"of": {"$expr": "steps[1].result"}}))])
 }
 
 /// Some operations, of which most have ended.

@@ -54,6 +54,7 @@ fn definition() -> Definition {
         agent: Some(agent()),
         platform: "worker".parse().unwrap(),
         action: "review".parse().unwrap(),
+        title: Some("Review {{ steps[1].result }}".into()),
         inputs: json(r#"{"of":"{{ steps[1].result }}"}"#),
         dependencies: vec![1],
         timeout_ms: 60_000,
@@ -133,6 +134,7 @@ fn step_samples() -> Vec<OperationEvent> {
             attempt,
             inputs: json(r#"{"of":7}"#),
             candidates: candidates(),
+            title: Some("Review 7".into()),
         })),
         E::StepOfferExpired(StepOfferExpired {
             step,
@@ -192,6 +194,7 @@ fn people_samples() -> Vec<OperationEvent> {
             inputs: json(r#"{"text":"ship it?"}"#),
             until: moment(),
             timeout_ms: 60_000,
+            title: None,
         }),
         E::StepApproved(judged.clone()),
         E::StepRejected(judged),

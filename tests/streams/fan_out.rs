@@ -32,7 +32,8 @@ fn workflow() -> Value {
     let many: Vec<u32> = (2..APPROVAL).collect();
     let mut steps = vec![step(1, "first", &[], json!({}))];
     for number in &many {
-        let mut one = step(*number, "many", &[1], json!({"n": number, "by": "{{ steps[1].result.by }}"}));
+        let mut one =
+            step(*number, "many", &[1], json!({"n": number, "by": {"$expr": "steps[1].result.by"}}));
         match number % 50 {
             7 => one["when"] = json!("steps[1].result.step == 99"),
             1 | 2 => {
@@ -47,12 +48,12 @@ fn workflow() -> Value {
     let mut approval = step(APPROVAL, "approve", &many, json!({"text": "join them?"}));
     approval["platform"] = json!("human");
     steps.push(approval);
-    steps.push(step(MERGE, "merge", &[APPROVAL, 3], json!({"from": "{{ steps[3].result.step }}"})));
+    steps.push(step(MERGE, "merge", &[APPROVAL, 3], json!({"from": {"$expr": "steps[3].result.step"}})));
     steps.push(step(MERGE + 1, "last", &[MERGE], json!({})));
     steps.push(step(MERGE + 2, "last", &[MERGE, 1], json!({})));
     for step in &mut steps {
         let most = if step["action"] == "excused" { 2 } else { 50 };
-        step["retryPolicy"] = json!({"initialDelay": 10, "maxDelay": 100, "maxAttempts": most});
+        step["retryPolicy"] = json!({"initialDelayMs": 10, "maxDelayMs": 100, "maxAttempts": most});
     }
     Value::Array(steps)
 }

@@ -54,7 +54,7 @@ async fn a_panic_in_one_operation_stops_no_other_and_loses_none_of_its_state() {
     photon.agent("a", &[]).await;
     photon.agent("b", &[]).await;
     photon.agent("c", &[]).await;
-    let inputs = json!({"from": "{{ steps[1].result }}"});
+    let inputs = json!({"from": {"$expr": "steps[1].result"}});
     let hurt = photon.operation(json!([step(1, "one", &[], json!({})), step(2, "two", &[1], inputs)])).await;
     let lease = photon.claim("a").await;
     let note = json!({"progress": 40, "note": "half way", "checkpoint": {"at": 40}});

@@ -28,7 +28,7 @@ async fn submit(photon: &Photon, count: u32) -> String {
     let steps = (1..=count).map(|number| {
         let mut step = step(number, "work", &[], json!({}));
         step["requires"] = json!({"capabilities": ["work"]});
-        step["retryPolicy"] = json!({"maxAttempts": 3, "initialDelay": 50, "jitter": 0.0});
+        step["retryPolicy"] = json!({"maxAttempts": 3, "initialDelayMs": 50, "jitter": 0.0});
         step
     });
     photon.operation(steps.collect()).await

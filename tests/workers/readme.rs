@@ -5,7 +5,7 @@ use crate::support;
 
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Photon, step};
 
 /// The shell script after a marker.
@@ -33,9 +33,11 @@ async fn the_curl_worker_of_the_readme_performs_steps() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let shout =
-        |number, dependencies: &[u32], text: &str| step(number, "shout", dependencies, json!({"text": text}));
-    let workflow = json!([shout(1, &[], "hello"), shout(2, &[1], "{{ steps[1].result }} world")]);
+    let shout = |number, dependencies: &[u32], text: Value| {
+        step(number, "shout", dependencies, json!({"text": text}))
+    };
+    let second = json!({"$template": "{{ steps[1].result }} world"});
+    let workflow = json!([shout(1, &[], json!("hello")), shout(2, &[1], second)]);
     let id = photon.operation(workflow).await;
     let ended = photon.get(&format!("/api/v1/operations/{id}?wait=30s")).await.expect(200);
     worker.kill().unwrap();

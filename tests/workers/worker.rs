@@ -94,7 +94,7 @@ fn are_gone(processes: &[Pid]) -> bool {
 fn work(attempts: u32) -> Value {
     let mut work = step(1, "work", &[], json!({"question": "why"}));
     work["requires"] = json!({"capabilities": ["work"]});
-    work["retryPolicy"] = json!({"maxAttempts": attempts, "initialDelay": 50, "jitter": 0.0});
+    work["retryPolicy"] = json!({"maxAttempts": attempts, "initialDelayMs": 50, "jitter": 0.0});
     work
 }
 

@@ -45,7 +45,7 @@ fn step(dice: &mut Dice, number: u32, dependencies: Vec<u32>, agents: &[AgentId]
         _ => "1 == 2".to_owned(),
     });
     let inputs = match before.filter(|_| dice.chance(200)) {
-        Some(before) => json!({"before": format!("{{{{ steps[{before}].status }}}}")}),
+        Some(before) => json!({"before": {"$expr": format!("steps[{before}].status")}}),
         None => json!({"number": number}),
     };
     let everybody = NAMES.map(|name| name.parse::<AgentId>().unwrap());
@@ -57,6 +57,7 @@ fn step(dice: &mut Dice, number: u32, dependencies: Vec<u32>, agents: &[AgentId]
         agent,
         platform: if human { "human" } else { "worker" }.parse().unwrap(),
         action: if human { "approve" } else { dice.pick(&["cut", "glue"]) }.parse().unwrap(),
+        title: (number % 3 == 0).then(|| format!("number {number} of {{{{ operation.name }}}}")),
         inputs: Json::from(inputs),
         dependencies,
         timeout_ms: dice.between(2_000, 40_000),

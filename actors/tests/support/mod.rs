@@ -34,6 +34,7 @@ pub fn definition(name: &str) -> Definition {
             agent: None,
             platform: "worker".parse().unwrap(),
             action: "work".parse().unwrap(),
+            title: None,
             inputs: Json::object(),
             dependencies: Vec::new(),
             timeout_ms: 1_000,

@@ -1,6 +1,7 @@
 //! Wishes put to an operation, and the ways in which it says no.
 
 use crate::agent::selection::Candidates;
+use crate::json::Unstorable;
 use crate::operation::definition::Definition;
 use crate::operation::event::{CloseReason, LeaseEnd, Patch, StepError};
 use crate::operation::workflow::Fault;
@@ -235,4 +236,34 @@ pub enum Rejection {
         /// The maximum.
         max: usize,
     },
+    /// A value could not be stored or not be read again.
+    #[error("{what} {why}")]
+    Unstorable {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: Unstorable,
+    },
+}
+
+impl Rejection {
+    /// What a step yielded, in the words of a rejection.
+    pub const RESULT: &'static str = "the result";
+    /// What its next attempt is handed.
+    pub const CHECKPOINT: &'static str = "the checkpoint";
+    /// What it cost.
+    pub const USAGE: &'static str = "usage";
+    /// Codes of failures of attempts whose results could not be stored.
+    pub const UNSTORABLE_CODES: [&'static str; 2] = ["invalid_result", "too_large"];
+
+    /// With which code an attempt fails whose report is refused like this; none when a later report may be
+    /// taken.
+    #[must_use]
+    pub const fn fails_attempt(&self) -> Option<&'static str> {
+        match self {
+            Self::Unstorable { .. } => Some(Self::UNSTORABLE_CODES[0]),
+            Self::TooLarge { .. } => Some(Self::UNSTORABLE_CODES[1]),
+            _ => None,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::operation::event::{
     StepFailed, StepLeaseLost, StepLimited, StepNeedsAttention, StepOfferExpired, StepProgressed,
     StepReleased, StepReserved, StepRetryScheduled, StepStarted,
 };
-use crate::operation::expression::Fault;
+use crate::operation::expression::ExpressionError;
 use crate::operation::settle::Settlement;
 use crate::operation::sight::Sight;
 use crate::operation::step::{Holder, StepRun, StepStatus};
@@ -111,7 +111,8 @@ impl About<'_> {
             return Err(Rejection::NotReady { step: self.step, status: self.run.status.name() });
         }
         let max = self.given.world.limits.max_result_bytes;
-        let inputs = match Sight::new(self.id, self.operation).inputs(&definition.inputs, max) {
+        let mut sight = Sight::new(self.id, self.operation);
+        let inputs = match sight.inputs(&definition.inputs, max) {
             Ok(inputs) => inputs,
             Err(fault) => return Ok(self.fail_unperformed(fault)),
         };
@@ -124,10 +125,11 @@ impl About<'_> {
             attempt: self.run.attempts + 1,
             inputs,
             candidates: candidates.clone(),
+            title: sight.title(definition),
         }))])
     }
 
-    fn fail_unperformed(&self, fault: Fault) -> Vec<Event> {
+    fn fail_unperformed(&self, fault: ExpressionError) -> Vec<Event> {
         let error = StepError { code: fault.code.into(), message: fault.message };
         let failed = self.failed_event(self.run.attempts, error.clone(), true);
         self.settlement(vec![failed]).failed(self.position, &error)
@@ -200,7 +202,7 @@ impl About<'_> {
     ) -> Result<Vec<Event>, Rejection> {
         self.require_held()?;
         if let Some(usage) = usage {
-            require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
+            require_storable(Rejection::USAGE, usage, self.given.world.limits.max_checkpoint_bytes)?;
         }
         let mut events = self.start();
         let progress = progress.min(100);
@@ -226,7 +228,7 @@ impl About<'_> {
 
     fn checkpoint(&self, checkpoint: &Json) -> Result<Vec<Event>, Rejection> {
         self.require_held()?;
-        require_size("the checkpoint", checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
+        require_storable(Rejection::CHECKPOINT, checkpoint, self.given.world.limits.max_checkpoint_bytes)?;
         let mut events = self.start();
         if self.operation.checkpoints.get(&self.step) == Some(checkpoint) {
             return Ok(events);
@@ -248,7 +250,7 @@ impl About<'_> {
         self.require_open()?;
         self.operation.require_room(result, &self.given.world.limits)?;
         if let Some(usage) = usage {
-            require_size("usage", usage, self.given.world.limits.max_checkpoint_bytes)?;
+            require_storable(Rejection::USAGE, usage, self.given.world.limits.max_checkpoint_bytes)?;
         }
         let (Some(agent), mut events) = (self.run.agent.clone(), self.start_at_the_end()) else {
             return Err(Rejection::LeaseLost);
@@ -285,7 +287,10 @@ impl About<'_> {
             events.push(self.needs_attention(error.clone()));
             return Ok(events);
         }
-        let retryable = retryable && !NEVER_RETRIED.contains(&error.code.as_str());
+        // What has happened once must not happen twice, although its result could not be stored.
+        let happened = self.definition().effect == EffectClass::Write
+            && Rejection::UNSTORABLE_CODES.contains(&error.code.as_str());
+        let retryable = retryable && !happened && !NEVER_RETRIED.contains(&error.code.as_str());
         self.end_attempt(&mut events, error, retryable, retry_after_ms);
         Ok(self.settled_if_final(events, error))
     }
@@ -456,7 +461,7 @@ impl About<'_> {
 impl Operation {
     /// Refuses a result for which there is no room.
     pub(crate) fn require_room(&self, result: &Json, limits: &Limits) -> Result<(), Rejection> {
-        require_size("the result", result, limits.max_result_bytes)?;
+        require_storable(Rejection::RESULT, result, limits.max_result_bytes)?;
         let all = self.results_bytes + result.len();
         if all > limits.max_results_bytes {
             let what = "the operation's results together";
@@ -466,7 +471,11 @@ impl Operation {
     }
 }
 
-fn require_size(what: &'static str, value: &Json, max: usize) -> Result<(), Rejection> {
+/// Refuses a value that cannot be stored.
+fn require_storable(what: &'static str, value: &Json, max: usize) -> Result<(), Rejection> {
+    if let Some(why) = value.unstorable() {
+        return Err(Rejection::Unstorable { what, why });
+    }
     let bytes = value.len();
     if bytes > max { Err(Rejection::TooLarge { what, bytes, max }) } else { Ok(()) }
 }

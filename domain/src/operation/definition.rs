@@ -123,7 +123,9 @@ pub struct StepDefinition {
     pub platform: PlatformName,
     /// What is performed.
     pub action: ActionName,
-    /// Parameters; strings in it may hold expressions.
+    /// For people: a template, shown as it stands until the step is reserved.
+    pub title: Option<String>,
+    /// Parameters: data, apart from what is marked by `$expr`, `$template` or `$literal`.
     pub inputs: Json,
     /// Steps that must be satisfied before.
     pub dependencies: Vec<u32>,

@@ -183,10 +183,12 @@ pub struct StepReserved {
     pub incarnation: u64,
     /// The attempt that it will be, from 1.
     pub attempt: u32,
-    /// Inputs with every expression resolved.
+    /// Inputs with every mark replaced by what it yields.
     pub inputs: Json,
     /// Why this agent.
     pub candidates: Candidates,
+    /// The step's title, resolved as far as it can be; none when it has none.
+    pub title: Option<String>,
 }
 
 /// Body of `step.released`.
@@ -291,13 +293,11 @@ impl StepError {
     }
 
     /// What dependents of an excused step see as its result.
-    #[must_use]
     pub(crate) fn as_result(&self) -> Json {
         Json::from(serde_json::json!({"error": {"code": self.code, "message": self.message}}))
     }
 
     /// One sentence for the operation's errors.
-    #[must_use]
     pub(crate) fn sentence(&self, step: u32) -> String {
         format!("step {step}: {}: {}", self.code, bounds::cut(&self.message, 512))
     }
@@ -405,12 +405,14 @@ pub struct Resumed {
 pub struct StepApprovalRequested {
     /// The step.
     pub step: u32,
-    /// Inputs with every expression resolved: what the person is shown.
+    /// Inputs with every mark replaced by what it yields: what the person is shown.
     pub inputs: Json,
     /// Without an answer by then it has expired.
     pub until: Timestamp,
     /// The whole wait; what remains of it after a restart is never more.
     pub timeout_ms: u64,
+    /// The step's title, resolved as far as it can be; none when it has none.
+    pub title: Option<String>,
 }
 
 /// Body of `step.approved` and `step.rejected`.

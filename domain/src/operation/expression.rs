@@ -1,38 +1,48 @@
-//! Expressions in inputs and conditions: `{{ steps[1].result.summary }}`. One pass; what an expression
-//! yields is data and is never expanded a second time. What they cost is bounded before they run.
+//! Expressions in inputs, conditions and titles. A text is data unless it is marked as an expression, and
+//! what an expression yields is data: nothing is ever read twice. Its cost is bounded before it runs.
 
-mod engine;
+mod check;
+mod evaluate;
+mod filters;
+mod lexer;
+mod marks;
+mod names;
+mod operators;
 mod syntax;
+mod template;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use minijinja::value::Value as Shown;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::json;
-use syntax::Checked;
+use crate::json::{self, DEPTH_MAX};
+use check::{Checked, checked};
+use evaluate::Evaluator;
+use marks::{Mark, mark};
+use operators::{kind, text_of};
+use template::{Part, described, parts};
 
-/// Expressions one string may hold.
-const PER_TEXT_MAX: usize = 64;
 /// Expressions that one step's inputs may hold.
 const PER_STEP_MAX: usize = 256;
 /// Bytes that the expressions of one step may yield together.
 const YIELD_MAX: usize = 1024 * 1024;
 /// Bytes that they may move while they combine values.
 const WORK_MAX: usize = 64 * 1024 * 1024;
-/// Objects and lists within each other in resolved inputs; what is deeper could not be read again.
-const DEPTH_MAX: usize = 100;
+/// Characters of a title after it is resolved.
+const TITLE_MAX: usize = 120;
 
-/// Why inputs could not be resolved.
+/// Why something could not be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// `template`, or `too_large`.
+pub struct ExpressionError {
+    /// `template`, `type_mismatch`, `invalid_inputs` or `too_large`.
     pub code: &'static str,
     /// A sentence.
     pub message: String,
 }
 
-impl Fault {
+impl ExpressionError {
     fn template(message: String) -> Self {
         Self { code: "template", message }
     }
@@ -42,139 +52,100 @@ impl Fault {
     }
 }
 
-impl From<String> for Fault {
+impl From<String> for ExpressionError {
     fn from(message: String) -> Self {
         Self::template(message)
     }
 }
 
-/// One value that expressions can see. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    value: Shown,
-    bytes: usize,
-}
-
-impl From<&Value> for Seen {
-    fn from(value: &Value) -> Self {
-        let bytes = json::size_within(value, usize::MAX).unwrap_or_default();
-        Self { value: Shown::from_serialize(value), bytes }
-    }
-}
-
-/// What an expression can see.
+/// What an expression can read.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// By step number: `{result, status, error}`.
-    pub steps: BTreeMap<u32, Seen>,
+    pub steps: BTreeMap<u32, Arc<Value>>,
     /// `{id, name, metadata}`.
-    pub operation: Seen,
+    pub operation: Arc<Value>,
 }
 
-impl Scope {
-    /// Bytes that may be moved by an expression that looks like this.
-    fn work(&self, checked: &Checked) -> usize {
-        let steps = checked.steps.iter().filter_map(|number| self.steps.get(number));
-        let seen = steps.map(|seen| seen.bytes).sum::<usize>() + checked.operation * self.operation.bytes;
-        checked.joins.saturating_mul(seen + syntax::BYTES_MAX)
-    }
-
-    fn context(&self) -> Shown {
-        let steps = self.steps.iter().map(|(number, seen)| (Shown::from(*number), seen.value.clone()));
-        let steps = steps.collect::<Shown>();
-        minijinja::context! { steps, operation => self.operation.value }
-    }
+/// What can be said of inputs before they are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// The steps that their expressions read.
+    pub steps: BTreeSet<u32>,
+    /// Bytes that they take at least when they are resolved.
+    pub least_bytes: usize,
 }
 
-enum Part<'t> {
-    Text(&'t str),
-    Expression(&'t str),
+/// Whether inputs, as canonical JSON, may hold a mark. Without one they are resolved as they stand.
+#[must_use]
+pub fn may_hold_mark(inputs: &str) -> bool {
+    inputs.contains("\"$")
 }
 
-/// Splits a string into plain text and expressions.
-fn parts(text: &str) -> Result<Vec<Part<'_>>, String> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("{{") {
-        let body = &rest[start + 2..];
-        let end = expression_end(body).ok_or("an expression is opened by {{ and not closed by }}")?;
-        if start > 0 {
-            parts.push(Part::Text(&rest[..start]));
-        }
-        parts.push(Part::Expression(body[..end].trim()));
-        rest = &body[end + 2..];
-    }
-    if !rest.is_empty() {
-        parts.push(Part::Text(rest));
-    }
-    let expressions = parts.iter().filter(|part| matches!(part, Part::Expression(_))).count();
-    if expressions > PER_TEXT_MAX {
-        return Err(format!("a text may hold at most {PER_TEXT_MAX} expressions, this one {expressions}"));
-    }
-    Ok(parts)
-}
-
-/// Where `}}` closes the expression: outside of its string literals and of braces of its own.
-fn expression_end(body: &str) -> Option<usize> {
-    let bytes = body.as_bytes();
-    let (mut at, mut quote, mut depth) = (0, None, 0_u32);
-    while at < bytes.len() {
-        match (quote, bytes[at]) {
-            (Some(_), b'\\') => at += 1,
-            (Some(open), byte) if byte == open => quote = None,
-            (Some(_), _) => {}
-            (None, byte @ (b'"' | b'\'')) => quote = Some(byte),
-            (None, b'{') => depth += 1,
-            (None, b'}') if depth > 0 => depth -= 1,
-            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
-            (None, _) => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// Checks every expression in `value`, and collects the steps they read.
+/// Checks the marks and expressions of a step's inputs.
 ///
 /// # Errors
-/// A sentence about the first faulty expression.
-pub fn references(value: &Value) -> Result<BTreeSet<u32>, String> {
-    let (mut steps, mut count) = (BTreeSet::new(), 0_usize);
-    visit_strings(value, &mut |text| {
-        for part in parts(text)? {
-            if let Part::Expression(source) = part {
-                steps.append(&mut checked(source)?.step_set());
-                count += 1;
-            }
-        }
-        Ok(())
-    })?;
-    if count > PER_STEP_MAX {
+/// A sentence about the first one that is wrong.
+pub fn outlook(inputs: &Value) -> Result<Outlook, String> {
+    let mut check = Check::default();
+    let least = check.least(inputs)?;
+    if check.expressions > PER_STEP_MAX {
+        let count = check.expressions;
         return Err(format!("a step may hold at most {PER_STEP_MAX} expressions, this one has {count}"));
+    }
+    // What is one expression as a whole may be of any kind, unless the expression tells.
+    let whole = match marked(inputs)? {
+        Some(Mark::Expression(source)) => checked(source)?.kind(),
+        _ => Some(kind(&least)),
+    };
+    if let Some(kind) = whole.filter(|kind| *kind != "an object") {
+        return Err(format!("inputs as a whole must be an object, not {kind}"));
+    }
+    let least_bytes = json::size_within(&least, usize::MAX).unwrap_or_default();
+    Ok(Outlook { steps: check.steps, least_bytes })
+}
+
+/// The steps that a condition reads.
+///
+/// # Errors
+/// A sentence about what is wrong with it.
+pub fn condition_steps(condition: &str) -> Result<BTreeSet<u32>, String> {
+    let checked = expression_of(condition)?;
+    match checked.kind() {
+        Some(kind) if kind != "a truth" => {
+            Err(described(condition.trim(), &format!("a condition is true or false, this is always {kind}")))
+        }
+        _ => Ok(checked.steps),
+    }
+}
+
+/// The steps that a title reads.
+///
+/// # Errors
+/// A sentence about the first expression that is wrong.
+pub fn title_steps(title: &str) -> Result<BTreeSet<u32>, String> {
+    let mut steps = BTreeSet::new();
+    for part in parts(title)? {
+        if let Part::Expression(_, checked) = part {
+            steps.extend(checked.steps);
+        }
     }
     Ok(steps)
 }
 
-/// The same for a condition, which may stand with or without its braces.
-///
-/// # Errors
-/// A sentence about the fault.
-pub fn condition_references(condition: &str) -> Result<BTreeSet<u32>, String> {
-    Ok(checked(bare(condition)?)?.step_set())
-}
-
-/// Replaces every expression in `inputs` by its value. A string that is one expression keeps the type.
+/// Replaces every mark in `inputs` by what it yields. A value that is one `$expr` keeps its JSON type.
 ///
 /// # Errors
 /// What could not be evaluated, or that it is too much.
-pub fn render(inputs: &Value, scope: &Scope) -> Result<Value, Fault> {
-    if !holds_expression(inputs) {
-        return Ok(inputs.clone());
-    }
+pub fn render(inputs: &Value, scope: &Scope) -> Result<Value, ExpressionError> {
     let rendered = Rendering::of(scope).value(inputs)?;
-    if depth(&rendered) > DEPTH_MAX {
+    if !rendered.is_object() {
+        let message = format!("inputs as a whole must be an object, not {}", kind(&rendered));
+        return Err(ExpressionError { code: "invalid_inputs", message });
+    }
+    if json::depth(&rendered) > DEPTH_MAX {
         let message = format!("the resolved inputs are nested deeper than {DEPTH_MAX} levels");
-        return Err(Fault::too_large(message));
+        return Err(ExpressionError::too_large(message));
     }
     Ok(rendered)
 }
@@ -183,141 +154,135 @@ pub fn render(inputs: &Value, scope: &Scope) -> Result<Value, Fault> {
 ///
 /// # Errors
 /// Why it could not be evaluated.
-pub fn holds(condition: &str, scope: &Scope) -> Result<bool, Fault> {
-    match Rendering::of(scope).evaluate(bare(condition)?)? {
-        Value::Bool(holds) => Ok(holds),
-        other => {
-            let kind = kind(&other);
-            Err(Fault::template(format!("the condition must be true or false, not {kind}")))
-        }
-    }
+pub fn holds(condition: &str, scope: &Scope) -> Result<bool, ExpressionError> {
+    let checked = expression_of(condition)?;
+    let value = Rendering::of(scope).evaluate(condition.trim(), &checked)?;
+    value.as_bool().ok_or_else(|| {
+        operators::mismatch(format!("the condition must be true or false, not {}", kind(&value)))
+            .within(condition.trim())
+    })
 }
 
-/// Whether any string in it holds an expression.
+/// A step's title with its expressions resolved; as it was written when one of them cannot be.
 #[must_use]
-pub fn holds_expression(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains("{{"),
-        Value::Array(items) => items.iter().any(holds_expression),
-        Value::Object(fields) => fields.values().any(holds_expression),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
+pub fn title(title: &str, scope: &Scope) -> String {
+    let resolved = Rendering::of(scope).template(title).ok();
+    let resolved = resolved.map(|title| line(&title)).filter(|title| !title.is_empty());
+    resolved.unwrap_or_else(|| line(title))
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
+/// One short line without letters that steer a terminal or turn the direction of writing.
+fn line(text: &str) -> String {
+    let plain = |letter: char| if crate::bounds::is_plain(letter) { letter } else { ' ' };
+    text.chars().take(TITLE_MAX).map(plain).collect::<String>().trim().to_owned()
 }
 
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-    }
+fn marked(value: &Value) -> Result<Option<Mark<'_>>, String> {
+    if let Value::Object(fields) = value { mark(fields) } else { Ok(None) }
 }
 
-fn bare(condition: &str) -> Result<&str, String> {
-    match parts(condition)?.as_slice() {
-        [Part::Expression(source) | Part::Text(source)] => Ok(source.trim()),
-        _ => Err("a condition must be one expression".into()),
+fn expression_of(source: &str) -> Result<Checked, String> {
+    if source.trim_start().starts_with("{{") {
+        return Err(described(source.trim(), "write the expression without braces"));
     }
+    checked(source).map_err(|fault| described(source.trim(), &fault))
 }
 
-fn visit_strings(value: &Value, visit: &mut dyn FnMut(&str) -> Result<(), String>) -> Result<(), String> {
-    match value {
-        Value::String(text) => visit(text),
-        Value::Array(items) => items.iter().try_for_each(|item| visit_strings(item, visit)),
-        Value::Object(fields) => fields.values().try_for_each(|field| visit_strings(field, visit)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
-    }
+/// What a look at inputs finds.
+#[derive(Default)]
+struct Check {
+    steps: BTreeSet<u32>,
+    expressions: usize,
 }
 
-fn checked(source: &str) -> Result<Checked, String> {
-    let checked = syntax::check(source).map_err(|fault| described(source, &fault))?;
-    engine::compile(source).map_err(|fault| described(source, &fault))?;
-    Ok(checked)
-}
-
-fn described(source: &str, fault: &str) -> String {
-    let mut shown: String = source.chars().take(120).collect();
-    if shown.len() < source.len() {
-        shown.push('…');
+impl Check {
+    /// The inputs with the shortest value in each place that is not known yet.
+    fn least(&mut self, value: &Value) -> Result<Value, String> {
+        Ok(match (marked(value)?, value) {
+            (Some(Mark::Literal(content)), _) => content.clone(),
+            (Some(Mark::Expression(source)), _) => {
+                let checked = expression_of(source)?;
+                self.count(&checked);
+                checked.constant().cloned().unwrap_or_else(|| 0.into())
+            }
+            (Some(Mark::Template(template)), _) => {
+                let mut least = String::new();
+                for part in parts(template)? {
+                    match part {
+                        Part::Text(text) => least.push_str(&text),
+                        Part::Expression(_, checked) => {
+                            self.count(&checked);
+                            least.push_str(&checked.constant().map(text_of).unwrap_or_default());
+                        }
+                    }
+                }
+                least.into()
+            }
+            (None, Value::Array(items)) => {
+                items.iter().map(|item| self.least(item)).collect::<Result<Vec<_>, _>>()?.into()
+            }
+            (None, Value::Object(fields)) => {
+                let fields = fields.iter().map(|(key, field)| Ok((key.clone(), self.least(field)?)));
+                Value::Object(fields.collect::<Result<_, String>>()?)
+            }
+            (None, data) => data.clone(),
+        })
     }
-    format!("in {{{{ {shown} }}}}: {fault}")
+
+    fn count(&mut self, checked: &Checked) {
+        self.expressions += 1;
+        self.steps.extend(&checked.steps);
+    }
 }
 
 /// One pass over inputs, with what it may still cost.
 struct Rendering<'s> {
-    scope: &'s Scope,
-    context: Shown,
-    work_left: usize,
+    evaluator: Evaluator<'s>,
     yield_left: usize,
 }
 
 impl<'s> Rendering<'s> {
     fn of(scope: &'s Scope) -> Self {
-        Self { scope, context: scope.context(), work_left: WORK_MAX, yield_left: YIELD_MAX }
+        Self { evaluator: Evaluator { scope, work_left: WORK_MAX }, yield_left: YIELD_MAX }
     }
 
-    fn evaluate(&mut self, source: &str) -> Result<Value, Fault> {
-        // Stored workflows were checked by older rules, perhaps: the bounds are held again.
-        let checked = syntax::check(source).map_err(|fault| described(source, &fault))?;
-        let Some(work_left) = self.work_left.checked_sub(self.scope.work(&checked)) else {
-            let message = "it combines more than the expressions of one step may";
-            return Err(Fault::too_large(described(source, message)));
+    fn evaluate(&mut self, source: &str, checked: &Checked) -> Result<Value, ExpressionError> {
+        let value = self.evaluator.value(&checked.node);
+        let value = value.map_err(|absent| ExpressionError::from(absent).within(source))?;
+        let Some(bytes) = json::size_within(&*value, self.yield_left) else {
+            let message = format!("the expressions of one step yield more than {YIELD_MAX} bytes");
+            return Err(ExpressionError::too_large(message).within(source));
         };
-        self.work_left = work_left;
-        let (value, bytes) =
-            engine::evaluate(source, &self.context, self.yield_left).map_err(|fault| match fault {
-                Some(fault) => Fault::template(described(source, &fault)),
-                None => {
-                    let message = format!("the expressions of one step yield more than {YIELD_MAX} bytes");
-                    Fault::too_large(described(source, &message))
-                }
-            })?;
         self.yield_left -= bytes;
-        Ok(value)
+        Ok(Cow::into_owned(value))
     }
 
-    fn value(&mut self, value: &Value) -> Result<Value, Fault> {
-        Ok(match value {
-            Value::String(text) => self.text(text)?,
-            Value::Array(items) => {
-                Value::Array(items.iter().map(|item| self.value(item)).collect::<Result<_, _>>()?)
+    fn value(&mut self, value: &Value) -> Result<Value, ExpressionError> {
+        Ok(match (marked(value)?, value) {
+            (Some(Mark::Literal(content)), _) => content.clone(),
+            (Some(Mark::Expression(source)), _) => self.evaluate(source, &expression_of(source)?)?,
+            (Some(Mark::Template(template)), _) => self.template(template)?.into(),
+            (None, Value::Array(items)) => {
+                items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>, _>>()?.into()
             }
-            Value::Object(fields) => {
-                let mut rendered = Map::new();
-                for (name, field) in fields {
-                    rendered.insert(name.clone(), self.value(field)?);
-                }
-                Value::Object(rendered)
+            (None, Value::Object(fields)) => {
+                let fields = fields.iter().map(|(key, field)| Ok((key.clone(), self.value(field)?)));
+                Value::Object(fields.collect::<Result<_, ExpressionError>>()?)
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+            (None, data) => data.clone(),
         })
     }
 
-    fn text(&mut self, text: &str) -> Result<Value, Fault> {
-        let parts = parts(text)?;
-        if let [Part::Expression(source)] = parts.as_slice() {
-            return self.evaluate(source);
-        }
+    fn template(&mut self, template: &str) -> Result<String, ExpressionError> {
         let mut rendered = String::new();
-        for part in parts {
+        for part in parts(template)? {
             match part {
-                Part::Text(text) => rendered.push_str(text),
-                Part::Expression(source) => match self.evaluate(source)? {
-                    Value::String(text) => rendered.push_str(&text),
-                    other => rendered.push_str(&other.to_string()),
-                },
+                Part::Text(text) => rendered.push_str(&text),
+                Part::Expression(source, checked) => {
+                    rendered.push_str(&text_of(&self.evaluate(&source, &checked)?));
+                }
             }
         }
-        Ok(Value::String(rendered))
+        Ok(rendered)
     }
 }

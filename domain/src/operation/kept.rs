@@ -22,6 +22,7 @@ pub struct Kept {
     results_bytes: usize,
     checkpoints: BTreeMap<u32, Json>,
     inputs: BTreeMap<u32, Json>,
+    titles: BTreeMap<u32, String>,
     status_reason: Option<String>,
     errors: Vec<String>,
     created_at: Timestamp,
@@ -31,7 +32,7 @@ pub struct Kept {
 
 impl From<&Operation> for Kept {
     fn from(operation: &Operation) -> Self {
-        let Operation { definition, asked, run, results, results_bytes, checkpoints, inputs, .. } =
+        let Operation { definition, asked, run, results, results_bytes, checkpoints, inputs, titles, .. } =
             operation.clone();
         let updated = asked != definition;
         Self {
@@ -42,6 +43,7 @@ impl From<&Operation> for Kept {
             results_bytes,
             checkpoints,
             inputs,
+            titles,
             status_reason: operation.status_reason.clone(),
             errors: operation.errors.clone(),
             created_at: operation.created_at,
@@ -64,6 +66,7 @@ impl From<Kept> for Operation {
             results_bytes: kept.results_bytes,
             checkpoints: kept.checkpoints,
             inputs: kept.inputs,
+            titles: kept.titles,
             status_reason: kept.status_reason,
             errors: kept.errors,
             created_at: kept.created_at,

@@ -9,12 +9,10 @@ pub struct RetryPolicy {
     /// Attempts in all, 1 to 100.
     pub max_attempts: u32,
     /// Wait before the second attempt, in milliseconds.
-    #[serde(rename = "initialDelay")]
     pub initial_delay_ms: u64,
     /// Each further wait is this many times longer, 1 to 10.
     pub backoff_multiplier: f64,
     /// No wait is longer, in milliseconds.
-    #[serde(rename = "maxDelay")]
     pub max_delay_ms: u64,
     /// Share of the wait that varies, 0 to 1.
     pub jitter: f64,
@@ -70,10 +68,10 @@ impl RetryPolicy {
             faults.push(("maxAttempts", "maxAttempts must be from 1 to 100"));
         }
         if self.initial_delay_ms > Self::DELAY_MAX_MS {
-            faults.push(("initialDelay", "initialDelay must be at most 86400000 ms"));
+            faults.push(("initialDelayMs", "initialDelayMs must be at most 86400000"));
         }
         if self.max_delay_ms > Self::DELAY_MAX_MS {
-            faults.push(("maxDelay", "maxDelay must be at most 86400000 ms"));
+            faults.push(("maxDelayMs", "maxDelayMs must be at most 86400000"));
         }
         if !(1.0..=10.0).contains(&self.backoff_multiplier) {
             faults.push(("backoffMultiplier", "backoffMultiplier must be from 1 to 10"));

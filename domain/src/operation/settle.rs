@@ -9,7 +9,7 @@ use crate::operation::event::{
     Event, Failed, FailureReason, Progressed, SkipReason, StepApprovalRequested, StepError, StepFailed,
     StepsCancelled, StepsSkipped,
 };
-use crate::operation::expression::{self, Fault};
+use crate::operation::expression::ExpressionError;
 use crate::operation::sight::{Now, Sight};
 use crate::operation::step::StepStatus;
 use crate::operation::{Operation, step::Run};
@@ -116,7 +116,7 @@ impl<'o> Settlement<'o> {
         if self.sight.settles(position) || self.run().steps[position].status != StepStatus::Pending {
             return;
         }
-        match definition.when.as_deref().map_or(Ok(true), |condition| self.holds(condition)) {
+        match definition.when.as_deref().map_or(Ok(true), |condition| self.sight.holds(condition)) {
             Ok(true) if definition.asks_a_person() && !self.paused => self.ask(position),
             Ok(true) => {}
             Ok(false) => {
@@ -135,7 +135,8 @@ impl<'o> Settlement<'o> {
                 self.say_skipped();
                 let (step, timeout_ms) = (definition.step, definition.timeout_ms);
                 let until = self.given.now.plus_ms(timeout_ms);
-                let asked = StepApprovalRequested { step, inputs, until, timeout_ms };
+                let title = self.sight.title(definition);
+                let asked = StepApprovalRequested { step, inputs, until, timeout_ms, title };
                 self.events.push(Event::StepApprovalRequested(asked));
             }
             Err(fault) => self.fail_unperformed(position, fault),
@@ -143,7 +144,7 @@ impl<'o> Settlement<'o> {
     }
 
     /// A step that can never be performed as it was asked for.
-    fn fail_unperformed(&mut self, position: usize, fault: Fault) {
+    fn fail_unperformed(&mut self, position: usize, fault: ExpressionError) {
         self.say_skipped();
         let error = StepError { code: fault.code.into(), message: fault.message };
         self.events.push(Event::StepFailed(StepFailed {
@@ -154,11 +155,6 @@ impl<'o> Settlement<'o> {
             is_final: true,
         }));
         self.fail(position, &error);
-    }
-
-    fn holds(&mut self, condition: &str) -> Result<bool, Fault> {
-        let read = expression::condition_references(condition)?;
-        expression::holds(condition, &self.sight.scope(&read))
     }
 
     fn say_skipped(&mut self) {

@@ -2,12 +2,14 @@
 //! however many steps read it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::operation::Operation;
+use crate::operation::definition::StepDefinition;
 use crate::operation::event::StepError;
-use crate::operation::expression::{self, Fault, Scope, Seen};
+use crate::operation::expression::{self, ExpressionError, Scope};
 use crate::{Json, OperationId};
 
 /// How a step stands by the decision that is being made; the run does not know of it yet.
@@ -23,13 +25,13 @@ pub(crate) struct Sight<'o> {
     id: &'o OperationId,
     operation: &'o Operation,
     now: BTreeMap<usize, Now>,
-    seen_operation: Option<Seen>,
-    seen: HashMap<usize, Seen>,
+    shown_operation: Option<Arc<Value>>,
+    shown: HashMap<usize, Arc<Value>>,
 }
 
 impl<'o> Sight<'o> {
     pub(crate) fn new(id: &'o OperationId, operation: &'o Operation) -> Self {
-        Self { id, operation, now: BTreeMap::new(), seen_operation: None, seen: HashMap::new() }
+        Self { id, operation, now: BTreeMap::new(), shown_operation: None, shown: HashMap::new() }
     }
 
     /// The step at `position` is settled by this decision.
@@ -49,20 +51,20 @@ impl<'o> Sight<'o> {
 
     /// What an expression that reads these steps can see.
     pub(crate) fn scope(&mut self, read: &BTreeSet<u32>) -> Scope {
-        let mut scope = Scope { operation: self.operation_seen(), ..Scope::default() };
+        let mut scope = Scope { operation: self.operation_shown(), ..Scope::default() };
         for number in read {
             if let Some(position) = self.operation.run.skeleton.position(*number) {
-                scope.steps.insert(*number, self.step_seen(position, *number));
+                scope.steps.insert(*number, self.step_shown(position, *number));
             }
         }
         scope
     }
 
-    /// Inputs with every expression resolved, of at most `max` bytes.
-    pub(crate) fn inputs(&mut self, asked: &Json, max: usize) -> Result<Json, Fault> {
-        let inputs = if asked.as_str().contains("{{") {
+    /// Inputs with every mark replaced by what it yields, of at most `max` bytes.
+    pub(crate) fn inputs(&mut self, asked: &Json, max: usize) -> Result<Json, ExpressionError> {
+        let inputs = if expression::may_hold_mark(asked.as_str()) {
             let asked = asked.value();
-            let read = expression::references(&asked)?;
+            let read = expression::outlook(&asked)?.steps;
             Json::from(expression::render(&asked, &self.scope(&read))?)
         } else {
             asked.clone()
@@ -70,14 +72,27 @@ impl<'o> Sight<'o> {
         let bytes = inputs.len();
         if bytes > max {
             let message = format!("the resolved inputs have {bytes} bytes, at most {max} are allowed");
-            return Err(Fault { code: "too_large", message });
+            return Err(ExpressionError { code: "too_large", message });
         }
         Ok(inputs)
     }
 
-    fn step_seen(&mut self, position: usize, number: u32) -> Seen {
-        if let Some(seen) = self.seen.get(&position) {
-            return seen.clone();
+    /// Whether a condition holds.
+    pub(crate) fn holds(&mut self, condition: &str) -> Result<bool, ExpressionError> {
+        let read = expression::condition_steps(condition)?;
+        expression::holds(condition, &self.scope(&read))
+    }
+
+    /// The title of a step that has one, as far as it can be resolved.
+    pub(crate) fn title(&mut self, step: &StepDefinition) -> Option<String> {
+        let title = step.title.as_deref()?;
+        let read = expression::title_steps(title).unwrap_or_default();
+        Some(expression::title(title, &self.scope(&read)))
+    }
+
+    fn step_shown(&mut self, position: usize, number: u32) -> Arc<Value> {
+        if let Some(shown) = self.shown.get(&position) {
+            return Arc::clone(shown);
         }
         let run = &self.operation.run.steps[position];
         let (status, result, error) = match self.now.get(&position) {
@@ -86,21 +101,20 @@ impl<'o> Sight<'o> {
         };
         let error = error.map(|error| json!({"code": error.code, "message": error.message}));
         let shown = json!({"result": result.map(Json::value), "status": status, "error": error});
-        let seen = Seen::from(&shown);
-        self.seen.insert(position, seen.clone());
-        seen
+        let shown = Arc::new(shown);
+        self.shown.insert(position, Arc::clone(&shown));
+        shown
     }
 
-    fn operation_seen(&mut self) -> Seen {
+    fn operation_shown(&mut self) -> Arc<Value> {
         let (id, definition) = (self.id, &self.operation.definition);
-        let seen = self.seen_operation.get_or_insert_with(|| {
-            let shown = json!({
+        let shown = self.shown_operation.get_or_insert_with(|| {
+            Arc::new(json!({
                 "id": id.to_string(),
                 "name": definition.name,
                 "metadata": definition.metadata.value(),
-            });
-            Seen::from(&shown)
+            }))
         });
-        seen.clone()
+        Arc::clone(shown)
     }
 }

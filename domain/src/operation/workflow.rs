@@ -151,7 +151,7 @@ impl Check<'_> {
             }
             self.performer(index, step);
             self.bounds(index, step);
-            self.faults.extend(fields::of_step(index, step));
+            self.faults.extend(fields::of_step(index, step, self.given.world.limits.max_result_bytes));
             if self.faults.len() >= FAULTS_MAX {
                 return;
             }
@@ -230,23 +230,31 @@ impl Check<'_> {
     fn expressions(&mut self, graph: &Graph) {
         let mut ancestors = None;
         for (index, step) in self.definition.workflow.iter().enumerate() {
-            if step.inputs.as_str().contains("{{") {
-                self.reads(
-                    index,
-                    "/inputs",
-                    expression::references(&step.inputs.value()),
-                    graph,
-                    &mut ancestors,
-                );
+            let inputs = &step.inputs;
+            if expression::may_hold_mark(inputs.as_str()) && inputs.unstorable().is_none() {
+                let read = self.marked_inputs(index, step);
+                self.reads(index, "/inputs", read, graph, &mut ancestors);
             }
             if let Some(condition) = &step.when {
-                let read = expression::condition_references(condition);
+                let read = expression::condition_steps(condition);
                 self.reads(index, "/when", read, graph, &mut ancestors);
+            }
+            if let Some(title) = &step.title {
+                self.reads(index, "/title", expression::title_steps(title), graph, &mut ancestors);
             }
             if self.faults.len() >= FAULTS_MAX {
                 return;
             }
         }
+    }
+
+    fn marked_inputs(&mut self, index: usize, step: &StepDefinition) -> Result<BTreeSet<u32>, String> {
+        let outlook = expression::outlook(&step.inputs.value())?;
+        let max = self.given.world.limits.max_result_bytes;
+        if let Some(breach) = fields::resolved_size(outlook.least_bytes, max) {
+            self.step_fault(index, "/inputs", breach.code, breach.detail);
+        }
+        Ok(outlook.steps)
     }
 
     fn reads(

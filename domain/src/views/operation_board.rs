@@ -368,7 +368,8 @@ impl Run {
     /// A run whose skeleton has no payloads: for scheduling only.
     fn lean(definition: &Definition, skeletons: &mut Skeletons) -> Self {
         let inputs = Json::object();
-        let lean = |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), ..step.clone() };
+        let lean =
+            |step: &StepDefinition| StepDefinition { inputs: inputs.clone(), title: None, ..step.clone() };
         let skeleton = skeletons.of(definition.workflow.iter().map(lean).collect());
         Self::on(skeleton, definition.max_parallel)
     }

@@ -50,6 +50,7 @@ pub(crate) fn step(number: u32, dependencies: &[u32]) -> StepDefinition {
         agent: None,
         platform: "worker".parse().unwrap(),
         action: "do".parse().unwrap(),
+        title: None,
         inputs: Json::object(),
         dependencies: dependencies.to_vec(),
         timeout_ms: 60_000,

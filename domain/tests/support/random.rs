@@ -46,7 +46,7 @@ fn placed(index: usize, kind: &Kind) -> StepDefinition {
     let read = dependencies.first().map(|number| format!("steps[{number}]"));
     placed.when = match (kind.condition, &read) {
         (0, _) => Some("false".into()),
-        (1, _) => Some("{{ operation.metadata.go }}".into()),
+        (1, _) => Some("operation.metadata.go".into()),
         (2, _) => Some("operation.metadata.missing".into()),
         (3, Some(read)) => Some(format!("{read}.status == 'completed'")),
         (4, Some(read)) => Some(format!("{read}.result == 3")),
@@ -54,12 +54,13 @@ fn placed(index: usize, kind: &Kind) -> StepDefinition {
         _ => None,
     };
     if let (0 | 1, Some(read)) = (kind.inputs, &read) {
-        let text = if kind.inputs == 0 {
-            format!("{{{{ {read}.result.error.code }}}}")
+        let inputs = if kind.inputs == 0 {
+            json!({"x": {"$expr": format!("{read}.result.error.code")}})
         } else {
-            format!("{{{{ {read} }}}}")
+            json!({"x": {"$template": format!("of {{{{ {read} }}}}")}})
         };
-        placed.inputs = Json::from(json!({ "x": text }));
+        placed.inputs = Json::from(inputs);
+        placed.title = Some(format!("after {{{{ {read}.result.error.code }}}}"));
     }
     placed.retry.max_attempts = kind.attempts;
     placed.continue_on_error = kind.excused;

@@ -27,9 +27,9 @@ pub(super) fn operation(action: &str) -> Value {
             {"step": 1, "platform": "worker", "action": action,
              "inputs": {"repository": "photon/core", "from": "v0.1.0", "to": "v0.2.0", "depth": 3}},
             {"step": 2, "platform": "worker", "action": action, "dependencies": [1],
-             "inputs": {"changes": "{{ steps[1].result.summary }}", "language": "en"}},
+             "inputs": {"changes": {"$expr": "steps[1].result.summary"}, "language": "en"}},
             {"step": 3, "platform": "worker", "action": action, "dependencies": [2],
-             "inputs": {"text": "{{ steps[2].result.summary }}", "format": "markdown"}},
+             "inputs": {"text": {"$expr": "steps[2].result.summary"}, "format": "markdown"}},
         ],
         "metadata": {"source": "photon bench", "team": "release"},
     })

@@ -26,8 +26,7 @@ const TIMEOUT_MS: u64 = 300_000;
 
 /// The whole operation.
 pub(super) fn operation(folder: &Path) -> Value {
-    // The folder is handed on as an expression: a name with braces in it would be read as one otherwise.
-    let look = json!({"folder": "{{ operation.metadata.folder }}"});
+    let look = json!({"folder": {"$expr": "operation.metadata.folder"}});
     let mut workflow = vec![step(MANIFEST, "manifest", &look, &[])];
     for (number, action, _) in ANALYSES {
         let mut analysis = step(number, action, &look, &[MANIFEST]);
@@ -60,12 +59,12 @@ fn step(number: u32, action: &str, inputs: &Value, dependencies: &[u32]) -> Valu
         "dependencies": dependencies,
         "timeout": TIMEOUT_MS,
         "requires": {"capabilities": [capability(action)]},
-        "retryPolicy": {"maxAttempts": 5, "initialDelay": 200, "backoffMultiplier": 1.5, "jitter": 0.0},
+        "retryPolicy": {"maxAttempts": 5, "initialDelayMs": 200, "backoffMultiplier": 1.5, "jitter": 0.0},
     })
 }
 
 fn result_of(step: u32) -> Value {
-    json!(format!("{{{{ steps[{step}].result }}}}"))
+    json!({"$expr": format!("steps[{step}].result")})
 }
 
 #[cfg(test)]
@@ -79,7 +78,7 @@ mod tests {
         let request: CreateOperation = serde_json::from_value(plan.clone()).unwrap();
         assert_eq!(request.name, "Review of b");
         assert!(request.definition(&domain::Limits::default()).is_ok());
-        assert_eq!(plan["workflow"][6]["inputs"]["brokenLinks"], "{{ steps[4].result }}");
+        assert_eq!(plan["workflow"][6]["inputs"]["brokenLinks"], json!({"$expr": "steps[4].result"}));
     }
 
     #[test]

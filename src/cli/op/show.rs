@@ -49,8 +49,9 @@ fn head(operation: &OperationView) -> String {
 
 fn described(step: &StepView, choices: &[&StepReserved], style: Style) -> Vec<String> {
     let status = style.status(&step.status, &step.status);
-    let title = style.bold(&format!("Step {} {}", step.step, plain(&step.action)));
-    let mut lines = vec![format!("{title}: {status}{}", circumstances(step))];
+    let heading = style.bold(&format!("Step {} {}", step.step, plain(&step.action)));
+    let mut lines = vec![format!("{heading}: {status}{}", circumstances(step))];
+    lines.extend(step.title.as_ref().map(|title| format!("    {}", plain(title))));
     lines.extend(choices.iter().map(|chosen| format!("    {}", plain(&choice::sentence(chosen)))));
     if let Some(error) = &step.error {
         let code = step.error_code.as_deref().unwrap_or("error");

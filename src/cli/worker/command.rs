@@ -177,13 +177,13 @@ fn result(output: &[u8]) -> Option<Json> {
     }
     let text = String::from_utf8_lossy(output);
     let text = text.trim_end_matches(['\n', '\r']);
-    let value = match serde_json::from_str::<Value>(text) {
-        Ok(value) => value,
-        Err(_) if text.is_empty() => Value::Null,
-        Err(_) => Value::String(text.to_owned()),
+    let result = match Json::read(text) {
+        Ok(result) => result,
+        Err(_) if text.is_empty() => Json::null(),
+        Err(_) => Json::from(Value::String(text.to_owned())),
     };
     // A text grows when its quotes are escaped.
-    Some(Json::from(value)).filter(|json| json.len() <= RESULT_BYTES_MAX)
+    Some(result).filter(|json| json.len() <= RESULT_BYTES_MAX)
 }
 
 fn failed_with(status: ExitStatus, errors: &[u8]) -> Outcome {

@@ -132,16 +132,16 @@ async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut O
     }
 }
 
-/// Reports a result; one that the server cannot take fails the step instead of being tried for ever.
+/// Reports a result. One that the server cannot store has failed the attempt; a report that it cannot read
+/// fails it here instead of being tried for ever.
 async fn complete(session: &Session, lease: &str, result: Json, orders: &mut Orders) -> Ended {
     let (client, key) = (&session.client, Uuid::new_v4().to_string());
     let body = CompleteLease { result, usage: None, claim: more(session) };
     let reported = report(session, orders, async || client.complete(lease, &body, Some(&key)).await).await;
     if let Reported::Refused(ClientError::Refused(refusal)) = &reported
-        && matches!(refusal.status, 400 | 413 | 422)
+        && refusal.status == 400
     {
-        let code = if refusal.status == 413 { "too_large" } else { &refusal.code };
-        let failure = command::failure(code, &refusal.sentence, false);
+        let failure = command::failure(&refusal.code, &refusal.sentence, false);
         let failed = fail(session, lease, failure, orders).await;
         let next = failed.taken().and_then(|view| view.claimed.leases).unwrap_or_default();
         return Ended { told: reported.told("is done."), next };

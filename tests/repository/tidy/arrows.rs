@@ -16,8 +16,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
 ];
 
 /// What the pure core may use: nothing here can read a clock, a file or a socket as we configure it.
-const DOMAIN_DEPENDENCIES: [&str; 6] =
-    ["chrono", "minijinja", "petgraph", "serde", "serde_json", "thiserror"];
+const DOMAIN_DEPENDENCIES: [&str; 6] = ["chrono", "petgraph", "serde", "serde_json", "strsim", "thiserror"];
 
 const ACTIX_FOLDERS: [&str; 2] = ["actors/", "src/"];
 const SLED_FOLDER: &str = "events/";

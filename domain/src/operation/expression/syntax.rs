@@ -1,247 +1,370 @@
-//! What an expression may look like, checked before it is compiled: short, flat, and made of known
-//! names only. So neither the compiler's recursion nor the values in between can grow without bound.
+//! What an expression is made of, and the parser that makes it. Recursion is bounded by the number of
+//! tokens. It must never evaluate anything.
 
-use std::collections::BTreeSet;
+use serde_json::{Map, Value};
 
-/// Bytes of one expression.
-pub(super) const BYTES_MAX: usize = 4_096;
-/// Tokens of one expression; the compiler recurses once for each in the worst case.
-const TOKENS_MAX: usize = 256;
+use super::filters::{self, Filter, Test};
+use super::lexer::{Token, tokens};
+use super::names;
+
 /// Brackets within brackets.
 const NESTING_MAX: usize = 16;
-/// Filters and operators that build a new value from others: `|`, `~`, `+`.
-const JOINS_MAX: usize = 16;
 
-/// Filters that an expression may name.
-pub(super) const FILTERS: [&str; 21] = [
-    "abs", "bool", "count", "d", "default", "first", "float", "int", "join", "last", "length", "lower",
-    "max", "min", "replace", "round", "split", "string", "tojson", "trim", "upper",
-];
-/// Filters that stand for an operator which could repeat texts and lists without bound.
-pub(super) const TIMES: &str = "times";
-/// Tests that an expression may name after `is`.
-pub(super) const TESTS: [&str; 12] = [
-    "boolean",
-    "defined",
-    "endingwith",
-    "even",
-    "mapping",
-    "none",
-    "number",
-    "odd",
-    "sequence",
-    "startingwith",
-    "string",
-    "undefined",
-];
-const WORDS: [&str; 13] =
-    ["and", "else", "false", "False", "if", "in", "is", "none", "None", "not", "or", "true", "True"];
-
-/// What an expression reads and how much it combines.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checked {
-    /// Each `steps[N]`, as often as it stands there.
-    pub(super) steps: Vec<u32>,
-    /// How often `operation` stands there.
-    pub(super) operation: usize,
-    /// How many values are built from others.
-    pub(super) joins: usize,
+/// One expression, or a part of one.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Constant(Value),
+    /// `steps[N]`.
+    Step(u32),
+    Operation,
+    /// `of.key` and `of[key]`.
+    Member {
+        of: Box<Node>,
+        key: Box<Node>,
+    },
+    /// `of[from:to]`.
+    Slice {
+        of: Box<Node>,
+        from: Option<Box<Node>>,
+        to: Option<Box<Node>>,
+    },
+    List(Vec<Node>),
+    Object(Vec<(String, Node)>),
+    Not(Box<Node>),
+    Negative(Box<Node>),
+    Binary {
+        sign: Binary,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    If {
+        condition: Box<Node>,
+        yes: Box<Node>,
+        no: Box<Node>,
+    },
+    Filter {
+        filter: &'static Filter,
+        of: Box<Node>,
+        arguments: Vec<Node>,
+    },
+    Test {
+        test: &'static Test,
+        of: Box<Node>,
+        arguments: Vec<Node>,
+    },
 }
 
-impl Checked {
-    /// The numbers of the steps it reads, each once.
-    pub(super) fn step_set(&self) -> BTreeSet<u32> {
-        self.steps.iter().copied().collect()
+/// An operator between two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binary {
+    Or,
+    And,
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+    Add,
+    Subtract,
+    Join,
+    Multiply,
+    Divide,
+    DivideWhole,
+    Remainder,
+}
+
+impl Binary {
+    /// How it is written, and how tightly it binds.
+    const ALL: [(&'static str, Self, u8); 16] = [
+        ("or", Self::Or, OR),
+        ("and", Self::And, AND),
+        ("==", Self::Equal, COMPARISON),
+        ("!=", Self::Unequal, COMPARISON),
+        ("<", Self::Less, COMPARISON),
+        ("<=", Self::LessOrEqual, COMPARISON),
+        (">", Self::Greater, COMPARISON),
+        (">=", Self::GreaterOrEqual, COMPARISON),
+        ("in", Self::In, COMPARISON),
+        ("+", Self::Add, SUM),
+        ("-", Self::Subtract, SUM),
+        ("~", Self::Join, SUM + 1),
+        ("*", Self::Multiply, PRODUCT),
+        ("/", Self::Divide, PRODUCT),
+        ("//", Self::DivideWhole, PRODUCT),
+        ("%", Self::Remainder, PRODUCT),
+    ];
+
+    /// How it is written.
+    pub(super) fn sign(self) -> &'static str {
+        Self::ALL.iter().find(|(_, binary, _)| *binary == self).map_or("", |(sign, _, _)| sign)
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'s> {
-    Word(&'s str),
-    Number(&'s str),
-    Text,
-    Sign(u8),
-}
+const OR: u8 = 1;
+const AND: u8 = 2;
+const NOT: u8 = 3;
+const COMPARISON: u8 = 4;
+const SUM: u8 = 5;
+const PRODUCT: u8 = 7;
 
-/// Checks the form of an expression.
+/// Parses one expression.
 ///
 /// # Errors
 /// A sentence about what is not allowed in it.
-pub(super) fn check(source: &str) -> Result<Checked, String> {
-    if source.len() > BYTES_MAX {
-        return Err(format!("an expression has at most {BYTES_MAX} bytes, this one {}", source.len()));
+pub(super) fn parse(source: &str) -> Result<Node, String> {
+    let mut parser = Parser { tokens: tokens(source)?, at: 0, nesting: 0 };
+    let node = parser.choice()?;
+    match parser.peek() {
+        None => Ok(node),
+        Some(token) => Err(format!("{} is not expected here", shown(token))),
     }
-    let tokens = tokens(source)?;
-    if tokens.len() > TOKENS_MAX {
-        return Err(format!(
-            "an expression has at most {TOKENS_MAX} words and signs, this one {}",
-            tokens.len()
-        ));
-    }
-    nesting(&tokens)?;
-    let mut checked = Checked::default();
-    for at in 0..tokens.len() {
-        match tokens[at] {
-            Token::Word(word) => check_word(&tokens, at, word, &mut checked)?,
-            Token::Sign(b'*') => {
-                return Err("* is not offered in expressions: for numbers write x|times(y)".into());
-            }
-            Token::Sign(b'|' | b'~' | b'+') => checked.joins += 1,
-            Token::Sign(_) | Token::Number(_) | Token::Text => {}
-        }
-    }
-    if checked.joins > JOINS_MAX {
-        let joins = checked.joins;
-        return Err(format!(
-            "an expression has at most {JOINS_MAX} filters, ~ and + in all, this one {joins}"
-        ));
-    }
-    Ok(checked)
 }
 
-fn nesting(tokens: &[Token<'_>]) -> Result<(), String> {
-    let mut depth = 0_usize;
-    for token in tokens {
-        match token {
-            Token::Sign(b'(' | b'[' | b'{') => depth += 1,
-            Token::Sign(b')' | b']' | b'}') => depth = depth.saturating_sub(1),
-            _ => {}
+fn shown(token: &Token<'_>) -> String {
+    match token {
+        Token::Word(word) => (*word).to_owned(),
+        Token::Number(number) => number.to_string(),
+        Token::Text(_) => "a text".into(),
+        Token::Sign(sign) => (*sign).to_owned(),
+    }
+}
+
+struct Parser<'s> {
+    tokens: Vec<Token<'s>>,
+    at: usize,
+    nesting: usize,
+}
+
+impl<'s> Parser<'s> {
+    fn peek(&self) -> Option<&Token<'s>> {
+        self.tokens.get(self.at)
+    }
+
+    /// Takes the sign or word if it comes next.
+    fn take(&mut self, wanted: &str) -> bool {
+        let found = match self.peek() {
+            Some(Token::Word(word)) => *word == wanted,
+            Some(Token::Sign(sign)) => *sign == wanted,
+            _ => false,
+        };
+        self.at += usize::from(found);
+        found
+    }
+
+    fn require(&mut self, wanted: &str) -> Result<(), String> {
+        if self.take(wanted) {
+            return Ok(());
         }
-        if depth > NESTING_MAX {
+        let found = self.peek().map_or_else(|| "the end".to_owned(), shown);
+        Err(format!("{wanted} is expected instead of {found}"))
+    }
+
+    fn word(&mut self) -> Result<&'s str, String> {
+        match self.peek() {
+            Some(Token::Word(word)) => {
+                let word = *word;
+                self.at += 1;
+                Ok(word)
+            }
+            other => {
+                let found = other.map_or_else(|| "the end".to_owned(), shown);
+                Err(format!("a name is expected instead of {found}"))
+            }
+        }
+    }
+
+    /// `yes if condition else no`, and everything that binds more tightly.
+    fn choice(&mut self) -> Result<Node, String> {
+        let yes = self.binary(OR)?;
+        if !self.take("if") {
+            return Ok(yes);
+        }
+        let condition = Box::new(self.binary(OR)?);
+        self.require("else")?;
+        Ok(Node::If { condition, yes: Box::new(yes), no: Box::new(self.choice()?) })
+    }
+
+    fn binary(&mut self, least: u8) -> Result<Node, String> {
+        let mut left = if least <= NOT && self.take("not") {
+            Node::Not(Box::new(self.binary(NOT)?))
+        } else {
+            self.filtered()?
+        };
+        let mut compared = false;
+        while let Some((sign, binds, negated)) = self.operator().filter(|(_, binds, _)| *binds >= least) {
+            if binds == COMPARISON && std::mem::replace(&mut compared, true) {
+                return Err("compare two values at a time, joined by and".into());
+            }
+            self.at += 1 + usize::from(negated);
+            let right = Box::new(self.binary(binds + 1)?);
+            left = Node::Binary { sign, left: Box::new(left), right };
+            if negated {
+                left = Node::Not(Box::new(left));
+            }
+        }
+        Ok(left)
+    }
+
+    /// The operator that comes next, how tightly it binds, and whether it is `not in`.
+    fn operator(&self) -> Option<(Binary, u8, bool)> {
+        let text = match self.peek()? {
+            Token::Word("not") if self.tokens.get(self.at + 1) == Some(&Token::Word("in")) => {
+                return Some((Binary::In, COMPARISON, true));
+            }
+            Token::Word(word) => *word,
+            Token::Sign(sign) => sign,
+            _ => return None,
+        };
+        let known = Binary::ALL.iter().find(|(sign, _, _)| *sign == text);
+        known.map(|(_, sign, binds)| (*sign, *binds, false))
+    }
+
+    /// A value with its filters and tests.
+    fn filtered(&mut self) -> Result<Node, String> {
+        let mut of = self.unary()?;
+        loop {
+            if self.take("|") {
+                let filter = filters::filter(self.word()?)?;
+                let arguments = self.arguments(filter.name, filter.arguments)?;
+                of = Node::Filter { filter, of: Box::new(of), arguments };
+            } else if self.take("is") {
+                let negated = self.take("not");
+                let test = filters::test(self.word()?)?;
+                let arguments = self.arguments(test.name, (test.arguments, test.arguments))?;
+                of = Node::Test { test, of: Box::new(of), arguments };
+                if negated {
+                    of = Node::Not(Box::new(of));
+                }
+            } else {
+                return Ok(of);
+            }
+        }
+    }
+
+    fn arguments(&mut self, name: &str, (least, most): (usize, usize)) -> Result<Vec<Node>, String> {
+        let arguments = if self.take("(") { self.list(")")? } else { Vec::new() };
+        if (least..=most).contains(&arguments.len()) {
+            return Ok(arguments);
+        }
+        let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        Err(format!("{name} takes {wanted} arguments, not {}", arguments.len()))
+    }
+
+    fn unary(&mut self) -> Result<Node, String> {
+        if self.take("-") {
+            return Ok(Node::Negative(Box::new(self.unary()?)));
+        }
+        let mut of = self.primary()?;
+        loop {
+            if self.take(".") {
+                let key = Box::new(Node::Constant(self.word()?.into()));
+                of = Node::Member { of: Box::new(of), key };
+            } else if self.take("[") {
+                of = self.within(|parser| parser.index(of))?;
+            } else {
+                return Ok(of);
+            }
+        }
+    }
+
+    /// What stands between `[` and `]` after a value.
+    fn index(&mut self, of: Node) -> Result<Node, String> {
+        let of = Box::new(of);
+        let from = if self.take(":") { None } else { Some(Box::new(self.choice()?)) };
+        let key = match from {
+            Some(key) if !self.take(":") => {
+                self.require("]")?;
+                return Ok(Node::Member { of, key });
+            }
+            from => from,
+        };
+        let to = if self.take("]") { None } else { Some(Box::new(self.choice()?)) };
+        if to.is_some() {
+            self.require("]")?;
+        }
+        Ok(Node::Slice { of, from: key, to })
+    }
+
+    fn within(&mut self, parse: impl FnOnce(&mut Self) -> Result<Node, String>) -> Result<Node, String> {
+        self.nesting += 1;
+        if self.nesting > NESTING_MAX {
             return Err(format!("an expression has at most {NESTING_MAX} brackets within brackets"));
         }
-    }
-    Ok(())
-}
-
-fn check_word(tokens: &[Token<'_>], at: usize, word: &str, checked: &mut Checked) -> Result<(), String> {
-    let before = at.checked_sub(1).map(|before| tokens[before]);
-    let after = |count: usize| tokens.get(at + count).copied();
-    let tested = match before {
-        Some(Token::Word("is")) => word != "not",
-        Some(Token::Word("not")) => at > 1 && tokens[at - 2] == Token::Word("is"),
-        _ => false,
-    };
-    if before == Some(Token::Sign(b'.')) {
-        return Ok(());
-    }
-    if before == Some(Token::Sign(b'|')) {
-        let known = FILTERS.contains(&word) || word == TIMES;
-        return known.then_some(()).ok_or_else(|| offered("filter", word, &FILTERS));
-    }
-    if tested {
-        return TESTS.contains(&word).then_some(()).ok_or_else(|| offered("test", word, &TESTS));
-    }
-    match word {
-        "steps" => match (after(1), after(2), after(3)) {
-            (Some(Token::Sign(b'[')), Some(Token::Number(number)), Some(Token::Sign(b']'))) => {
-                let number = number.parse().map_err(|_| format!("there can be no step {number}"))?;
-                checked.steps.push(number);
-            }
-            _ => return Err("write steps[N] with a literal number N".into()),
-        },
-        "operation" => checked.operation += 1,
-        word if WORDS.contains(&word) => {}
-        word => return Err(format!("{word} is not known here: an expression sees steps[N] and operation")),
-    }
-    Ok(())
-}
-
-fn offered(what: &str, word: &str, known: &[&str]) -> String {
-    format!("there is no {what} {word} in expressions; there are: {}", known.join(", "))
-}
-
-fn tokens(source: &str) -> Result<Vec<Token<'_>>, String> {
-    let bytes = source.as_bytes();
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let (token, end) = match bytes[at] {
-            b' ' | b'\t' | b'\r' | b'\n' => {
-                at += 1;
-                continue;
-            }
-            b'"' | b'\'' => (Token::Text, after_text(bytes, at)),
-            byte if byte.is_ascii_alphabetic() || byte == b'_' => {
-                let end = after(bytes, at, |byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                (Token::Word(&source[at..end]), end)
-            }
-            byte if byte.is_ascii_digit() => {
-                let end = after(bytes, at, |byte| byte.is_ascii_alphanumeric() || byte == b'_');
-                (Token::Number(&source[at..end]), end)
-            }
-            byte if b"()[]{}.,:=!<>+-*/%~|".contains(&byte) => (Token::Sign(byte), at + 1),
-            _ => {
-                let sign = source[at..].chars().next().unwrap_or_default();
-                return Err(format!("{} has no meaning in an expression", sign.escape_debug()));
-            }
-        };
-        tokens.push(token);
-        at = end;
-    }
-    Ok(tokens)
-}
-
-fn after(bytes: &[u8], start: usize, belongs: impl Fn(u8) -> bool) -> usize {
-    start + bytes[start..].iter().take_while(|byte| belongs(**byte)).count()
-}
-
-/// Where a text literal ends; one that is not closed takes the rest and is refused by the compiler.
-fn after_text(bytes: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < bytes.len() && bytes[at] != bytes[start] {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
-    }
-    (at + 1).min(bytes.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_reading_of_a_step_is_counted() {
-        let checked =
-            check("steps[1].a ~ steps[ 12 ]['steps[7]'] ~ steps[1].steps + operation.name").unwrap();
-        assert_eq!(checked, Checked { steps: vec![1, 12, 1], operation: 1, joins: 3 });
+        let node = parse(self);
+        self.nesting -= 1;
+        node
     }
 
-    #[test]
-    fn only_known_names_filters_and_tests_are_taken() {
-        for good in ["1 if steps[1].ok is not defined else 2", "not steps[1].x|lower is string", "-1 // 2"] {
-            assert!(check(good).is_ok(), "{good}: {:?}", check(good));
-        }
-        for bad in [
-            "range(9)",
-            "self",
-            "loop",
-            "[steps][0]",
-            "steps",
-            "steps.first",
-            "steps['1']",
-            "steps[-1]",
-            "steps[operation]",
-            "steps[4294967296]",
-            "steps[1:2]",
-            "steps[1 + 1]",
-            "1 is divisibleby(2)",
-            "operation|pprint",
-            "operation|map('upper')",
-            "'x' * 9",
-            "2 ** 9",
-            "caller()",
-            "§",
-            "a`b",
-        ] {
-            assert!(check(bad).is_err(), "{bad}");
+    fn primary(&mut self) -> Result<Node, String> {
+        let Some(token) = self.peek().cloned() else { return Err("a value is expected at the end".into()) };
+        self.at += 1;
+        match token {
+            Token::Number(number) => Ok(Node::Constant(number.into())),
+            Token::Text(text) => Ok(Node::Constant(text.into())),
+            Token::Word(word) => self.named(word),
+            Token::Sign("(") => self.within(|parser| {
+                let node = parser.choice()?;
+                parser.require(")").map(|()| node)
+            }),
+            Token::Sign("[") => self.within(|parser| parser.list("]").map(Node::List)),
+            Token::Sign("{") => self.within(Self::object),
+            sign => Err(format!("a value is expected instead of {}", shown(&sign))),
         }
     }
 
-    #[test]
-    fn length_tokens_nesting_and_joins_are_bounded() {
-        let long = format!("'{}'", "x".repeat(BYTES_MAX));
-        for bad in [long, "(".repeat(99), "-".repeat(999), ["1"; 20].join("~"), ["1"; 200].join("-")] {
-            assert!(check(&bad).is_err(), "{}", &bad[..20]);
-        }
+    fn named(&mut self, word: &str) -> Result<Node, String> {
+        Ok(match word {
+            "true" | "True" => Node::Constant(true.into()),
+            "false" | "False" => Node::Constant(false.into()),
+            "null" | "none" | "None" => Node::Constant(Value::Null),
+            names::OPERATION => Node::Operation,
+            names::STEPS => {
+                let advice = "write steps[N] with a literal number N";
+                let number = match self.tokens.get(self.at + 1) {
+                    Some(Token::Number(number)) if self.peek() == Some(&Token::Sign("[")) => number.as_u64(),
+                    _ => return Err(advice.into()),
+                };
+                let number = number.and_then(|number| u32::try_from(number).ok()).ok_or(advice)?;
+                self.at += 2;
+                self.require("]").map_err(|_| advice)?;
+                Node::Step(number)
+            }
+            word => return Err(names::unknown(word)),
+        })
     }
+
+    /// Values up to the closing sign, with commas between them.
+    fn list(&mut self, closing: &str) -> Result<Vec<Node>, String> {
+        let mut items = Vec::new();
+        while !self.take(closing) {
+            if !items.is_empty() {
+                self.require(",")?;
+            }
+            items.push(self.choice()?);
+        }
+        Ok(items)
+    }
+
+    fn object(&mut self) -> Result<Node, String> {
+        let mut fields = Vec::new();
+        while !self.take("}") {
+            if !fields.is_empty() {
+                self.require(",")?;
+            }
+            let Some(Token::Text(key)) = self.peek().cloned() else {
+                return Err("the keys of an object are texts in quotes".into());
+            };
+            self.at += 1;
+            self.require(":")?;
+            fields.push((key, self.choice()?));
+        }
+        Ok(Node::Object(fields))
+    }
+}
+
+/// An object with one value a key.
+pub(super) fn object(fields: impl IntoIterator<Item = (String, Value)>) -> Value {
+    Value::Object(fields.into_iter().collect::<Map<_, _>>())
 }

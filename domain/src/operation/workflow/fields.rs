@@ -1,12 +1,16 @@
 //! What is wrong with single fields of a definition, apart from the graph and from who is there.
 
+use crate::Json;
 use crate::bounds::{self, Breach, CAPABILITIES_MAX, DESCRIPTION_MAX, LIST_MAX, MODEL_MAX, NAME_MAX};
 use crate::operation::definition::{Definition, Requirements, StepDefinition};
 use crate::operation::event::Patch;
+use crate::operation::expression;
 use crate::operation::workflow::Fault;
 
 /// Error codes that a retry policy names.
 const CODES_MAX: usize = 64;
+/// Characters of a title before it is resolved.
+const TITLE_MAX: usize = 1_024;
 
 fn fault(breach: Breach, step: Option<u32>) -> Fault {
     Fault { pointer: breach.pointer, step, code: breach.code, detail: breach.detail }
@@ -22,7 +26,7 @@ fn step_bytes(step: &StepDefinition) -> usize {
     let requires = &step.requires;
     let words = requires.capabilities.iter().chain(&step.retry.non_retryable_errors).map(String::len);
     let labels = requires.labels.iter().map(|(key, value)| key.len() + value.len());
-    let optional = [&step.when, &requires.model].into_iter().flatten().map(String::len);
+    let optional = [&step.when, &step.title, &requires.model].into_iter().flatten().map(String::len);
     step.inputs.len() + words.chain(labels).chain(optional).sum::<usize>()
 }
 
@@ -61,18 +65,33 @@ pub(super) fn of_patch(patch: &Patch) -> Vec<Fault> {
     breaches.into_iter().flatten().map(|breach| fault(breach, None)).collect()
 }
 
-/// Faults of one step's own fields.
-pub(super) fn of_step(index: usize, step: &StepDefinition) -> Vec<Fault> {
+/// Refuses inputs that take more bytes than may be resolved, whatever their expressions yield.
+pub(super) fn resolved_size(bytes: usize, max: usize) -> Option<Breach> {
+    let detail =
+        || format!("the resolved inputs would have at least {bytes} bytes, at most {max} are allowed");
+    (bytes > max).then(|| Breach::new("too_large", detail()))
+}
+
+/// Faults of one step's own fields; its resolved inputs have at most `inputs_max` bytes.
+pub(super) fn of_step(index: usize, step: &StepDefinition, inputs_max: usize) -> Vec<Fault> {
     let mut breaches = Vec::new();
-    if !bounds::is_object(&step.inputs) {
-        let breach = Breach::new("not_an_object", "inputs must be a JSON object".into());
+    if let Some(breach) = of_inputs(&step.inputs, inputs_max) {
         breaches.push(breach.at("/inputs"));
     }
+    let title = step.title.as_ref().and_then(|title| bounds::name("title", title, TITLE_MAX));
+    breaches.extend(title.map(|breach| breach.at("/title")));
     breaches.extend(of_requirements(&step.requires).into_iter().map(|breach| breach.at("/requires")));
     let codes = bounds::slugs("nonRetryableErrors", &step.retry.non_retryable_errors, CODES_MAX);
     breaches.extend(codes.into_iter().map(|breach| breach.at("/retryPolicy/nonRetryableErrors")));
     let placed = |breach: Breach| fault(breach.at(&format!("/workflow/{index}")), Some(step.step));
     breaches.into_iter().map(placed).collect()
+}
+
+fn of_inputs(inputs: &Json, max: usize) -> Option<Breach> {
+    let not_an_object = || Breach::new("not_an_object", "inputs must be a JSON object".into());
+    bounds::data("inputs", inputs)
+        .or_else(|| (!bounds::is_object(inputs)).then(not_an_object))
+        .or_else(|| resolved_size(inputs.len(), max).filter(|_| !expression::may_hold_mark(inputs.as_str())))
 }
 
 fn of_requirements(requires: &Requirements) -> Vec<Breach> {
