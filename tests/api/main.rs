@@ -5,6 +5,7 @@ mod cli;
 mod compression;
 mod docs;
 mod event_kinds;
+mod expressions;
 mod inputs;
 #[cfg(feature = "testing")]
 mod lagging_views;

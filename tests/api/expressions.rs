@@ -2,7 +2,7 @@
 //! stored or read again is refused at the door.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use support::{Answer, Photon, step};
