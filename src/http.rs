@@ -32,6 +32,7 @@ pub mod pools;
 pub mod query;
 pub mod reading;
 pub mod refusal;
+mod refused_result;
 pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
@@ -39,7 +40,6 @@ pub mod selection;
 pub mod snapshots;
 pub mod socket;
 pub mod steps;
-mod untaken;
 
 use std::sync::Arc;
 use std::time::Instant;

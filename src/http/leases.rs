@@ -25,7 +25,7 @@ use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
 use super::reading::{Nothing, Paging, wait_for_position};
-use super::untaken;
+use super::refused_result;
 
 /// Longest code of a failure, in bytes.
 const CODE_MAX: usize = 64;
@@ -289,11 +289,16 @@ pub async fn complete(
     let lease = lease(&id)?;
     let body = match body {
         Ok(body) => body,
-        Err(refusal) => match untaken::code_of(&refusal) {
+        Err(refusal) => match refused_result::code_of(&refusal) {
             Some(code) => {
-                return Err(
-                    untaken::fail_attempt(&api, &lease, code, refusal, super::intent::metadata()).await
-                );
+                return Err(refused_result::fail_attempt(
+                    &api,
+                    &lease,
+                    code,
+                    refusal,
+                    super::intent::metadata(),
+                )
+                .await);
             }
             None => return Err(refusal),
         },
@@ -313,7 +318,9 @@ pub async fn complete(
                     let (code, metadata) = (rejection.fails_attempt(), intent.metadata.clone());
                     let refusal = DispatchError::<Operation>::Rejected(rejection).into();
                     return Err(match code {
-                        Some(code) => untaken::fail_attempt(&api, &lease, code, refusal, metadata).await,
+                        Some(code) => {
+                            refused_result::fail_attempt(&api, &lease, code, refusal, metadata).await
+                        }
                         None => refusal,
                     });
                 }
