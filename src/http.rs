@@ -33,6 +33,7 @@ pub mod pools;
 pub mod query;
 pub mod reading;
 pub mod refusal;
+mod refused_result;
 pub mod routing;
 #[cfg(feature = "testing")]
 mod sabotage;
@@ -41,7 +42,6 @@ pub mod settlements;
 pub mod snapshots;
 pub mod socket;
 pub mod steps;
-mod untaken;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -27,7 +27,7 @@ use super::leases::lease;
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
-use super::untaken;
+use super::refused_result;
 
 /// Longest code of a failure, in bytes.
 const CODE_MAX: usize = 64;
@@ -253,8 +253,10 @@ pub async fn complete(
     let lease = lease(&api, &id)?;
     let mut body = match body {
         Ok(body) => body,
-        Err(refusal) => match untaken::code_of(&refusal) {
-            Some(code) => return Err(untaken::fail_attempt(&api, &lease, code, refusal, metadata()).await),
+        Err(refusal) => match refused_result::code_of(&refusal) {
+            Some(code) => {
+                return Err(refused_result::fail_attempt(&api, &lease, code, refusal, metadata()).await);
+            }
             None => return Err(refusal),
         },
     };
@@ -276,7 +278,9 @@ pub async fn complete(
                         let (code, metadata) = (rejection.fails_attempt(), intent.metadata.clone());
                         let refusal = DispatchError::<Operation>::Rejected(rejection).into();
                         return Err(match code {
-                            Some(code) => untaken::fail_attempt(&api, &lease, code, refusal, metadata).await,
+                            Some(code) => {
+                                refused_result::fail_attempt(&api, &lease, code, refusal, metadata).await
+                            }
                             None => refusal,
                         });
                     }
