@@ -53,6 +53,7 @@ fn page(board: &OperationBoard, filter: &Filter, order: Order, after: Option<Pla
 fn a_text_is_looked_for_in_bounded_parts_and_no_operation_is_passed_over() {
     let board = board();
     assert_eq!((board.len(), board.blocks().len()), (COUNT, COUNT / 1_000));
+    assert!((0..COUNT).all(|number| board.find(&id(number)).is_some_and(|row| row.revision == 4)));
     for order in [Order::NewestFirst, Order::OldestFirst] {
         let rare = Filter { text: Some("rare".into()), ..Filter::default() };
         let (mut found, mut after, mut short) = (Vec::new(), None, 0);

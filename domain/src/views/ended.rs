@@ -53,14 +53,15 @@ impl Ended {
     pub(super) fn push(&mut self, block: Block) {
         let place = self.blocks.len();
         let block = self.others.get(place).filter(|other| **other == block).cloned().unwrap_or(block);
+        self.rows += block.len();
+        // Before its rows are added: the index asks for their ids when it grows.
+        self.blocks.push(block.clone());
         for row in 0..block.len() {
             let number = (place as u32) << ROW_BITS | row as u32;
             if let Some(id) = block.id(row) {
                 self.index.add(&id, number, |number| id_of(&self.blocks, number));
             }
         }
-        self.rows += block.len();
-        self.blocks.push(block);
     }
 }
 

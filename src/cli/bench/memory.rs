@@ -5,6 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::Plan;
 use super::fault::Fault;
@@ -59,38 +60,31 @@ pub(super) struct Share {
     pub(super) operations: u64,
     /// The whole process.
     pub(super) memory: Option<Memory>,
-    /// Above a server without any, for one operation.
+    /// What the second half of them added, for one of them: a log of any length takes memory too.
     pub(super) bytes_each: f64,
 }
 
 impl Share {
-    fn of(operations: u64, memory: Option<Memory>, empty: Option<Memory>) -> Self {
+    fn of(half: (u64, Option<Memory>), all: (u64, Option<Memory>)) -> Self {
         let resident = |memory: Option<Memory>| memory.map_or(0.0, |memory| memory.rss_mib);
-        let more = (resident(memory) - resident(empty)) * f64::from(1 << 20);
-        Self { operations, memory, bytes_each: rounded(more / operations.max(1) as f64, 0) }
+        let more = (resident(all.1) - resident(half.1)) * f64::from(1 << 20);
+        let bytes_each = rounded(more / all.0.saturating_sub(half.0).max(1) as f64, 0);
+        Self { operations: all.0, memory: all.1, bytes_each }
     }
 }
 
 /// Measures both on servers of our own.
 pub(super) async fn measure(plan: &Plan) -> Result<Held, Fault> {
-    let folder = temporary(plan.folder.as_deref())?;
-    let (process, _) = Process::serve(folder.path()).await?;
-    tokio::time::sleep(SETTLED_AFTER).await;
-    let empty = process.memory();
-    create(&process, plan).await?;
-    tokio::time::sleep(RESTED_AFTER).await;
-    let open = Share::of(plan.open, process.memory(), empty);
+    let (empty, open) = measure_open(plan).await?;
+    let (process, folder) = with_ended(plan, plan.ended / 2).await?;
+    let mut wire = Wire::open(process.address()).await?;
+    let half = (total(&mut wire).await?, process.memory());
     process.stop().await?;
     folder.close()?;
 
-    let folder = temporary(plan.folder.as_deref())?;
-    fs::write(folder.path().join("config.toml"), ROOMY)?;
-    history::fill(&folder.path().join("data"), plan.ended * EVENTS_EACH).await?;
-    let (process, _) = Process::serve(folder.path()).await?;
-    tokio::time::sleep(SETTLED_AFTER).await;
-    let memory = process.memory();
+    let (process, folder) = with_ended(plan, plan.ended).await?;
     let mut wire = Wire::open(process.address()).await?;
-    let ended = Share::of(total(&mut wire).await?, memory, empty);
+    let ended = Share::of(half, (total(&mut wire).await?, process.memory()));
     let mut looks_ms = Vec::new();
     for (what, query) in LOOKS {
         looks_ms.push((what, rounded(look(&mut wire, query).await? * 1e3, 1)));
@@ -98,11 +92,41 @@ pub(super) async fn measure(plan: &Plan) -> Result<Held, Fault> {
     let begun = Instant::now();
     wire.call("/api/v1/snapshots", &serde_json::json!({}), 201).await?;
     let snapshot = (rounded(begun.elapsed().as_secs_f64(), 2), settled(&process).await);
-    let at = look(&mut wire, "at=1000&limit=1").await?;
+    // In the middle of the history.
+    let middle = plan.ended * EVENTS_EACH / 2;
+    let at = look(&mut wire, &format!("at={middle}&limit=1")).await?;
     let past = (rounded(at, 2), settled(&process).await);
     process.stop().await?;
     folder.close()?;
     Ok(Held { empty, open, ended, looks_ms, snapshot, past })
+}
+
+/// Memory of a server without operations, and of those that wait for work.
+async fn measure_open(plan: &Plan) -> Result<(Option<Memory>, Share), Fault> {
+    let folder = temporary(plan.folder.as_deref())?;
+    fs::write(folder.path().join("config.toml"), ROOMY)?;
+    let (process, _) = Process::serve(folder.path()).await?;
+    let empty = settled(&process).await;
+    let half = plan.open / 2;
+    create(&process, plan, half).await?;
+    tokio::time::sleep(RESTED_AFTER).await;
+    let before = (half, process.memory());
+    create(&process, plan, plan.open - half).await?;
+    tokio::time::sleep(RESTED_AFTER).await;
+    let open = Share::of(before, (plan.open, process.memory()));
+    process.stop().await?;
+    folder.close()?;
+    Ok((empty, open))
+}
+
+/// A server that was started on a log of so many operations, most of them over.
+async fn with_ended(plan: &Plan, ended: u64) -> Result<(Process, TempDir), Fault> {
+    let folder = temporary(plan.folder.as_deref())?;
+    fs::write(folder.path().join("config.toml"), ROOMY)?;
+    history::fill(&folder.path().join("data"), ended * EVENTS_EACH).await?;
+    let (process, _) = Process::serve(folder.path()).await?;
+    tokio::time::sleep(SETTLED_AFTER).await;
+    Ok((process, folder))
 }
 
 /// Memory once freed memory has gone back.
@@ -112,13 +136,13 @@ async fn settled(process: &Process) -> Option<Memory> {
 }
 
 /// Creates operations that nobody performs.
-async fn create(process: &Process, plan: &Plan) -> Result<(), Fault> {
+async fn create(process: &Process, plan: &Plan, count: u64) -> Result<(), Fault> {
     let connections = plan.connections as u64;
     let mut creating = Vec::new();
     for connection in 0..connections {
         let mut wire = Wire::open(process.address()).await?;
         let request = wire.post("/api/v1/operations", &sample::operation(&plan.unclaimed()))?;
-        let share = plan.open / connections + u64::from(connection < plan.open % connections);
+        let share = count / connections + u64::from(connection < count % connections);
         creating.push(tokio::spawn(async move {
             for _ in 0..share {
                 wire.exchange(&request, 201).await?;
