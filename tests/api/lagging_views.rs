@@ -39,8 +39,8 @@ async fn waits(photon: &Photon, request: impl Future<Output = Answer>) -> Answer
     request.await
 }
 
-fn keyed(photon: &Photon, path: &str, key: &str, body: Value) -> impl Future<Output = Answer> {
-    photon.send(photon.request("POST", path).header("idempotency-key", key).json(&body))
+async fn keyed(photon: &Photon, path: &str, key: &str, body: &Value) -> Answer {
+    photon.send(photon.request("POST", path).header("idempotency-key", key).json(body)).await
 }
 
 fn position(answer: &Answer) -> u64 {
@@ -96,8 +96,8 @@ async fn two_requests_with_one_key_lead_to_one_thing() {
     let path = format!("/api/v1/leases/{}/fail", lease["leaseId"].as_str().unwrap());
     let body = json!({"code": "broken", "message": "no"});
     hold(&photon).await;
-    let first = keyed(&photon, &path, "k", body.clone()).await.expect(200);
-    let second = waits(&photon, keyed(&photon, &path, "k", body)).await.expect(200);
+    let first = keyed(&photon, &path, "k", &body).await.expect(200);
+    let second = waits(&photon, keyed(&photon, &path, "k", &body)).await.expect(200);
     assert_eq!(second.header("idempotency-replayed"), "true");
     assert_eq!(second.data(), first.data());
 }
@@ -107,8 +107,8 @@ async fn two_creations_with_one_key_make_one_operation() {
     let photon = Photon::configured(PATIENT).await;
     hold(&photon).await;
     let new = json!({"name": "n", "workflow": work()});
-    let made = keyed(&photon, "/api/v1/operations", "c", new.clone()).await.expect(201);
-    let again = waits(&photon, keyed(&photon, "/api/v1/operations", "c", new)).await.expect(201);
+    let made = keyed(&photon, "/api/v1/operations", "c", &new).await.expect(201);
+    let again = waits(&photon, keyed(&photon, "/api/v1/operations", "c", &new)).await.expect(201);
     assert_eq!(again.data()["id"], made.data()["id"]);
 }
 
@@ -119,12 +119,13 @@ async fn a_key_of_which_the_client_hung_up_is_found_by_the_next_request() {
     photon.operation(work()).await;
     let lease = photon.claim("a").await;
     let path = format!("/api/v1/leases/{}/release", lease["leaseId"].as_str().unwrap());
+    let body = json!({"holdMs": 0});
     // Whether it was sent when its client hung up differs; it is carried out once at most.
     for micros in [0, 200, 500, 1_000, 5_000] {
-        let lost = keyed(&photon, &path, "k", json!({"holdMs": 0}));
+        let lost = keyed(&photon, &path, "k", &body);
         let _ = tokio::time::timeout(Duration::from_micros(micros), lost).await;
     }
-    keyed(&photon, &path, "k", json!({"holdMs": 0})).await.expect(200);
+    keyed(&photon, &path, "k", &body).await.expect(200);
     let history = photon.history(lease["operationId"].as_str().unwrap()).await;
     assert_eq!(history.iter().filter(|name| *name == "step.released").count(), 1, "{history:?}");
 }

@@ -252,9 +252,10 @@ pub(crate) async fn report(world: Shared, core: Arc<Core>, at: usize) {
         let (lease, wish) = (dice.pick(from), said(dice));
         let times = if dice.chance(250) { 2 } else { 1 };
         let limit = dice.chance(25).then(|| dice.between(500, 15_000));
+        let max = u32::try_from(dice.between(1, 3)).unwrap();
+        let more = dice.chance(400).then_some((worker.process, max));
         let id = worker.id.clone();
         world.say(|| format!("{id} of {lease}: {wish:?} ×{times} limit {limit:?}"));
-        let more = dice.chance(400).then(|| (worker.process, u32::try_from(dice.between(1, 3)).unwrap()));
         (id, lease, wish, times, limit, more)
     };
     for _ in 0..times {
