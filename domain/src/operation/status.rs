@@ -50,6 +50,8 @@ impl Status {
 pub struct Holder {
     /// The agent.
     pub agent: AgentId,
+    /// The incarnation of it that claimed the step.
+    pub incarnation: u64,
     /// The attempt it is, or will be.
     pub attempt: u32,
     /// When it was offered (reserved) or begun (running).

@@ -246,7 +246,8 @@ impl Run {
                 let agent = reserved.agent.clone();
                 step.grant = reserved.grant;
                 step.agent = Some(agent.clone());
-                let holder = Holder { agent, attempt: reserved.attempt, since: at };
+                let (incarnation, attempt) = (reserved.incarnation, reserved.attempt);
+                let holder = Holder { agent, incarnation, attempt, since: at };
                 self.progress_points -= u64::from(step.progress);
                 (step.progress, step.progressed_at) = (0, None);
                 self.stand(position, StepStatus::Reserved(holder), at);
@@ -266,8 +267,9 @@ impl Run {
             Event::StepStarted(started) => {
                 (step.attempts, step.untaken) = (started.attempt, 0);
                 step.started_at = Some(started.started_at);
-                if let Some(agent) = step.agent.clone() {
-                    let holder = Holder { agent, attempt: started.attempt, since: started.started_at };
+                if let Some(holder) = step.status.holder() {
+                    let (attempt, since) = (started.attempt, started.started_at);
+                    let holder = Holder { attempt, since, ..holder.clone() };
                     self.stand(position, StepStatus::Running(holder), at);
                 }
             }
