@@ -299,7 +299,8 @@ impl Run {
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
                 step.losses += 1;
-                // An attempt that never started is spent all the same.
+                // An attempt that never started is spent all the same, and not measured from the one before.
+                step.started_at = step.started_at.filter(|_| lost.attempt <= step.attempts);
                 (step.attempts, step.untaken) = (step.attempts.max(lost.attempt), 0);
                 step.error = Some(Box::new(lost.error()));
                 step.error_grant = lost.grant;
