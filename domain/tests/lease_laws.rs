@@ -176,7 +176,7 @@ fn compare(fleet: &Fleet, facts: &Facts) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn every_history_keeps_the_laws_of_leases(

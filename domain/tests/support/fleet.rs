@@ -168,8 +168,10 @@ impl Fleet {
 
     /// Ends the leases that the agent can no longer carry out.
     pub(crate) fn settle(&mut self, name: &str) {
-        let owed: Vec<(LeaseId, Lease)> = self.views.leases.of_agent(&agent(name)).map(cloned).collect();
-        for (id, lease) in owed {
+        let owed: Vec<LeaseId> = self.views.leases.of_agent(&agent(name)).map(|(id, _)| id).collect();
+        for id in owed {
+            // One loss may fail an operation: what else the agent has of it is closing then.
+            let Some(lease) = self.views.leases.get(&id).cloned() else { continue };
             let Some(reason) = self.row(name).agent.loss(lease.incarnation) else { continue };
             let wish = match lease.state {
                 State::Held => StepWish::LoseLease { reason },
@@ -222,10 +224,6 @@ impl Fleet {
         let (agents, operations, log) = (agents.clone(), operations.clone(), log.clone());
         Self { agents, operations, views: views.clone(), log, now: *now }
     }
-}
-
-fn cloned((id, lease): (LeaseId, &Lease)) -> (LeaseId, Lease) {
-    (id, lease.clone())
 }
 
 fn closed_by(reason: LeaseEnd) -> CloseReason {
