@@ -6,21 +6,22 @@ mod support;
 use domain::Timestamp;
 use domain::operation::StepWish;
 use domain::operation::definition::Definition;
+use domain::operation::event::LeaseEnd;
 use domain::views::Views;
 use domain::views::attention::{Kind, concerns};
 use serde_json::json;
 use support::crew::crew;
-use support::{Flow, approval, complete, definition, lose, step, with, write};
+use support::{Flow, approval, complete, definition, lose, stamp, step, with, write};
 
 /// The views of one operation and of Ada, who knows Rust.
 fn views(flow: &Flow) -> Views {
     let mut views = Views::default();
     let ada = crew(1);
     for (revision, (event, at)) in (1..).zip(&ada.history) {
-        views.apply_agent(&ada.id, event, revision, *at);
+        views.apply_agent(&ada.id, event, stamp(revision, *at));
     }
     for (revision, (event, at)) in (1..).zip(&flow.scenario.history) {
-        views.apply_operation(&flow.scenario.id, event, revision, *at);
+        views.apply_operation(&flow.scenario.id, event, stamp(revision, *at));
     }
     views
 }
@@ -34,7 +35,7 @@ fn what_goes_well_concerns_nobody() {
     let mut flow = Flow::of(definition(vec![step(1, &[]), step(2, &[1])]));
     assert_eq!(kinds(&flow), []);
     flow.begin(1);
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     assert_eq!(kinds(&flow), []);
 }
 
@@ -53,7 +54,7 @@ fn a_step_that_two_agents_lost_concerns_people_until_it_is_settled() {
     let mut flow = Flow::of(definition(vec![step(1, &[]), step(2, &[])]));
     for _ in 0..2 {
         flow.begin(1);
-        flow.wish(1, lose("lease_expired")).unwrap();
+        flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
         flow.wait(60_000);
     }
     assert_eq!(kinds(&flow), [Kind::LeaseLostTwice]);
@@ -68,7 +69,7 @@ fn what_waits_for_people_concerns_them_in_time() {
     flow.wait(50_000);
     assert_eq!(kinds(&flow), [Kind::ApprovalExpiring]);
     flow.begin(2);
-    flow.wish(2, lose("lease_expired")).unwrap();
+    flow.wish(2, lose(LeaseEnd::LeaseExpired)).unwrap();
     let found = concerns(&views(&flow), flow.scenario.now, 100);
     assert_eq!((found[0].kind, found[0].step), (Kind::NeedsAttention, Some(2)));
     assert_eq!(concerns(&views(&flow), flow.scenario.now, 1).len(), 1);

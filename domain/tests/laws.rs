@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use bincode::Options;
@@ -11,7 +11,7 @@ use domain::operation::event::{Event, Resolution, SkipReason};
 use domain::operation::pending::{BlockedOn, Effect};
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Operation, Status};
-use domain::{Aggregate, Timestamp, fold};
+use domain::{Aggregate, LeaseId, Timestamp, fold};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,10 @@ enum End {
 struct Ends {
     steps: BTreeMap<u32, End>,
     over: bool,
+    /// The grant of each step that an agent has.
+    held: BTreeMap<u32, u64>,
+    /// Leases of cancelled steps that keep their slots.
+    closing: BTreeSet<LeaseId>,
 }
 
 impl Ends {
@@ -38,9 +42,12 @@ impl Ends {
 
     /// Watches one append: each event in turn, against what the test knows.
     fn watch(&mut self, flow: &Flow, events: &[Event]) {
-        assert!(!self.over || events.is_empty(), "something after the end: {events:?}");
+        let closes = |event: &Event| matches!(event, Event::LeaseClosed(_));
+        assert!(!self.over || events.iter().all(closes), "something after the end: {events:?}");
         for event in events {
-            assert!(!self.over || matches!(event, Event::StepsCancelled(_)), "{event:?} after the end");
+            let follows = closes(event) || matches!(event, Event::StepsCancelled(_));
+            assert!(!self.over || follows, "{event:?} after the end");
+            self.watch_lease(event);
             let excused = |step| flow.operation().run.skeleton.steps[flow.position(step)].continue_on_error;
             match event {
                 Event::StepReserved(reserved) => self.must_be_open(flow, reserved.step),
@@ -62,6 +69,27 @@ impl Ends {
                 Event::Completed | Event::Failed(_) | Event::Cancelled(_) => self.over = true,
                 _ => {}
             }
+        }
+    }
+
+    /// What is cancelled while an agent has it keeps its slot until that is closed, which happens once.
+    fn watch_lease(&mut self, event: &Event) {
+        match event {
+            Event::StepReserved(reserved) => {
+                assert_eq!(self.held.insert(reserved.step, reserved.grant), None, "{event:?}: it is held");
+            }
+            Event::StepsCancelled(cancelled) => {
+                let held = |step: &u32| Some((*step, self.held.remove(step)?));
+                let held: Vec<(u32, u64)> = cancelled.steps.iter().filter_map(held).collect();
+                let named = cancelled.closing.iter().map(|lease| (lease.step, lease.grant));
+                assert_eq!(named.collect::<Vec<_>>(), held, "{event:?}");
+                self.closing.extend(cancelled.closing.iter().cloned());
+            }
+            Event::LeaseClosed(closed) => assert!(self.closing.remove(&closed.lease_id), "{event:?}"),
+            Event::StepStarted(_) | Event::StepProgressed(_) | Event::StepCheckpointed(_) => {
+                assert!(event.step().is_some_and(|step| self.held.contains_key(&step)), "{event:?}");
+            }
+            event => _ = event.step().and_then(|step| self.held.remove(&step)),
         }
     }
 
@@ -168,6 +196,7 @@ fn check_stored(event: &Event) {
         Event::StepNeedsAttention(body) => survives(body),
         Event::StepResolved(body) => survives(body),
         Event::StepLimited(body) => survives(body),
+        Event::LeaseClosed(body) => survives(body),
     }
 }
 
@@ -193,6 +222,9 @@ fn put(flow: &mut Flow, ends: &mut Ends, command: &Command) {
                 assert_eq!(said.unwrap_or(before), after, "{events:?}");
             }
             events.iter().for_each(check_stored);
+            assert_eq!(flow.operation().run.held.len(), ends.held.len());
+            assert_eq!(flow.operation().run.closing.len(), ends.closing.len());
+            assert_eq!(flow.operation().run.is_over(), ends.over && ends.closing.is_empty());
         }
         Err(refused) => assert_eq!(flow.scenario.ask(command), Err(refused)),
     }

@@ -22,7 +22,7 @@ mod told;
 use course::Whole;
 use proptest::prelude::*;
 use stage::Stage;
-use step::{Failure, Kind, Step, Wish, Word};
+use step::{Failure, Kind, Step, Why, Wish, Word};
 use tally::{Tally, asked, must_turn_red};
 
 /// Steps of the largest workflow.
@@ -39,8 +39,9 @@ enum Action {
     Report(usize, u64, Wish),
     /// An agent makes nothing of so many steps: it loses them, or does not even begin.
     Fruitless(usize, bool, usize, Option<member::Wish>),
-    /// An agent takes a slot, and the server dies before the step is offered to it.
-    ClaimHalf(usize, usize),
+    /// A step is granted to an agent by the claim of the life that it had so many lives ago, whatever has
+    /// happened to it since.
+    Cross(usize, usize, u64),
     Whole(Whole),
     /// A person's word about a step.
     Say(usize, Word),
@@ -56,17 +57,20 @@ enum Action {
 }
 
 fn wishes() -> impl Strategy<Value = Wish> {
-    let failures = vec![Failure::Flaky, Failure::Flaky, Failure::Broken, Failure::Unknown];
+    let failures = vec![Failure::Flaky, Failure::Flaky, Failure::Broken, Failure::Invalid, Failure::Unknown];
+    let ends = vec![Why::Ignored, Why::Silent, Why::Unregistered, Why::Anew, Why::Revoked];
+    let ends = || proptest::sample::select(ends.clone());
     let resets = proptest::option::of(proptest::sample::select(vec![0, 500, 5_000, 60_000, 90_000]));
     prop_oneof![
-        2 => (0..AGENTS).prop_map(Wish::Reserve),
+        2 => (0..AGENTS, 1..3_u64).prop_map(|(agent, life)| Wish::Reserve { agent, life }),
         2 => Just(Wish::Acknowledge),
         2 => (0..=100_u8).prop_map(Wish::Progress),
         2 => (0..3_u32).prop_map(Wish::Complete),
         4 => proptest::sample::select(failures).prop_map(Wish::Fail),
         3 => resets.prop_map(|reset_ms| Wish::Release { reset_ms }),
-        4 => any::<bool>().prop_map(|silent| Wish::Lose { silent }),
-        4 => Just(Wish::ExpireOffer),
+        4 => ends().prop_map(Wish::Lose),
+        4 => ends().prop_map(Wish::ExpireOffer),
+        2 => Just(Wish::Close),
         2 => Just(Wish::TimeOut),
     ]
 }
@@ -101,6 +105,7 @@ fn lives() -> impl Strategy<Value = member::Wish> {
         1 => Just(member::Wish::Drain),
         2 => Just(member::Wish::Undrain),
         2 => Just(member::Wish::TimeOut),
+        1 => Just(member::Wish::Quarantine),
     ]
 }
 
@@ -112,7 +117,7 @@ fn actions() -> impl Strategy<Value = Action> {
         40 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::Advance(step, agent)),
         20 => (step(), wishes()).prop_map(|(step, wish)| Action::Report(step, 0, wish)),
         4 => (step(), 1..3_u64, wishes()).prop_map(|(step, back, wish)| Action::Report(step, back, wish)),
-        3 => (step(), 0..AGENTS).prop_map(|(step, agent)| Action::ClaimHalf(step, agent)),
+        3 => (step(), 0..AGENTS, 0..3_u64).prop_map(|(step, agent, ago)| Action::Cross(step, agent, ago)),
         2 => (0..AGENTS, any::<bool>(), 2..8_usize, proptest::option::of(lives()))
             .prop_map(|(agent, begins, times, last)| Action::Fruitless(agent, begins, times, last)),
         3 => wholes().prop_map(Action::Whole),
@@ -182,7 +187,7 @@ fn races(config: &ProptestConfig) {
                 Action::Fruitless(agent, begins, times, last) => {
                     stage.be_fruitless(agent, begins, times, last);
                 }
-                Action::ClaimHalf(step, agent) => _ = stage.take_slot(step, agent),
+                Action::Cross(step, agent, ago) => stage.cross(step, agent, ago),
                 Action::Whole(whole) => stage.whole(whole),
                 Action::Say(step, word) => stage.say(step, word),
                 Action::Expire(step) => stage.expire(step),

@@ -3,7 +3,7 @@
 
 mod support;
 
-use domain::operation::event::{Event, Resolution, SkipReason};
+use domain::operation::event::{Event, LeaseEnd, Resolution, SkipReason};
 use domain::operation::pending::{BlockedOn, Cause, Effect};
 use domain::operation::{Command, Intervention, Operation, Rejection, Status, StepWish};
 use domain::{Timestamp, fold};
@@ -28,7 +28,7 @@ fn cause(flow: &Flow, step: u32) -> Option<BlockedOn> {
 fn unknown() -> Flow {
     let mut flow = Flow::of(definition(vec![write(1, &[]), step(2, &[1])]));
     flow.begin(1);
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     flow
 }
 
@@ -187,7 +187,7 @@ fn a_timeout_and_an_unknown_outcome_of_a_write_need_attention_too() {
 fn an_untaken_offer_and_a_known_failure_of_a_write_need_nobody() {
     let mut flow = Flow::of(definition(vec![write(1, &[])]));
     flow.offer(1, "ada").unwrap();
-    flow.wish(1, lose("agent_timeout")).unwrap();
+    flow.wish(1, lose(LeaseEnd::AgentTimeout)).unwrap();
     assert_eq!(flow.status(1), "ready");
     flow.begin(1);
     flow.wish(1, support::fail("flaky")).unwrap();
@@ -219,7 +219,7 @@ fn a_persons_retry_is_one_attempt_more_even_after_the_last() {
     let last = with(once(1, &[]), |step| step.effect = domain::operation::definition::EffectClass::Write);
     let mut flow = Flow::of(definition(vec![last]));
     flow.begin(1);
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     flow.say(1, Intervention::Retry).unwrap();
     flow.begin(1);
     let events = flow.wish(1, support::fail("flaky")).unwrap();
@@ -281,7 +281,7 @@ fn a_wish_that_does_not_fit_is_refused_and_says_what_the_step_is() {
 fn the_end_of_an_operation_settles_what_waits_for_people() {
     let mut flow = Flow::of(definition(vec![approval(1, &[]), write(2, &[])]));
     flow.begin(2);
-    flow.wish(2, lose("lease_expired")).unwrap();
+    flow.wish(2, lose(LeaseEnd::LeaseExpired)).unwrap();
     flow.put(&Command::Cancel { by: "ops".into() }).unwrap();
     assert_eq!(flow.statuses(), ["cancelled", "cancelled"]);
     let already = Rejection::AlreadyTerminal { status: "cancelled" };

@@ -3,12 +3,14 @@
 
 mod support;
 
-use domain::operation::event::Event;
+use domain::operation::event::{CloseReason, Event, LeaseEnd};
 use domain::operation::pending::Effect;
 use domain::operation::{Command, Rejection, StepWish};
 use domain::{Aggregate, Json};
 use serde_json::json;
-use support::{Flow, agent, complete, definition, error, fail, lose, names, once, progress, step, with};
+use support::{
+    Flow, agent, complete, definition, error, expire, fail, lose, names, once, progress, reserve, step, with,
+};
 
 fn single() -> Flow {
     Flow::of(definition(vec![step(1, &[])]))
@@ -82,18 +84,23 @@ fn a_repeated_reservation_changes_nothing_and_a_second_agent_is_refused() {
     let mut flow = single();
     let events = flow.offer(1, "ada").unwrap();
     let Event::StepReserved(reserved) = &events[0] else { panic!("{events:?}") };
-    let again =
-        |name: &str| StepWish::Reserve { agent: agent(name), candidates: reserved.candidates.clone() };
-    assert_eq!(flow.wish_under(1, 1, again("ada")), Ok(vec![]));
+    assert_eq!((reserved.incarnation, reserved.lease_id.clone()), (1, flow.lease(1)));
+    assert_eq!(flow.wish_under(1, 1, reserve(agent("ada"), 1)), Ok(vec![]));
     let refused = Err(Rejection::NotReady { step: 1, status: "reserved" });
-    assert_eq!(flow.wish_under(1, 1, again("bob")), refused);
-    assert_eq!(flow.wish_under(1, 2, again("bob")), refused);
+    assert_eq!(flow.wish_under(1, 1, reserve(agent("bob"), 1)), refused);
+    assert_eq!(flow.wish_under(1, 2, reserve(agent("bob"), 1)), refused);
+    // A new incarnation of Ada does not have what the one before was given, not even once it runs.
+    assert_eq!(flow.wish_under(1, 1, reserve(agent("ada"), 2)), refused);
+    flow.wish(1, StepWish::Acknowledge).unwrap();
+    assert_eq!(flow.wish_under(1, 1, reserve(agent("ada"), 1)), Ok(vec![]));
+    let refused = Err(Rejection::NotReady { step: 1, status: "running" });
+    assert_eq!(flow.wish_under(1, 1, reserve(agent("ada"), 2)), refused);
 }
 
 #[test]
 fn a_reservation_must_name_the_next_grant_of_a_known_step() {
     let mut flow = single();
-    let reserve = StepWish::Reserve { agent: agent("ada"), candidates: Default::default() };
+    let reserve = reserve(agent("ada"), 1);
     assert!(flow.wish_under(1, 2, reserve.clone()).is_err());
     assert!(flow.wish_under(1, 0, reserve.clone()).is_err());
     assert_eq!(flow.wish_under(9, 1, reserve), Err(Rejection::UnknownStep(9)));
@@ -104,29 +111,32 @@ fn a_reservation_must_name_the_next_grant_of_a_known_step() {
 fn an_offer_that_is_not_taken_spends_no_attempt_and_a_lost_lease_does() {
     let mut flow = single();
     flow.offer(1, "ada").unwrap();
-    let expire = StepWish::ExpireOffer { reason: "no_sign_of_life".into() };
+    let expire = expire(LeaseEnd::NoSignOfLife);
     assert_eq!(names(&flow.wish(1, expire.clone()).unwrap()), ["StepOfferExpired"]);
     assert_eq!((flow.status(1), attempts(&flow)), ("ready", 0));
     assert_eq!(flow.wish(1, expire.clone()), Ok(vec![]));
     flow.offer(1, "ada").unwrap();
-    assert_eq!(names(&flow.wish(1, lose("agent_timeout")).unwrap()), ["StepOfferExpired"]);
+    assert_eq!(names(&flow.wish(1, lose(LeaseEnd::AgentTimeout)).unwrap()), ["StepOfferExpired"]);
     flow.begin(1);
     assert_eq!(flow.wish(1, expire), Err(Rejection::LeaseLost));
-    assert_eq!(names(&flow.wish(1, lose("agent_timeout")).unwrap()), ["StepLeaseLost", "StepRetryScheduled"]);
+    assert_eq!(
+        names(&flow.wish(1, lose(LeaseEnd::AgentTimeout)).unwrap()),
+        ["StepLeaseLost", "StepRetryScheduled"]
+    );
     assert_eq!((flow.status(1), attempts(&flow), flow.grant(1)), ("backing_off", 1, 3));
     let known = flow.operation().run.steps[0].error.clone().unwrap();
     assert_eq!(known.code, "lease_lost");
     assert!(known.message.contains("agent_timeout"));
-    assert_eq!(flow.wish(1, lose("agent_timeout")), Ok(vec![]));
+    assert_eq!(flow.wish(1, lose(LeaseEnd::AgentTimeout)), Ok(vec![]));
 }
 
 #[test]
 fn the_last_lost_lease_fails_the_step() {
     let mut flow = Flow::of(definition(vec![once(1, &[])]));
     flow.begin(1);
-    let events = flow.wish(1, lose("lease_expired")).unwrap();
+    let events = flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     assert_eq!(names(&events), ["StepLeaseLost", "StepFailed", "Failed"]);
-    assert_eq!(flow.wish(1, lose("lease_expired")), Err(gone("failed")));
+    assert_eq!(flow.wish(1, lose(LeaseEnd::LeaseExpired)), Err(gone("failed")));
 }
 
 #[test]
@@ -214,10 +224,10 @@ fn a_timeout_is_refused_before_its_time_and_spends_an_attempt_after_it() {
 #[test]
 fn a_late_completion_is_accepted_while_its_grant_is_the_newest() {
     let mut backing_off = running();
-    backing_off.wish(1, lose("lease_expired")).unwrap();
+    backing_off.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     let mut ready = single();
     ready.offer(1, "ada").unwrap();
-    ready.wish(1, StepWish::ExpireOffer { reason: "no_sign_of_life".into() }).unwrap();
+    ready.wish(1, expire(LeaseEnd::NoSignOfLife)).unwrap();
     for mut flow in [backing_off, ready] {
         let events = flow.wish(1, complete(json!("late"))).unwrap();
         assert_eq!(names(&events), ["StepCompleted", "Progressed", "Completed"]);
@@ -228,10 +238,10 @@ fn a_late_completion_is_accepted_while_its_grant_is_the_newest() {
 #[test]
 fn a_late_completion_of_an_offer_is_of_the_attempt_that_it_was_offered_as() {
     let mut flow = running();
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     flow.wait(60_000);
     flow.offer(1, "bob").unwrap();
-    flow.wish(1, StepWish::ExpireOffer { reason: "no_sign_of_life".into() }).unwrap();
+    flow.wish(1, expire(LeaseEnd::NoSignOfLife)).unwrap();
     let events = flow.wish(1, complete(json!("late"))).unwrap();
     let Event::StepCompleted(completed) = &events[0] else { panic!("{events:?}") };
     // Not the one that was lost, nor measured from its start.
@@ -252,9 +262,10 @@ fn an_older_grant_is_lost_whatever_it_reports() {
         complete(json!(1)),
         fail("x"),
         StepWish::Release { reason: String::new(), hold_ms: None },
-        lose("x"),
+        lose(LeaseEnd::LeaseExpired),
         StepWish::TimeOut,
-        StepWish::ExpireOffer { reason: String::new() },
+        StepWish::CloseLease { why: CloseReason::Reported },
+        expire(LeaseEnd::NoSignOfLife),
     ] {
         assert_eq!(flow.wish_under(1, 1, wish.clone()), Err(Rejection::LeaseLost), "{wish:?}");
         assert_eq!(flow.wish_under(1, 3, wish.clone()), Err(Rejection::LeaseLost), "{wish:?}");
@@ -282,7 +293,7 @@ fn after_a_cancellation_every_report_hears_that_it_is_over() {
         complete(json!(1)),
         fail("x"),
         StepWish::Release { reason: String::new(), hold_ms: None },
-        lose("x"),
+        lose(LeaseEnd::LeaseExpired),
     ] {
         assert_eq!(flow.wish(1, wish.clone()), Err(gone("cancelled")), "{wish:?}");
     }
@@ -329,7 +340,7 @@ fn progress_that_falls_is_said_of_the_whole_too() {
 fn a_new_grant_begins_at_no_progress() {
     let mut flow = running();
     flow.wish(1, progress(80)).unwrap();
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     flow.wait(1_000);
     flow.begin(1);
     assert_eq!(flow.operation().run.progress(), 0);
@@ -347,7 +358,7 @@ fn a_checkpoint_is_kept_at_most_once_a_second_and_never_dropped_in_silence() {
     assert_eq!(flow.wish(1, kept(2)), Err(Rejection::Early));
     flow.wait(1);
     assert_eq!(names(&flow.wish(1, kept(2)).unwrap()), ["StepCheckpointed"]);
-    flow.wish(1, lose("lease_expired")).unwrap();
+    flow.wish(1, lose(LeaseEnd::LeaseExpired)).unwrap();
     assert_eq!(flow.operation().checkpoints[&1], Json::from(json!({"n": 2})));
 }
 

@@ -6,13 +6,14 @@ mod support;
 use std::collections::BTreeMap;
 
 use domain::agent::Agent;
-use domain::agent::event::{Outcome, ReportedMetrics, Status};
+use domain::agent::event::{ReportedMetrics, Status};
+use domain::agent::record::{Outcome, Record};
 use domain::agent::selection::{Applicant, Candidates, EXPLAINED_MAX, Excluded, Need, Weights, select};
 use domain::operation::definition::{Location, Requirements};
 use domain::{AgentId, Timestamp};
 use proptest::prelude::*;
 use support::agent;
-use support::crew::{crew, release, reserve, state};
+use support::crew::{crew, state};
 
 fn now() -> Timestamp {
     Timestamp::from_micros(1_800_000_000_000_000)
@@ -24,14 +25,40 @@ fn changed(change: impl FnOnce(&mut Agent)) -> Agent {
     agent
 }
 
-fn applicant<'a>(id: &'a AgentId, agent: &'a Agent) -> Applicant<'a> {
-    let (free_slots, reported) = (agent.free_slots(), agent.reported);
-    Applicant { id, agent, free_slots, freshness: 1.0, reported, parked: false, waits: true }
+/// An agent that is met as one without history, idle since the beginning of time.
+struct Member {
+    id: AgentId,
+    agent: Agent,
+    record: Record,
+    idle_since: Timestamp,
 }
 
-fn chosen(requires: &Requirements, agents: &[(AgentId, Agent)]) -> Candidates {
-    let need = Need { agent: None, among: &[], requires, held_from: &[] };
-    select(&need, agents.iter().map(|(id, agent)| applicant(id, agent)), Weights::default(), now())
+fn member(name: &str, agent: Agent) -> Member {
+    let idle_since = Timestamp::from_micros(0);
+    Member { id: support::agent(name), agent, record: Record::default(), idle_since }
+}
+
+fn applicant(member: &Member) -> Applicant<'_> {
+    let Member { id, agent, record, idle_since } = member;
+    Applicant {
+        id,
+        agent,
+        record,
+        idle_since: *idle_since,
+        free_slots: agent.slots(),
+        freshness: 1.0,
+        reported: ReportedMetrics::default(),
+        parked: false,
+        waits: true,
+    }
+}
+
+fn needing(requires: &Requirements) -> Need<'_> {
+    Need { agent: None, among: &[], requires, held_from: &[], avoids: None }
+}
+
+fn chosen(requires: &Requirements, members: &[Member]) -> Candidates {
+    select(&needing(requires), members.iter().map(applicant), Weights::default(), now())
 }
 
 fn order(candidates: &Candidates) -> Vec<&str> {
@@ -45,8 +72,8 @@ fn needs(capabilities: &[&str]) -> Requirements {
 
 /// How many each filter excluded when this one applies.
 fn excluded(need: &Need<'_>, change: impl FnOnce(&mut Applicant<'_>), agent: &Agent) -> Excluded {
-    let id = support::agent("ada");
-    let mut applicant = applicant(&id, agent);
+    let ada = member("ada", agent.clone());
+    let mut applicant = applicant(&ada);
     change(&mut applicant);
     let candidates = select(need, std::iter::once(applicant), Weights::default(), now());
     assert_eq!(candidates.best(), None);
@@ -57,7 +84,7 @@ fn excluded(need: &Need<'_>, change: impl FnOnce(&mut Applicant<'_>), agent: &Ag
 fn each_filter_counts_whom_it_excludes() {
     let (plain, ada) = (changed(|_| {}), changed(|_| {}));
     let (none, bob, held) = (needs(&[]), agent("bob"), [(agent("ada"), now().plus_ms(1))]);
-    let any = Need { agent: None, among: &[], requires: &none, held_from: &[] };
+    let any = needing(&none);
     let zero = Excluded::default();
     let asked = Need { agent: Some(&bob), ..any };
     assert_eq!(excluded(&asked, |_| {}, &plain), Excluded { not_asked: 1, ..zero });
@@ -75,6 +102,12 @@ fn each_filter_counts_whom_it_excludes() {
     assert_eq!(excluded(&any, |_| {}, &idle), Excluded { status: 1, ..zero });
     let kept = Need { held_from: &held, ..any };
     assert_eq!(excluded(&kept, |_| {}, &ada), Excluded { held: 1, ..zero });
+    let (eve, own) = (agent("eve"), agent("ada"));
+    let avoided = Need { avoids: Some(&own), ..any };
+    assert_eq!(excluded(&avoided, |_| {}, &ada), Excluded { held: 1, ..zero });
+    let other = Need { avoids: Some(&eve), ..any };
+    assert_eq!(excluded(&other, |it| it.free_slots = 0, &ada), Excluded { capacity: 1, ..zero });
+    assert_eq!(excluded(&any, |it| it.parked = true, &ada), Excluded { held: 1, ..zero });
     assert_eq!(excluded(&any, |it| it.free_slots = 0, &ada), Excluded { capacity: 1, ..zero });
     assert_eq!(excluded(&any, |it| it.waits = false, &ada), Excluded { not_waiting: 1, ..zero });
 }
@@ -82,14 +115,14 @@ fn each_filter_counts_whom_it_excludes() {
 #[test]
 fn an_agent_counts_at_the_first_filter_only_and_a_hold_ends() {
     let none = needs(&["go"]);
-    let any = Need { agent: None, among: &[], requires: &none, held_from: &[] };
+    let any = needing(&none);
     let idle = changed(|agent| agent.status = Status::Inactive);
     let counted = excluded(&any, |it| it.waits = false, &idle);
     assert_eq!(counted, Excluded { capability: 1, ..Excluded::default() });
-    let (plain, held, id) = (needs(&[]), [(agent("ada"), now())], agent("ada"));
+    let (plain, held) = (needs(&[]), [(agent("ada"), now())]);
     let over = Need { held_from: &held, requires: &plain, ..any };
-    let (agent, weights) = (changed(|_| {}), Weights::default());
-    assert!(select(&over, std::iter::once(applicant(&id, &agent)), weights, now()).best().is_some());
+    let (ada, weights) = (member("ada", changed(|_| {})), Weights::default());
+    assert!(select(&over, std::iter::once(applicant(&ada)), weights, now()).best().is_some());
 }
 
 #[test]
@@ -97,7 +130,7 @@ fn a_specialist_comes_before_a_generalist_who_also_fits() {
     let own = |names: &[&str]| {
         changed(|agent| agent.profile.capabilities = names.iter().map(|name| (*name).to_owned()).collect())
     };
-    let agents = [(agent("all"), own(&["go", "rust", "sql", "web"])), (agent("one"), own(&["rust"]))];
+    let agents = [member("all", own(&["go", "rust", "sql", "web"])), member("one", own(&["rust"]))];
     let candidates = chosen(&needs(&["rust"]), &agents);
     assert_eq!(order(&candidates), ["one", "all"]);
     assert_eq!((candidates.ranked[0].capability, candidates.ranked[1].capability), (1.0, 0.25));
@@ -113,7 +146,7 @@ fn a_place_is_scored_as_equal_near_or_elsewhere() {
         (Some(Location::Local), Location::Cloud, 0.0),
         (Some(Location::Mobile), Location::Local, 0.0),
     ] {
-        let agents = [(agent("ada"), changed(|agent| agent.profile.location = own))];
+        let agents = [member("ada", changed(|agent| agent.profile.location = own))];
         let requires = Requirements { location: wanted, ..needs(&[]) };
         assert_eq!(chosen(&requires, &agents).ranked[0].location, score, "{wanted:?} {own:?}");
     }
@@ -121,38 +154,40 @@ fn a_place_is_scored_as_equal_near_or_elsewhere() {
 
 #[test]
 fn without_history_every_part_of_performance_is_neutral() {
-    let scored = &chosen(&needs(&[]), &[(agent("ada"), changed(|_| {}))]).ranked[0];
+    let scored = &chosen(&needs(&[]), &[member("ada", changed(|_| {}))]).ranked[0];
     assert_eq!((scored.performance, scored.availability, scored.capability), (0.5, 1.0, 1.0));
     assert!((scored.score - 0.85).abs() < 1e-9);
 }
 
 #[test]
 fn who_does_well_and_fast_comes_first() {
-    let worked = |outcome, ms| {
-        let mut scenario = crew(2);
-        scenario.when(&reserve(1)).unwrap();
-        scenario.wait(ms);
-        scenario.when(&release(1, outcome)).unwrap();
-        changed(|agent| *agent = state(&scenario).clone())
+    let worked = |name: &str, outcome, ms| {
+        let mut member = member(name, changed(|_| {}));
+        member.record.add(outcome, ms, now());
+        member
     };
     let agents = [
-        (agent("slow"), worked(Outcome::Completed, 9_000)),
-        (agent("bad"), worked(Outcome::Failed, 10)),
-        (agent("fast"), worked(Outcome::Completed, 10)),
+        worked("slow", Outcome::Completed, 9_000),
+        worked("bad", Outcome::Failed, 10),
+        worked("fast", Outcome::Completed, 10),
     ];
     assert_eq!(order(&chosen(&needs(&[]), &agents)), ["fast", "slow", "bad"]);
 }
 
+fn idle(name: &str, ms: u64) -> Member {
+    let idle_since = Timestamp::from_micros(0).plus_ms(ms);
+    Member { idle_since, ..member(name, changed(|_| {})) }
+}
+
 #[test]
 fn ties_go_to_the_longest_idle_and_then_to_the_lower_id() {
-    let idle = |ms| changed(|agent| agent.idle_since = Timestamp::from_micros(0).plus_ms(ms));
-    let agents = [(agent("c"), idle(5)), (agent("b"), idle(9)), (agent("a"), idle(9)), (agent("d"), idle(1))];
+    let agents = [idle("c", 5), idle("b", 9), idle("a", 9), idle("d", 1)];
     assert_eq!(order(&chosen(&needs(&[]), &agents)), ["d", "c", "a", "b"]);
 }
 
 #[test]
 fn an_explanation_lists_the_best_ten() {
-    let agents: Vec<_> = (10..40).map(|n| (agent(&format!("a{n}")), changed(|_| {}))).collect();
+    let agents: Vec<_> = (10..40).map(|n| member(&format!("a{n}"), changed(|_| {}))).collect();
     let candidates = chosen(&needs(&[]), &agents);
     assert_eq!((candidates.ranked.len(), candidates.best()), (EXPLAINED_MAX, Some(&agent("a10"))));
 }
@@ -179,15 +214,15 @@ fn score(parts: &Parts) -> f64 {
         // Fewer capabilities beside the needed one are a better fit.
         agent.profile.capabilities.extend((parts.spare..6).map(|n| format!("c{n}")));
     });
-    let id = support::agent("ada");
+    let ada = member("ada", agent);
     let requires = Requirements { location: Some(Location::Local), ..needs(&["rust"]) };
-    let need = Need { agent: None, among: &[], requires: &requires, held_from: &[] };
+    let need = needing(&requires);
     let cpu_usage = Some(100.0 - 100.0 * parts.ease);
     let applicant = Applicant {
         free_slots: parts.free,
         freshness: parts.freshness,
         reported: ReportedMetrics { cpu_usage, ..ReportedMetrics::default() },
-        ..applicant(&id, &agent)
+        ..applicant(&ada)
     };
     select(&need, std::iter::once(applicant), Weights::default(), now()).ranked[0].score
 }
@@ -211,10 +246,8 @@ proptest! {
     fn the_choice_does_not_depend_on_the_order_of_the_applicants(
         idle in proptest::collection::vec(0..4_u64, 1..15), turn in any::<prop::sample::Index>(),
     ) {
-        let mut agents: Vec<_> = idle.iter().enumerate().map(|(n, ms)| {
-            let since = Timestamp::from_micros(0).plus_ms(*ms);
-            (agent(&format!("a{n:02}")), changed(|agent| agent.idle_since = since))
-        }).collect();
+        let idle = idle.iter().enumerate();
+        let mut agents: Vec<Member> = idle.map(|(n, ms)| self::idle(&format!("a{n:02}"), *ms)).collect();
         let first = chosen(&needs(&[]), &agents);
         let by = turn.index(agents.len());
         agents.rotate_left(by);

@@ -4,13 +4,14 @@
 mod support;
 
 use domain::agent::Agent;
-use domain::agent::event::{Outcome, ReportedMetrics, Status};
+use domain::agent::event::{ReportedMetrics, Status};
+use domain::agent::record::{Outcome, Record};
 use domain::agent::selection::{Applicant, Candidates, Excluded, Need, Weights, select};
 use domain::operation::definition::{Location, Requirements};
 use domain::{AgentId, Timestamp};
 use proptest::prelude::*;
 use support::agent;
-use support::crew::{crew, release, reserve, state};
+use support::crew::{crew, state};
 
 fn now() -> Timestamp {
     Timestamp::from_micros(1_800_000_000_000_000)
@@ -21,24 +22,39 @@ fn now() -> Timestamp {
 struct Member {
     id: AgentId,
     agent: Agent,
+    record: Record,
+    idle_since: Timestamp,
     free_slots: u32,
     freshness: f64,
     cpu: Option<f64>,
     waits: bool,
 }
 
-fn worked(history: &[(Outcome, u64)]) -> Agent {
-    let mut scenario = crew(2);
-    for (outcome, ms) in history {
-        scenario.when(&reserve(1)).unwrap();
-        scenario.wait(*ms);
-        scenario.when(&release(1, *outcome)).unwrap();
+fn plain() -> Agent {
+    state(&crew(2)).clone()
+}
+
+fn record(history: &[(Outcome, u64)]) -> Record {
+    let mut record = Record::default();
+    history.iter().for_each(|(outcome, ms)| record.add(*outcome, *ms, now()));
+    record
+}
+
+fn member(at: usize, history: &[(Outcome, u64)]) -> Member {
+    Member {
+        id: agent(&format!("a{at:02}")),
+        agent: plain(),
+        record: record(history),
+        idle_since: Timestamp::from_micros(0),
+        free_slots: 1,
+        freshness: 1.0,
+        cpu: None,
+        waits: true,
     }
-    state(&scenario).clone()
 }
 
 fn histories() -> impl Strategy<Value = Vec<(Outcome, u64)>> {
-    let outcomes = vec![Outcome::Completed, Outcome::Completed, Outcome::Failed];
+    let outcomes = vec![Outcome::Completed, Outcome::Completed, Outcome::Failed, Outcome::Lost];
     proptest::collection::vec((proptest::sample::select(outcomes), 0..1_000_u64), 0..5)
 }
 
@@ -49,12 +65,14 @@ fn members() -> impl Strategy<Value = Member> {
     let places = proptest::sample::select(Location::ALL.to_vec());
     let own = (words, histories(), proptest::sample::select(statuses), places, 0..3_u64);
     (own, met).prop_map(|((words, history, status, location, idle), (free_slots, freshness, cpu, waits))| {
-        let mut agent = worked(&history);
+        let mut agent = plain();
         agent.profile.capabilities = words.into_iter().map(str::to_owned).collect();
         agent.profile.location = location;
         agent.status = status;
-        agent.idle_since = Timestamp::from_micros(0).plus_ms(idle);
-        Member { id: support::agent("a"), agent, free_slots, freshness, cpu, waits }
+        let idle_since = Timestamp::from_micros(0).plus_ms(idle);
+        let record = record(&history);
+        let id = support::agent("a");
+        Member { id, agent, record, idle_since, free_slots, freshness, cpu, waits }
     })
 }
 
@@ -81,10 +99,12 @@ fn requirements() -> impl Strategy<Value = Requirements> {
 fn chosen(fleet: &[Member], requires: &Requirements) -> Candidates {
     let held = [(agent("a01"), now().plus_ms(1))];
     let among: Vec<AgentId> = (0..9).map(|at| agent(&format!("a{at:02}"))).collect();
-    let need = Need { agent: None, among: &among, requires, held_from: &held };
+    let need = Need { agent: None, among: &among, requires, held_from: &held, avoids: None };
     let applicants = fleet.iter().map(|member| Applicant {
         id: &member.id,
         agent: &member.agent,
+        record: &member.record,
+        idle_since: member.idle_since,
         free_slots: member.free_slots,
         freshness: member.freshness,
         reported: ReportedMetrics { cpu_usage: member.cpu, ..ReportedMetrics::default() },
@@ -101,14 +121,6 @@ fn all(excluded: &Excluded) -> u32 {
 
 /// Parts of the score of the first of a fleet.
 fn performance(own: &[(Outcome, u64)], others: &[Vec<(Outcome, u64)>]) -> f64 {
-    let member = |at: usize, history: &[(Outcome, u64)]| Member {
-        id: agent(&format!("a{at:02}")),
-        agent: worked(history),
-        free_slots: 1,
-        freshness: 1.0,
-        cpu: None,
-        waits: true,
-    };
     let others = others.iter().enumerate().map(|(at, history)| member(at + 2, history));
     let fleet: Vec<Member> = std::iter::once(member(0, own)).chain(others).collect();
     let candidates = chosen(&fleet, &Requirements::default());
@@ -155,6 +167,8 @@ proptest! {
         let mut worse = own.clone();
         worse.push((Outcome::Failed, 0));
         prop_assert!(performance(&worse, &others) <= before + 1e-9);
+        worse.push((Outcome::Lost, 0));
+        prop_assert!(performance(&worse, &others) <= before + 1e-9);
     }
 }
 
@@ -170,10 +184,8 @@ fn who_has_done_one_step_is_not_yet_fast_or_slow() {
 
 #[test]
 fn a_capability_that_is_named_twice_counts_once() {
-    let mut member = worked(&[]);
-    member.profile.capabilities = ["rust", "rust", "go"].map(str::to_owned).to_vec();
-    let member =
-        Member { id: agent("a00"), agent: member, free_slots: 1, freshness: 1.0, cpu: None, waits: true };
+    let mut member = member(0, &[]);
+    member.agent.profile.capabilities = ["rust", "rust", "go"].map(str::to_owned).to_vec();
     let twice = vec!["rust".to_owned(), "rust".to_owned()];
     let requires = Requirements { capabilities: twice, ..Requirements::default() };
     assert_eq!(chosen(&[member], &requires).ranked[0].capability, 0.5);

@@ -89,8 +89,9 @@ impl About<'_> {
         candidates: &Candidates,
     ) -> Result<Vec<Event>, Rejection> {
         let now = self.given.now;
-        // A reservation may be repeated by who did not hear the answer.
-        let held = self.run.status.holder().is_some_and(|holder| holder.agent == *agent);
+        // A reservation is repeated when its answer was not heard; another incarnation repeats nothing.
+        let same = |holder: &Holder| holder.agent == *agent && self.run.incarnation == incarnation;
+        let held = self.run.status.holder().is_some_and(same);
         if held && self.grant == self.run.grant && self.grant != 0 {
             return Ok(Vec::new());
         }

@@ -277,8 +277,9 @@ impl Run {
             Event::StepStarted(started) => {
                 (step.attempts, step.untaken) = (started.attempt, 0);
                 step.started_at = Some(started.started_at);
-                if let Some(agent) = step.agent.clone() {
-                    let holder = Holder { agent, attempt: started.attempt, since: started.started_at };
+                if let Some(holder) = step.status.holder() {
+                    let (attempt, since) = (started.attempt, started.started_at);
+                    let holder = Holder { attempt, since, ..holder.clone() };
                     self.stand(position, StepStatus::Running(holder), at);
                 }
             }
@@ -308,7 +309,8 @@ impl Run {
             // What follows a loss is said by the next event of the same append.
             Event::StepLeaseLost(lost) => {
                 step.losses += 1;
-                // An attempt that never started is spent all the same.
+                // An attempt that never started is spent all the same, and not measured from the one before.
+                step.started_at = step.started_at.filter(|_| lost.attempt <= step.attempts);
                 (step.attempts, step.untaken) = (step.attempts.max(lost.attempt), 0);
                 step.error = Some(Box::new(lost.error()));
                 step.error_grant = lost.grant;

@@ -48,19 +48,15 @@ pub(super) struct Ended<'e> {
     pub(super) result: Option<(Outcome, u64)>,
 }
 
-/// Steps whose leases one agent has.
-#[derive(Clone, Debug, Default)]
-struct Slots {
-    steps: BTreeSet<(OperationId, u32)>,
-    /// The newest incarnation that claimed any, and how many of them it did.
-    newest: (u64, u32),
-}
+/// A step of an operation.
+type Step = (OperationId, u32);
 
 /// Every lease of the moment, by step.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
-    by_step: BTreeMap<(OperationId, u32), Lease>,
-    by_agent: HashMap<AgentId, Slots>,
+    by_step: BTreeMap<Step, Lease>,
+    /// The steps that each agent has, by the incarnation that claimed them. No set is empty.
+    by_agent: HashMap<AgentId, BTreeMap<u64, BTreeSet<Step>>>,
 }
 
 impl Leases {
@@ -79,7 +75,7 @@ impl Leases {
 
     /// The leases of one agent, of earlier incarnations too.
     pub fn of_agent(&self, agent: &AgentId) -> impl Iterator<Item = (LeaseId, &Lease)> {
-        let steps = self.by_agent.get(agent).into_iter().flat_map(|slots| &slots.steps);
+        let steps = self.by_agent.get(agent).into_iter().flat_map(BTreeMap::values).flatten();
         steps.filter_map(|step| self.by_step.get_key_value(step)).map(named)
     }
 
@@ -100,8 +96,8 @@ impl Leases {
     /// Slots that an incarnation of an agent has taken.
     #[must_use]
     pub fn taken(&self, agent: &AgentId, incarnation: u64) -> u32 {
-        let newest = self.by_agent.get(agent).map(|slots| slots.newest);
-        newest.filter(|(of, _)| *of == incarnation).map_or(0, |(_, taken)| taken)
+        let steps = self.by_agent.get(agent).and_then(|steps| steps.get(&incarnation));
+        steps.map_or(0, |steps| u32::try_from(steps.len()).unwrap_or(u32::MAX))
     }
 
     /// All of them, in the order of operations and steps.
@@ -111,14 +107,10 @@ impl Leases {
 
     /// Puts back a lease of a snapshot.
     pub(super) fn put(&mut self, id: &LeaseId, lease: Lease) {
-        let slots = self.by_agent.entry(lease.agent.clone()).or_default();
-        slots.steps.insert((id.operation.clone(), id.step));
-        slots.newest = match lease.incarnation.cmp(&slots.newest.0) {
-            std::cmp::Ordering::Less => slots.newest,
-            std::cmp::Ordering::Equal => (lease.incarnation, slots.newest.1 + 1),
-            std::cmp::Ordering::Greater => (lease.incarnation, 1),
-        };
-        self.by_step.insert((id.operation.clone(), id.step), lease);
+        let step = (id.operation.clone(), id.step);
+        let steps = self.by_agent.entry(lease.agent.clone()).or_default();
+        steps.entry(lease.incarnation).or_default().insert(step.clone());
+        self.by_step.insert(step, lease);
     }
 
     /// Folds one fact of one operation. Says which lease it ended, if it ended one.
@@ -219,10 +211,12 @@ impl Leases {
     fn remove(&mut self, id: &LeaseId) -> Option<Lease> {
         let step = (id.operation.clone(), id.step);
         let lease = self.by_step.remove(&step)?;
-        if let Some(slots) = self.by_agent.get_mut(&lease.agent) {
-            slots.steps.remove(&step);
-            slots.newest.1 -= u32::from(slots.newest.0 == lease.incarnation);
-            if slots.steps.is_empty() {
+        if let Some(steps) = self.by_agent.get_mut(&lease.agent) {
+            if let Some(claimed) = steps.get_mut(&lease.incarnation) {
+                claimed.remove(&step);
+            }
+            steps.retain(|_, claimed| !claimed.is_empty());
+            if steps.is_empty() {
                 self.by_agent.remove(&lease.agent);
             }
         }
@@ -230,7 +224,7 @@ impl Leases {
     }
 }
 
-fn named<'l>(((operation, step), lease): (&(OperationId, u32), &'l Lease)) -> (LeaseId, &'l Lease) {
+fn named<'l>(((operation, step), lease): (&Step, &'l Lease)) -> (LeaseId, &'l Lease) {
     (LeaseId { operation: operation.clone(), step: *step, grant: lease.grant }, lease)
 }
 

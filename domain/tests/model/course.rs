@@ -136,7 +136,7 @@ impl Course {
         let (timeout_ms, hold_ms) = (self.timeout_ms, self.release_hold_ms);
         let step = &mut self.steps[at];
         let answer = match wish {
-            Wish::Reserve(agent) => step.reserve(*agent, grant, closed, now),
+            Wish::Reserve { agent, life } => step.reserve((*agent, *life), grant, closed, now),
             _ if grant != step.grant || grant == 0 => Answer::Refused,
             _ => step.wish(wish, timeout_ms, hold_ms, now),
         };

@@ -2,16 +2,18 @@
 //! waits can be moved by what it waits for.
 
 use domain::agent::event::Status;
+use domain::agent::quarantine::Thresholds;
 use domain::operation::pending::Effect as Owed;
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Intervention, Operation};
 use domain::scenario::Scenario;
+use domain::views::leases::State as LeaseState;
 use domain::{Aggregate, Timestamp};
 
 use super::course::Answer;
 use super::member::Standing;
 use super::stage::{NAMES, Stage, TIMEOUT_MS, answer, number, said};
-use super::step::{State, Step, Wish};
+use super::step::{State, Step, Why, Wish};
 
 impl Stage {
     #[track_caller]
@@ -27,23 +29,32 @@ impl Stage {
             let holder = is.status.holder().map(|holder| holder.agent.as_str());
             assert_eq!(holder, wanted.state.holder().map(|agent| NAMES[agent]), "{}", what());
             assert_eq!(moment(&is.status), moment_of(wanted.state), "{}", what());
+            assert_eq!(is.started_at, wanted.began, "{}", what());
+            assert_eq!(operation.run.closing.contains(at), wanted.closing, "{}", what());
             let cause = operation.run.blocked_on(at).map(|blocked| blocked.cause().name());
             assert_eq!(cause, self.course.cause(at), "{}", what());
         }
         assert_eq!(operation.run.progress(), self.course.progress());
         self.told.must_be_whole();
         self.crew_must_agree();
-        self.must_have_slots();
     }
 
     #[track_caller]
     fn crew_must_agree(&self) {
-        for (agent, member) in self.agents.iter().zip(&self.crew) {
-            let state = agent.state.as_ref().unwrap();
-            let leases: Vec<_> = state.assignments.keys().map(|lease| (lease.step, lease.grant)).collect();
-            assert_eq!(leases, member.leases.keys().copied().collect::<Vec<_>>());
-            assert!(leases.len() <= member.slots);
+        for (who, (agent, member)) in self.agents.iter().zip(&self.crew).enumerate() {
+            let row = self.flow.views.agents.ever(&agent.id).unwrap();
+            let state = &row.agent;
+            assert_eq!(format!("{:?}", agent.state.as_ref().unwrap()), format!("{state:?}"));
+            self.slots_must_agree(who);
             assert_eq!((state.registered, state.incarnation), (member.registered, member.life));
+            let rows = [row.work.streaks.lost(), row.work.streaks.untaken(), row.work.streaks.failed()];
+            let wanted = [member.lost(), member.untaken(), member.failed()];
+            assert_eq!(rows.map(|row| row as usize), wanted, "{member:?}");
+            let verdict = row.work.streaks.verdict(&state.profile.config, &Thresholds::default());
+            assert_eq!(verdict.is_some(), member.is_fruitless(), "{member:?}");
+            let record = &row.work.record;
+            assert_eq!((record.completed, record.failed), member.counts(), "{member:?}");
+            assert_eq!(record.window().p50_ms, member.half_ms(), "{member:?}");
             if !member.registered {
                 assert_eq!(state.status, Status::Inactive);
                 continue;
@@ -57,19 +68,26 @@ impl Stage {
             };
             assert_eq!((standing, state.silent), (member.standing, member.silent), "{member:?}");
             assert_eq!(state.is_quarantined(), standing == Standing::Quarantined);
-            let rows = (state.streaks.lost() as usize, state.streaks.untaken() as usize);
-            assert_eq!(rows, (member.lost(), member.untaken()), "{member:?}");
         }
     }
 
-    /// Whoever holds a step has a slot taken for it.
-    fn must_have_slots(&self) {
-        for (at, step) in self.course.steps.iter().enumerate() {
-            if let Some(agent) = step.state.holder() {
-                let name = (number(at), step.grant);
-                assert!(self.crew[agent].leases.contains_key(&name), "{name:?} without a slot");
-            }
-        }
+    /// The leases of an agent, and the slots that its newest life has free.
+    #[track_caller]
+    fn slots_must_agree(&self, who: usize) {
+        let (views, agent, member) = (&self.flow.views, &self.agents[who], &self.crew[who]);
+        let wanted = self.leases(who);
+        let mut shown: Vec<_> = views
+            .leases
+            .of_agent(&agent.id)
+            .map(|(id, lease)| ((id.step, id.grant), lease.incarnation, lease.state != LeaseState::Held))
+            .collect();
+        shown.sort_unstable();
+        assert_eq!(shown, wanted);
+        let taken = wanted.iter().filter(|(_, life, _)| *life == member.life).count();
+        let state = agent.state.as_ref().unwrap();
+        assert_eq!(views.free_slots(&agent.id, state) as usize, member.slots.saturating_sub(taken));
+        let busy = member.registered && member.standing == Standing::Active && taken >= member.slots;
+        assert_eq!(views.shown_status(&agent.id, state) == "busy", busy, "{member:?}");
     }
 
     /// The law of wake causes: whatever waits is woken by somebody, and what wakes it moves it.
@@ -103,7 +121,7 @@ impl Stage {
     fn must_move(&self, at: usize, step: &Step) {
         let mut later = self.flow.scenario.clone();
         let offered = |later: &Scenario<Operation>, agent: usize| {
-            let wish = said(&Wish::Reserve(agent), later.now);
+            let wish = said(&Wish::Reserve { agent, life: 1 }, later.now);
             Command::Step { step: number(at), grant: step.grant + 1, wish }
         };
         let under = |wish: &Wish| Command::Step {
@@ -127,7 +145,7 @@ impl Stage {
                 }
                 offered(&later, step.wanted.unwrap_or(0))
             }
-            State::Offered { .. } => under(&Wish::ExpireOffer),
+            State::Offered { .. } => under(&Wish::ExpireOffer(Why::Ignored)),
             State::Running { .. } => {
                 later.wait(TIMEOUT_MS);
                 under(&Wish::TimeOut)
@@ -150,13 +168,13 @@ impl Stage {
 
     /// After what is owed was carried out, the slots are those of the leases that are held.
     pub(crate) fn must_leak_no_slot(&mut self) {
-        // A loss first, the slot then.
+        // A loss may cancel what another agent has, which closes then.
         for agent in (0..NAMES.len()).chain(0..NAMES.len()) {
             self.settle(agent);
             self.must_agree();
         }
         let held = self.course.steps.iter().filter(|step| step.state.holder().is_some()).count();
-        assert_eq!(self.crew.iter().map(|member| member.leases.len()).sum::<usize>(), held);
+        assert_eq!((0..NAMES.len()).map(|agent| self.leases(agent).len()).sum::<usize>(), held);
     }
 }
 

@@ -1,13 +1,12 @@
-//! A deliberately simple model of an agent: its life, its slots, and when it is put out of service.
-
-use std::collections::BTreeMap;
+//! A deliberately simple model of an agent: its life, what its work came to, and when it is put out of
+//! service.
 
 use domain::Timestamp;
-use domain::agent::event::Outcome;
 
 use super::course::Answer;
+use super::step::{End, Grant, Why};
 
-/// What can be asked of an agent, apart from its slots.
+/// What can be asked of an agent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wish {
     Register,
@@ -22,10 +21,9 @@ pub(crate) enum Wish {
     Undrain,
     /// It has been silent for too long.
     TimeOut,
+    /// Its work came to nothing too often in a row.
+    Quarantine,
 }
-
-/// A lease by its step's number and its grant.
-pub(crate) type Lease = (u32, u64);
 
 /// Whether an agent takes work, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +35,10 @@ pub(crate) enum Standing {
     Quarantined,
 }
 
-/// An end that counts for or against an agent.
+/// A lease that ended.
 #[derive(Clone, Copy, Debug)]
-struct End {
-    outcome: Outcome,
+struct Ended {
+    how: End,
     taken: Timestamp,
     at: Timestamp,
 }
@@ -53,10 +51,10 @@ pub(crate) struct Member {
     pub(crate) registered: bool,
     pub(crate) standing: Standing,
     pub(crate) silent: bool,
-    /// Leases that take a slot, in which life each was taken, and when.
-    pub(crate) leases: BTreeMap<Lease, (u64, Timestamp)>,
     /// What its work came to since it began anew: by registration, or by being let work again.
-    ends: Vec<End>,
+    ends: Vec<Ended>,
+    /// What its work came to in all its lives.
+    results: Vec<End>,
 }
 
 impl Member {
@@ -67,19 +65,19 @@ impl Member {
             registered: true,
             standing: Standing::Active,
             silent: false,
-            leases: BTreeMap::new(),
             ends: Vec::new(),
+            results: Vec::new(),
         }
     }
 
-    /// Why it can no longer carry out a lease that it has.
-    pub(crate) fn loss(&self, lease: Lease) -> Option<&'static str> {
+    /// Why it can no longer carry out what a life of it claimed.
+    pub(crate) fn loss(&self, life: u64) -> Option<Why> {
         if !self.registered {
-            Some("agent_unregistered")
-        } else if self.leases.get(&lease).is_some_and(|(life, _)| *life != self.life) {
-            Some("new_incarnation")
+            Some(Why::Unregistered)
+        } else if life != self.life {
+            Some(Why::Anew)
         } else {
-            self.silent.then_some("agent_timeout")
+            self.silent.then_some(Why::Silent)
         }
     }
 
@@ -106,13 +104,13 @@ impl Member {
             Wish::Rest => self.standing = Resting,
             Wish::Drain if standing == Drained => return Answer::Nothing,
             Wish::Drain => self.standing = Drained,
-            Wish::TimeOut if self.silent || (standing != Active && self.leases.is_empty()) => {
-                return Answer::Nothing;
-            }
+            Wish::TimeOut if self.silent => return Answer::Nothing,
             Wish::TimeOut => {
                 self.silent = true;
                 self.standing = if standing == Active { TimedOut } else { standing };
             }
+            Wish::Quarantine if !matches!(standing, Active | TimedOut) => return Answer::Nothing,
+            Wish::Quarantine => self.standing = Standing::Quarantined,
         }
         Answer::Changes
     }
@@ -122,51 +120,71 @@ impl Member {
         self.ends.clear();
     }
 
-    pub(crate) fn reserve(&mut self, lease: Lease, now: Timestamp) -> Answer {
-        if !self.registered {
-            return Answer::Refused;
+    /// A lease of it has ended.
+    pub(crate) fn learn(&mut self, grant: &Grant, how: End, at: Timestamp) {
+        if matches!(how, End::Completed { .. } | End::Failed | End::Excused | End::Lost) {
+            self.results.push(how);
         }
-        if self.leases.contains_key(&lease) {
-            return Answer::Nothing;
+        // What an earlier life had says nothing of this one.
+        if grant.life == self.life {
+            self.ends.push(Ended { how, taken: grant.at, at });
         }
-        if self.standing != Standing::Active || self.leases.len() >= self.slots {
-            return Answer::Refused;
-        }
-        self.leases.insert(lease, (self.life, now));
-        Answer::Changes
     }
 
-    pub(crate) fn release(&mut self, lease: Lease, outcome: Outcome, at: Timestamp) -> Answer {
-        let Some((life, taken)) = self.leases.remove(&lease) else { return Answer::Nothing };
-        if life == self.life && self.registered {
-            self.ends.push(End { outcome, taken, at });
-        }
-        let works = matches!(self.standing, Standing::Active | Standing::TimedOut) && self.registered;
-        if works && (self.lost() >= 3 || self.untaken() >= 5) {
-            self.standing = Standing::Quarantined;
-        }
-        Answer::Changes
+    /// Steps completed in all, and steps failed or lost.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let completed = self.durations(self.results.len()).len();
+        (completed as u64, (self.results.len() - completed) as u64)
+    }
+
+    /// How long half of those of the last fifty results that completed took at most.
+    pub(crate) fn half_ms(&self) -> Option<u64> {
+        let mut durations = self.durations(50);
+        durations.sort_unstable();
+        durations.get(durations.len().div_ceil(2).checked_sub(1)?).copied()
+    }
+
+    fn durations(&self, last: usize) -> Vec<u64> {
+        let duration = |end: &End| match end {
+            End::Completed { ms } => Some(*ms),
+            _ => None,
+        };
+        self.results.iter().rev().take(last).filter_map(duration).collect()
+    }
+
+    /// Whether it should be put out of service.
+    pub(crate) fn is_fruitless(&self) -> bool {
+        self.lost() >= 3 || self.untaken() >= 5 || self.failed() >= 5
+    }
+
+    /// Operations in a row of which it failed a step. There is but one.
+    pub(crate) fn failed(&self) -> usize {
+        let completed = self.ends.iter().rposition(|end| matches!(end.how, End::Completed { .. }));
+        let since = completed.map_or(0, |at| at + 1);
+        usize::from(self.ends[since..].iter().any(|end| end.how == End::Failed))
     }
 
     /// Leases lost in a row: nothing was performed between them.
     pub(crate) fn lost(&self) -> usize {
-        let performed = |end: &End| matches!(end.outcome, Outcome::Completed | Outcome::Failed);
-        in_a_row(&self.ends, Outcome::Lost, performed)
+        in_a_row(&self.ends, End::Lost, is_performed)
     }
 
     /// Offers not taken in a row: none was taken between them.
     pub(crate) fn untaken(&self) -> usize {
-        let taken = |end: &End| matches!(end.outcome, Outcome::Completed | Outcome::Failed | Outcome::Lost);
-        in_a_row(&self.ends, Outcome::Untaken, taken)
+        in_a_row(&self.ends, End::Untaken, |how| is_performed(how) || how == End::Lost)
     }
+}
+
+fn is_performed(how: End) -> bool {
+    matches!(how, End::Completed { .. } | End::Failed | End::Excused)
 }
 
 /// How often it ended so since it last ended in a way that breaks the row. What was under way while the
 /// one before was not over yet counts with it.
-fn in_a_row(ends: &[End], outcome: Outcome, breaks: impl Fn(&End) -> bool) -> usize {
-    let begin = ends.iter().rposition(breaks).map_or(0, |at| at + 1);
-    let mut counted: Vec<End> = Vec::new();
-    for end in ends[begin..].iter().filter(|end| end.outcome == outcome) {
+fn in_a_row(ends: &[Ended], how: End, breaks: impl Fn(End) -> bool) -> usize {
+    let begin = ends.iter().rposition(|end| breaks(end.how)).map_or(0, |at| at + 1);
+    let mut counted: Vec<Ended> = Vec::new();
+    for end in ends[begin..].iter().filter(|end| end.how == how) {
         if counted.last().is_none_or(|before| end.taken >= before.at) {
             counted.push(*end);
         }

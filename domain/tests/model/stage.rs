@@ -1,20 +1,22 @@
 //! The product and the model side by side: each action is put to both, twice to the product, and both must
 //! give the same answer.
 
-use domain::agent::event::{Outcome, Patch, Status};
-use domain::agent::{self, Agent, Effect};
+use domain::agent::event::{Patch, Status, StatusReason};
+use domain::agent::{self, Agent};
 use domain::operation::definition::{Definition, FailurePolicy, StepDefinition};
+use domain::operation::event::{CloseReason, LeaseEnd};
 use domain::operation::{Command, Intervention, StepWish};
 use domain::scenario::Scenario;
-use domain::views::operation_board::LeaseState;
-use domain::{Aggregate, Json, LeaseId, Timestamp, fold};
+use domain::views::Stamp;
+use domain::{Aggregate, Json, Timestamp, fold};
 use serde_json::json;
 
 use super::course::{Answer, Course, Whole};
-use super::member::{self, Member};
-use super::step::{Kind, State, Step, Wish, Word};
+use super::member::{self, Member, Standing};
+use super::step::{Kind, State, Step, Why, Wish, Word};
 use super::support::crew::{profile, register};
-use super::support::{self, Flow, definition, operation_id, world};
+use super::support::fleet::{put_together, stored};
+use super::support::{self, Flow, definition, world};
 use super::told::Told;
 
 pub(crate) const NAMES: [&str; 3] = ["ada", "bob", "eve"];
@@ -34,9 +36,8 @@ pub(crate) fn number(at: usize) -> u32 {
     (at as u32 + 1) * 10
 }
 
-fn lease((step, grant): member::Lease) -> LeaseId {
-    LeaseId { operation: operation_id(), step, grant }
-}
+/// A lease by its step's number and its grant, the life that claimed it, and whether it is closing.
+pub(crate) type Lease = ((u32, u64), u64, bool);
 
 pub(crate) fn answer<E, R>(outcome: &Result<Vec<E>, R>) -> Answer {
     match outcome {
@@ -83,11 +84,6 @@ impl Stage {
         let deadline = flow.scenario.now.plus_ms(DEADLINE_MS);
         let asked = asked(&workflow, fail_fast, max_parallel, deadline);
         flow.put(&Command::Create(Box::new(asked))).unwrap();
-        let agents = NAMES.iter().zip(slots).map(|(name, slots)| {
-            let mut agent = Scenario::new(support::agent(name), world());
-            agent.when(&register(profile(*slots as u32, &[]))).unwrap();
-            agent
-        });
         let told = Told::of(workflow.iter().enumerate().map(|(at, step)| (number(at), step.clone())));
         let course = Course {
             steps: workflow,
@@ -99,12 +95,53 @@ impl Stage {
             timeout_ms: TIMEOUT_MS,
             release_hold_ms: flow.scenario.world.limits.release_hold_ms,
         };
-        Self {
-            agents: agents.collect(),
-            flow,
-            course,
-            crew: slots.iter().map(|slots| Member::of(*slots)).collect(),
-            told,
+        let agents = NAMES.map(|name| Scenario::new(support::agent(name), world())).into();
+        let crew = slots.iter().map(|slots| Member::of(*slots)).collect();
+        let mut stage = Self { agents, flow, course, crew, told };
+        for (agent, slots) in slots.iter().enumerate() {
+            stage.tell(agent, &register(profile(*slots as u32, &[]))).unwrap();
+        }
+        stage
+    }
+
+    /// Puts a command to an agent. What follows is folded into the views.
+    fn tell(
+        &mut self,
+        agent: usize,
+        command: &agent::Command,
+    ) -> Result<Vec<agent::Event>, agent::Rejection> {
+        let (scenario, flow) = (&mut self.agents[agent], &mut self.flow);
+        scenario.now = flow.scenario.now;
+        let before = scenario.history.len() as u64;
+        let events = scenario.when(command)?;
+        for (revision, event) in (before + 1..).zip(&events) {
+            flow.position += 1;
+            let stamp = Stamp { revision, position: flow.position, at: scenario.now };
+            flow.views.apply_agent(&scenario.id, event, stamp);
+        }
+        Ok(events)
+    }
+
+    /// The leases that an agent has, of all its lives.
+    pub(crate) fn leases(&self, agent: usize) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        for (at, step) in self.course.steps.iter().enumerate() {
+            let open = step.grants.iter().filter(|(_, given)| given.agent == agent && given.end.is_none());
+            leases.extend(open.map(|(grant, given)| ((number(at), *grant), given.life, step.closing)));
+        }
+        leases
+    }
+
+    /// The members learn how their leases ended.
+    fn members_learn(&mut self) {
+        let now = self.now();
+        for step in &mut self.course.steps {
+            for given in step.grants.values_mut().filter(|given| !given.told) {
+                if let Some(how) = given.end {
+                    given.told = true;
+                    self.crew[given.agent].learn(given, how, now);
+                }
+            }
         }
     }
 
@@ -124,6 +161,7 @@ impl Stage {
         if let Ok(events) = &outcome {
             self.told.take(events);
         }
+        self.members_learn();
         let again = answer(&self.flow.scenario.ask(command));
         assert_ne!(again, Answer::Changes, "{command:?} again");
         assert!(wanted != Answer::Refused || again == Answer::Refused, "{command:?} again is taken");
@@ -132,8 +170,7 @@ impl Stage {
     /// The same for an agent. A registration is a new life each time it comes.
     #[track_caller]
     fn put_to(&mut self, agent: usize, command: &agent::Command, wanted: Answer) {
-        self.agents[agent].now = self.now();
-        let outcome = self.agents[agent].when(command);
+        let outcome = self.tell(agent, command);
         assert_eq!(answer(&outcome), wanted, "{}: {command:?}: {outcome:?}", NAMES[agent]);
         let again = answer(&self.agents[agent].ask(command));
         let registers = matches!(command, agent::Command::Register { .. });
@@ -179,30 +216,41 @@ impl Stage {
     }
 
     pub(crate) fn agent(&mut self, agent: usize, wish: member::Wish) {
-        let own = |status, reason: &str| agent::Command::SetStatus { status, reason: reason.into() };
+        let own = |status, reason| agent::Command::SetStatus { status, reason };
         let foreign =
             |status| agent::Command::Update { patch: Box::<Patch>::default(), status: Some(status) };
         let command = match wish {
             member::Wish::Register => register(profile(self.crew[agent].slots as u32, &[])),
             member::Wish::Unregister => agent::Command::Unregister,
-            member::Wish::Rest => own(Status::Inactive, "resting"),
-            member::Wish::Activate => own(Status::Active, "back"),
+            member::Wish::Rest => own(Status::Inactive, StatusReason::Heartbeat),
+            member::Wish::Activate => own(Status::Active, StatusReason::HeardAgain),
             member::Wish::Drain => foreign(Status::Inactive),
             member::Wish::Undrain => foreign(Status::Active),
             member::Wish::TimeOut => agent::Command::TimeOut { silent_ms: 30_000 },
+            member::Wish::Quarantine => {
+                agent::Command::Quarantine { reason: StatusReason::QuarantinedFailures }
+            }
         };
         let wanted = self.crew[agent].wish(wish);
         self.put_to(agent, &command, wanted);
     }
 
-    /// The first half of a claim: a slot for the step's next grant. None without one.
-    pub(crate) fn take_slot(&mut self, step: usize, agent: usize) -> Option<u64> {
+    /// A step is granted by the claim of an earlier life, or to an agent that takes no work by now.
+    pub(crate) fn cross(&mut self, step: usize, agent: usize, ago: u64) {
         let at = self.place(step);
-        let grant = self.course.steps[at].grant + 1;
-        let now = self.now();
-        let wanted = self.crew[agent].reserve((number(at), grant), now);
-        self.put_to(agent, &agent::Command::Reserve { lease: lease((number(at), grant)) }, wanted);
-        (wanted != Answer::Refused).then_some(grant)
+        let life = self.crew[agent].life.saturating_sub(ago).max(1);
+        self.report_under(at, self.course.steps[at].grant + 1, &Wish::Reserve { agent, life });
+    }
+
+    /// A step is offered to an agent that takes work and has a slot free. Says whether it is one.
+    pub(crate) fn offer(&mut self, at: usize, agent: usize) -> bool {
+        let member = &self.crew[agent];
+        let taken = self.leases(agent).iter().filter(|(_, life, _)| *life == member.life).count();
+        let takes = member.registered && member.standing == Standing::Active && taken < member.slots;
+        if takes {
+            self.cross(at, agent, 0);
+        }
+        takes
     }
 
     pub(crate) fn advance(&mut self, step: usize, agent: usize) {
@@ -218,11 +266,7 @@ impl Stage {
             State::Attention => self.say(step, Word::Retry),
             _ if self.course.status == "pending" => self.whole(Whole::Start),
             _ if self.course.paused && agent == 0 => self.whole(Whole::Resume),
-            _ => {
-                if let Some(grant) = self.take_slot(step, agent) {
-                    self.report_under(at, grant, &Wish::Reserve(agent));
-                }
-            }
+            _ => _ = self.offer(at, agent),
         }
     }
 
@@ -242,12 +286,13 @@ impl Stage {
             };
             let Some(at) = self.course.steps.iter().position(fits) else { return };
             self.say(at, Word::Retry);
-            let Some(grant) = self.take_slot(at, agent) else { return };
-            self.report_under(at, grant, &Wish::Reserve(agent));
+            if !self.offer(at, agent) {
+                return;
+            }
             if begins {
                 self.report(at, 0, &Wish::Acknowledge);
             }
-            self.report(at, 0, &if begins { Wish::Lose { silent: false } } else { Wish::ExpireOffer });
+            self.report(at, 0, &if begins { Wish::Lose(Why::Anew) } else { Wish::ExpireOffer(Why::Ignored) });
             if let Some(wish) = last.filter(|_| time == times) {
                 self.agent(agent, wish);
             }
@@ -257,15 +302,7 @@ impl Stage {
 
     pub(crate) fn report(&mut self, step: usize, back: u64, wish: &Wish) {
         let at = self.place(step);
-        // What has no slot is not offered.
-        if !matches!(wish, Wish::Reserve(_)) || self.has_slot(at, back, wish) {
-            self.report_under(at, self.course.steps[at].grant.saturating_sub(back), wish);
-        }
-    }
-
-    fn has_slot(&self, at: usize, back: u64, wish: &Wish) -> bool {
-        let grant = self.course.steps[at].grant.saturating_sub(back);
-        matches!(wish, Wish::Reserve(agent) if self.crew[*agent].leases.contains_key(&(number(at), grant)))
+        self.report_under(at, self.course.steps[at].grant.saturating_sub(back), wish);
     }
 
     fn report_under(&mut self, at: usize, grant: u64, wish: &Wish) {
@@ -273,46 +310,24 @@ impl Stage {
         self.put(&Command::Step { step: number(at), grant, wish: said(wish, self.now()) }, wanted);
     }
 
-    /// What the shell does for an agent: tells the operation of lost leases, and frees slots of ended ones.
+    /// What the dispatcher does for an agent: it loses what the agent can no longer carry out, closes what was
+    /// cancelled, and puts it out of service if its work came to nothing too often.
     pub(crate) fn settle(&mut self, agent: usize) {
-        self.agents[agent].now = self.now();
-        let owed = self.agents[agent].state.as_ref().unwrap().pending();
-        assert_eq!(owed.len(), self.crew[agent].leases.len(), "each slot is owed its end");
-        for effect in owed {
-            let (of, loss) = match effect {
-                Effect::Settle { lease } => (lease, None),
-                Effect::Lose { lease, reason } => (lease, Some(reason)),
-            };
-            let (name, at) = ((of.step, of.grant), self.flow.position(of.step));
-            assert_eq!(loss, self.crew[agent].loss(name), "{of}");
-            let step = &self.course.steps[at];
-            let held = step.grant == of.grant && step.state.holder() == Some(agent);
-            if held && let Some(reason) = loss {
-                self.report_under(at, of.grant, &Wish::Lose { silent: reason == "agent_timeout" });
-            } else if !held {
-                let (outcome, now) = (self.how_it_ended(agent, at, &of), self.now());
-                let wanted = self.crew[agent].release(name, outcome, now);
-                self.put_to(agent, &agent::Command::Release { lease: of, outcome }, wanted);
+        for ((step, grant), life, _) in self.leases(agent) {
+            let at = self.flow.position(step);
+            let loss = self.crew[agent].loss(life);
+            let shown = self.agents[agent].state.as_ref().unwrap().loss(life);
+            assert_eq!(shown, loss.map(reason));
+            // An earlier loss may have cancelled it.
+            match loss {
+                _ if self.course.steps[at].closing => self.report_under(at, grant, &Wish::Close),
+                Some(why) => self.report_under(at, grant, &Wish::Lose(why)),
+                None => {}
             }
         }
-    }
-
-    /// How a lease ended, of which the product says the same while its grant is the newest.
-    fn how_it_ended(&self, agent: usize, at: usize, lease: &LeaseId) -> Outcome {
-        let step = &self.course.steps[at];
-        let granted = step.grants.get(&lease.grant);
-        let Some((_, outcome)) = granted.filter(|(holder, _)| *holder == agent) else {
-            return Outcome::Returned;
-        };
-        if lease.grant == step.grant {
-            let shown = match self.flow.board.lease(lease) {
-                LeaseState::Held => None,
-                LeaseState::Over(outcome) => Some(outcome),
-                LeaseState::Cut(_) => Some(Outcome::Cancelled),
-            };
-            assert_eq!(shown, Some(*outcome), "{lease}: {step:?}");
+        if self.crew[agent].is_fruitless() {
+            self.agent(agent, member::Wish::Quarantine);
         }
-        *outcome
     }
 
     pub(crate) fn restart(&mut self) {
@@ -323,16 +338,17 @@ impl Stage {
         for agent in &mut self.agents {
             let again = fold(agent.history.iter().map(|(event, at)| (event, *at)));
             let before = std::mem::replace(&mut agent.state, again).unwrap();
-            assert_eq!(before.pending(), agent.state.as_ref().unwrap().pending());
+            assert_eq!(format!("{before:?}"), format!("{:?}", agent.state.as_ref().unwrap()));
         }
+        let pieces = stored(&self.flow.views);
+        self.flow.views = put_together(&pieces);
+        assert_eq!(stored(&self.flow.views), pieces);
     }
 }
 
 pub(crate) fn said(wish: &Wish, now: Timestamp) -> StepWish {
     match wish {
-        Wish::Reserve(agent) => {
-            StepWish::Reserve { agent: support::agent(NAMES[*agent]), candidates: Default::default() }
-        }
+        Wish::Reserve { agent, life } => support::reserve(support::agent(NAMES[*agent]), *life),
         Wish::Acknowledge => StepWish::Acknowledge,
         Wish::Progress(percent) => support::progress(*percent),
         Wish::Complete(result) => StepWish::Complete { result: Json::from(json!(result)), usage: None },
@@ -345,8 +361,19 @@ pub(crate) fn said(wish: &Wish, now: Timestamp) -> StepWish {
             let (until, error) = (now.plus_ms(*ms), support::error("rate_limited"));
             StepWish::Limit { until, error, retryable: true }
         }
-        Wish::Lose { silent } => support::lose(if *silent { "agent_timeout" } else { "new_incarnation" }),
-        Wish::ExpireOffer => StepWish::ExpireOffer { reason: "no_sign_of_life".into() },
+        Wish::Lose(why) => support::lose(reason(*why)),
+        Wish::ExpireOffer(why) => support::expire(reason(*why)),
+        Wish::Close => StepWish::CloseLease { why: CloseReason::GraceExpired },
         Wish::TimeOut => StepWish::TimeOut,
+    }
+}
+
+fn reason(why: Why) -> LeaseEnd {
+    match why {
+        Why::Ignored => LeaseEnd::NoSignOfLife,
+        Why::Silent => LeaseEnd::AgentTimeout,
+        Why::Unregistered => LeaseEnd::AgentUnregistered,
+        Why::Anew => LeaseEnd::NewIncarnation,
+        Why::Revoked => LeaseEnd::Revoked,
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use domain::Timestamp;
-use domain::agent::event::Outcome;
 
 use super::course::Answer;
 
@@ -66,6 +65,8 @@ pub(crate) enum Failure {
     Flaky,
     /// None does.
     Broken,
+    /// None does, which says nothing of the agent.
+    Invalid,
     /// Nobody knows whether it took effect.
     Unknown,
 }
@@ -75,15 +76,58 @@ impl Failure {
         match self {
             Self::Flaky => "flaky",
             Self::Broken => "broken",
+            Self::Invalid => "invalid",
             Self::Unknown => "unknown_outcome",
         }
     }
 }
 
+/// Why a lease is over without a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Ignored,
+    Silent,
+    Unregistered,
+    Anew,
+    Revoked,
+}
+
+/// How a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Completed {
+        ms: u64,
+    },
+    Failed,
+    /// It failed in a way that says nothing of the agent.
+    Excused,
+    Lost,
+    Untaken,
+    /// In a way that says nothing of the agent's work.
+    Nothing,
+}
+
+/// A step that was given to an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) agent: usize,
+    /// The life of the agent that claimed it.
+    pub(crate) life: u64,
+    pub(crate) at: Timestamp,
+    /// The first end counts.
+    pub(crate) end: Option<End>,
+    /// Whether the agent's member was told of the end.
+    pub(crate) told: bool,
+}
+
 /// What can be asked about a step.
 #[derive(Clone, Debug)]
 pub(crate) enum Wish {
-    Reserve(usize),
+    /// Offer it to an agent, by the claim of one of its lives.
+    Reserve {
+        agent: usize,
+        life: u64,
+    },
     Acknowledge,
     Progress(u8),
     Complete(u32),
@@ -92,11 +136,11 @@ pub(crate) enum Wish {
     Release {
         reset_ms: Option<u64>,
     },
-    /// The lease is over, because its agent was silent or because somebody took it back.
-    Lose {
-        silent: bool,
-    },
-    ExpireOffer,
+    /// The lease is over.
+    Lose(Why),
+    ExpireOffer(Why),
+    /// The agent has stopped what was cancelled, or has had its time for that.
+    Close,
     TimeOut,
 }
 
@@ -140,8 +184,15 @@ pub(crate) struct Step {
     /// How often a person wished another attempt.
     pub(crate) retried: u32,
     pub(crate) progress: u8,
-    /// Who got each grant, and how it ended.
-    pub(crate) grants: BTreeMap<u64, (usize, Outcome)>,
+    pub(crate) grants: BTreeMap<u64, Grant>,
+    /// It was cancelled while an agent had it, whose slot is not free yet.
+    pub(crate) closing: bool,
+    /// Offers in a row that nobody took.
+    untaken: u32,
+    /// The newest grant ended without spending an attempt.
+    unspent: bool,
+    /// When the newest attempt began, as far as that is known.
+    pub(crate) began: Option<Timestamp>,
     progressed_at: Option<Timestamp>,
     /// The code of the last failure.
     error: Option<&'static str>,
@@ -167,6 +218,10 @@ impl Step {
             retried: 0,
             progress: 0,
             grants: BTreeMap::new(),
+            closing: false,
+            untaken: 0,
+            unspent: false,
+            began: None,
             progressed_at: None,
             error: None,
             error_grant: 0,
@@ -193,37 +248,57 @@ impl Step {
         kept || (self.limited && self.wanted.is_some())
     }
 
-    /// The newest grant is over, in this way.
-    fn ends(&mut self, how: Outcome) {
-        if let Some((_, end)) = self.grants.get_mut(&self.grant) {
-            *end = how;
+    /// The newest grant is over in this way, unless it was before.
+    fn ends(&mut self, how: End) {
+        if let Some(grant) = self.grants.get_mut(&self.grant) {
+            grant.end = grant.end.or(Some(how));
         }
     }
 
+    /// When the newest grant was given.
+    fn reserved_at(&self) -> Timestamp {
+        self.grants[&self.grant].at
+    }
+
     pub(crate) fn cancel(&mut self) {
-        if self.state.holder().is_some() {
-            self.ends(Outcome::Cancelled);
-        }
+        self.closing = self.state.holder().is_some();
         self.state = State::Cancelled;
+    }
+
+    fn close(&mut self) -> Answer {
+        if !self.closing {
+            return Answer::Nothing;
+        }
+        self.closing = false;
+        self.ends(End::Nothing);
+        Answer::Changes
     }
 
     pub(crate) fn wish(&mut self, wish: &Wish, timeout_ms: u64, hold_ms: u64, now: Timestamp) -> Answer {
         match wish {
-            Wish::Acknowledge => self.acknowledge(now),
+            Wish::Acknowledge => self.begin(now),
             Wish::Progress(percent) => self.report(*percent, now),
-            Wish::Complete(result) => self.complete(*result),
+            Wish::Complete(result) => self.complete(*result, now),
             Wish::Fail(failure) => self.fail(*failure, now),
             Wish::Release { reset_ms: None } => self.release(now.plus_ms(hold_ms), now),
             Wish::Release { reset_ms: Some(_) } => self.limit(),
-            Wish::Lose { silent } => self.lose(*silent, now),
-            Wish::ExpireOffer => self.expire_offer(Outcome::Untaken),
+            Wish::Lose(why) => self.lose(*why, now),
+            Wish::ExpireOffer(why) => self.expire_offer(*why, now),
+            Wish::Close => self.close(),
             Wish::TimeOut => self.time_out(timeout_ms, now),
-            Wish::Reserve(_) => Answer::Refused,
+            Wish::Reserve { .. } => Answer::Refused,
         }
     }
 
-    pub(crate) fn reserve(&mut self, agent: usize, grant: u64, closed: bool, now: Timestamp) -> Answer {
-        if self.state.holder() == Some(agent) && grant == self.grant {
+    pub(crate) fn reserve(
+        &mut self,
+        (agent, life): (usize, u64),
+        grant: u64,
+        closed: bool,
+        now: Timestamp,
+    ) -> Answer {
+        let given = self.grants.get(&grant).filter(|_| grant == self.grant && self.state.holder().is_some());
+        if given.is_some_and(|given| (given.agent, given.life) == (agent, life)) {
             return Answer::Nothing;
         }
         let due = match self.state {
@@ -236,17 +311,18 @@ impl Step {
             return Answer::Refused;
         }
         (self.grant, self.progress, self.progressed_at) = (grant, 0, None);
-        self.state = State::Offered { agent };
-        // Until it is known how it ends.
-        self.grants.insert(grant, (agent, Outcome::Cancelled));
+        (self.state, self.unspent) = (State::Offered { agent }, false);
+        self.grants.insert(grant, Grant { agent, life, at: now, end: None, told: false });
         Answer::Changes
     }
 
-    fn acknowledge(&mut self, now: Timestamp) -> Answer {
+    /// The attempt begins then, unless it has begun.
+    fn begin(&mut self, at: Timestamp) -> Answer {
         match self.state {
             State::Offered { agent } => {
                 self.spent += 1;
-                self.state = State::Running { agent, since: now };
+                (self.untaken, self.began) = (0, Some(at));
+                self.state = State::Running { agent, since: at };
                 Answer::Changes
             }
             State::Running { .. } => Answer::Nothing,
@@ -256,7 +332,7 @@ impl Step {
 
     /// Recorded when it moved by ten percent, or when it moved at all and the last record is 5 s old.
     fn report(&mut self, percent: u8, now: Timestamp) -> Answer {
-        let begun = self.acknowledge(now);
+        let begun = self.begin(now);
         let old = self.progressed_at.is_none_or(|at| now.ms_since(at) >= 5_000);
         let moved = percent.abs_diff(self.progress);
         if begun != Answer::Refused && (moved >= 10 || (moved > 0 && old)) {
@@ -266,22 +342,26 @@ impl Step {
         begun
     }
 
-    fn complete(&mut self, result: u32) -> Answer {
+    fn complete(&mut self, result: u32, now: Timestamp) -> Answer {
         if self.state == (State::Completed { result }) {
             return Answer::Nothing;
         }
         if self.state.is_settled() {
             return Answer::Refused;
         }
+        // Nobody said when it began: it counts from the reservation.
+        if self.state.holder().is_some() {
+            self.begin(self.reserved_at());
+        }
+        if let State::Running { since, .. } = self.state {
+            self.ends(End::Completed { ms: now.ms_since(since) });
+        }
         // Late, and of an attempt whose beginning was not heard of: it was made all the same.
-        let how = self.grants.get(&self.grant).map(|(_, how)| *how);
-        let unspent = matches!(how, Some(Outcome::Untaken | Outcome::Returned));
-        self.spent += u32::from(unspent || matches!(self.state, State::Offered { .. }));
+        self.spent += u32::from(std::mem::take(&mut self.unspent));
         self.completed(result)
     }
 
     fn completed(&mut self, result: u32) -> Answer {
-        self.ends(Outcome::Completed);
         self.error = None;
         self.state = State::Completed { result };
         Answer::Changes
@@ -293,9 +373,10 @@ impl Step {
             let told = self.error == Some(failure.code()) && self.error_grant == self.grant;
             return if told && self.state != State::Cancelled { Answer::Nothing } else { Answer::Refused };
         }
-        self.acknowledge(now);
-        self.ends(Outcome::Failed);
-        self.end_attempt(failure.code(), failure != Failure::Broken, failure == Failure::Unknown, now)
+        self.begin(self.reserved_at());
+        self.ends(if failure == Failure::Invalid { End::Excused } else { End::Failed });
+        let again = matches!(failure, Failure::Flaky | Failure::Unknown);
+        self.end_attempt(failure.code(), again, failure == Failure::Unknown, now)
     }
 
     fn end_attempt(&mut self, code: &'static str, again: bool, unknown: bool, now: Timestamp) -> Answer {
@@ -313,7 +394,7 @@ impl Step {
 
     fn release(&mut self, until: Timestamp, now: Timestamp) -> Answer {
         if self.kind == Kind::Write && matches!(self.state, State::Running { .. }) {
-            self.ends(Outcome::Failed);
+            self.ends(End::Failed);
             return self.end_attempt("released", true, true, now);
         }
         let (agent, limited) = (self.state.holder(), self.limited);
@@ -333,19 +414,17 @@ impl Step {
             State::Running { .. } => self.spent -= 1,
             _ => return Answer::Refused,
         }
-        self.limited = true;
-        self.ends(Outcome::Returned);
+        (self.limited, self.untaken, self.unspent) = (true, 0, true);
+        self.ends(End::Nothing);
         self.state = State::Ready;
         Answer::Changes
     }
 
-    fn lose(&mut self, silent: bool, now: Timestamp) -> Answer {
+    fn lose(&mut self, why: Why, now: Timestamp) -> Answer {
         match self.state {
-            State::Offered { .. } => {
-                self.expire_offer(if silent { Outcome::Untaken } else { Outcome::Returned })
-            }
+            State::Offered { .. } => self.expire_offer(why, now),
             State::Running { .. } => {
-                self.ends(Outcome::Lost);
+                self.ends(if why == Why::Revoked { End::Nothing } else { End::Lost });
                 self.end_attempt("lease_lost", true, true, now)
             }
             state if state.is_settled() => Answer::Refused,
@@ -353,11 +432,20 @@ impl Step {
         }
     }
 
-    fn expire_offer(&mut self, how: Outcome) -> Answer {
+    /// The fifth in a row that nobody took spends the attempt. Nothing was done, so that a write is no
+    /// question to anybody.
+    fn expire_offer(&mut self, why: Why, now: Timestamp) -> Answer {
         match self.state {
             State::Offered { .. } => {
-                self.ends(how);
-                self.state = State::Ready;
+                let silent = matches!(why, Why::Ignored | Why::Silent);
+                self.ends(if silent { End::Untaken } else { End::Nothing });
+                self.untaken += u32::from(silent);
+                if self.untaken == 5 {
+                    (self.untaken, self.began) = (0, None);
+                    self.spent += 1;
+                    return self.end_attempt("lease_lost", true, false, now);
+                }
+                (self.state, self.unspent) = (State::Ready, true);
                 Answer::Changes
             }
             State::Ready => Answer::Nothing,
@@ -368,7 +456,7 @@ impl Step {
     fn time_out(&mut self, timeout_ms: u64, now: Timestamp) -> Answer {
         match self.state {
             State::Running { since, .. } if now.ms_since(since) >= timeout_ms => {
-                self.ends(Outcome::Failed);
+                self.ends(End::Failed);
                 self.end_attempt("timeout", true, true, now)
             }
             _ => Answer::Refused,
@@ -409,7 +497,6 @@ impl Step {
     }
 
     fn fail_by_word(&mut self, code: &'static str) {
-        self.ends(Outcome::Failed);
         (self.error, self.error_grant, self.state) = (Some(code), self.grant, State::Failed);
     }
 

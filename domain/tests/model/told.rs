@@ -1,8 +1,9 @@
 //! What holds of the events of one operation, whoever decided them: nothing of this looks at a state, of
 //! the product or of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use domain::LeaseId;
 use domain::operation::Event;
 use domain::operation::event::Resolution;
 
@@ -25,6 +26,8 @@ pub(crate) struct Told {
     steps: BTreeMap<u32, One>,
     paused: bool,
     over: usize,
+    /// Leases of cancelled steps whose slots are not free yet.
+    closing: BTreeSet<LeaseId>,
 }
 
 impl Told {
@@ -39,6 +42,8 @@ impl Told {
     /// One append.
     #[track_caller]
     pub(crate) fn take(&mut self, events: &[Event]) {
+        let closes = |event: &Event| matches!(event, Event::LeaseClosed(_));
+        assert!(self.over == 0 || events.iter().all(closes), "{events:?} after the end");
         for (at, event) in events.iter().enumerate() {
             if let Event::StepApproved(approved) = event {
                 let next = events.get(at + 1);
@@ -49,15 +54,19 @@ impl Told {
                 Event::Resumed(_) => assert!(std::mem::replace(&mut self.paused, false)),
                 Event::Completed | Event::Failed(_) | Event::Cancelled(_) => self.over += 1,
                 Event::StepsSkipped(skipped) => self.end(&skipped.steps),
-                Event::StepsCancelled(cancelled) => self.end(&cancelled.steps),
-                event => self.take_step(event),
+                Event::StepsCancelled(cancelled) => {
+                    self.end(&cancelled.steps);
+                    self.closing.extend(cancelled.closing.iter().cloned());
+                }
+                Event::LeaseClosed(closed) => assert!(self.closing.remove(&closed.lease_id), "{event:?}"),
+                event => self.take_step(event, at.checked_sub(1).map(|before| &events[before])),
             }
             assert!(self.over <= 1, "the operation ends twice");
         }
     }
 
     #[track_caller]
-    fn take_step(&mut self, event: &Event) {
+    fn take_step(&mut self, event: &Event, before: Option<&Event>) {
         let paused = self.paused;
         let Some(one) = event.step().and_then(|step| self.steps.get_mut(&step)) else { return };
         let most = one.most_attempts + one.retries;
@@ -73,7 +82,11 @@ impl Told {
                 assert!(one.kind == Kind::Human && one.asked == 1 && !paused, "{event:?}: {one:?}");
             }
             Event::StepApproved(_) | Event::StepRejected(_) => assert_eq!(one.asked, 1, "{event:?}"),
-            Event::StepLeaseLost(_) => one.unknown = one.kind == Kind::Write,
+            // What expires as an offer was not begun.
+            Event::StepLeaseLost(lost) => {
+                let offered = |event: &&Event| matches!(event, Event::StepOfferExpired(expired) if expired.grant == lost.grant);
+                one.unknown = one.kind == Kind::Write && before.filter(offered).is_none();
+            }
             Event::StepNeedsAttention(_) => {
                 assert!(one.kind == Kind::Write && one.ends == 0, "{event:?}: {one:?}");
                 one.unknown = true;

@@ -1,12 +1,12 @@
 //! Agents for the tests.
 
-use domain::agent::event::{Config, Outcome, Profile};
+use domain::Json;
+use domain::agent::event::{Config, Profile, Status, StatusReason};
 use domain::agent::{Agent, Command, Event};
 use domain::operation::definition::Location;
 use domain::scenario::Scenario;
-use domain::{Json, LeaseId};
 
-use super::{agent, operation_id, world};
+use super::{agent, world};
 
 pub(crate) fn profile(slots: u32, capabilities: &[&str]) -> Profile {
     Profile {
@@ -19,20 +19,29 @@ pub(crate) fn profile(slots: u32, capabilities: &[&str]) -> Profile {
     }
 }
 
-pub(crate) fn lease(step: u32, grant: u64) -> LeaseId {
-    LeaseId { operation: operation_id(), step, grant }
-}
-
 pub(crate) fn register(profile: Profile) -> Command {
     Command::Register { profile: Box::new(profile), incarnation: None }
 }
 
-pub(crate) fn reserve(step: u32) -> Command {
-    Command::Reserve { lease: lease(step, 1) }
+pub(crate) const SILENT: Command = Command::TimeOut { silent_ms: 30_000 };
+
+/// It wants this status itself.
+pub(crate) fn own(status: Status) -> Command {
+    Command::SetStatus { status, reason: StatusReason::Heartbeat }
 }
 
-pub(crate) fn release(step: u32, outcome: Outcome) -> Command {
-    Command::Release { lease: lease(step, 1), outcome }
+/// It is heard again after a timeout.
+pub(crate) fn heard() -> Command {
+    Command::SetStatus { status: Status::Active, reason: StatusReason::HeardAgain }
+}
+
+/// Its owner or an operator wants it to have this status.
+pub(crate) fn told(status: Status) -> Command {
+    Command::Update { patch: Box::default(), status: Some(status) }
+}
+
+pub(crate) fn quarantine(reason: StatusReason) -> Command {
+    Command::Quarantine { reason }
 }
 
 pub(crate) fn crew(slots: u32) -> Scenario<Agent> {

@@ -1,8 +1,9 @@
 //! A small workflow language for the tests: `Flow` puts one operation through its life, and folds every
-//! event into the operation board as well, which must never disagree.
+//! event into the operation board and into the views as well, which must never disagree.
 #![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it, and fails with it.
 
 pub(crate) mod crew;
+pub(crate) mod fleet;
 pub(crate) mod random;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,16 @@ use domain::agent::selection::Candidates;
 use domain::operation::definition::{
     Definition, EffectClass, FailurePolicy, Priority, Requirements, StepDefinition,
 };
-use domain::operation::event::StepError;
+use domain::operation::event::{LeaseEnd, StepError};
 use domain::operation::retry::RetryPolicy;
-use domain::operation::step::StepRun;
+use domain::operation::step::{Run, StepRun};
 use domain::operation::{Command, Event, Intervention, Operation, Rejection, StepWish};
 use domain::scenario::Scenario;
+use domain::views::leases::State;
 use domain::views::operation_board::OperationBoard;
+use domain::views::{Stamp, Views};
 use domain::world::Everybody;
-use domain::{AgentId, Json, LeaseId, Limits, OperationId, PlatformRule, World};
+use domain::{AgentId, Json, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World};
 use serde_json::Value;
 
 pub(crate) fn operation_id() -> OperationId {
@@ -123,8 +126,25 @@ pub(crate) fn progress(percent: u8) -> StepWish {
     StepWish::Progress { progress: percent, note: None, usage: None }
 }
 
-pub(crate) fn lose(reason: &str) -> StepWish {
-    StepWish::LoseLease { reason: reason.into() }
+pub(crate) fn lose(reason: LeaseEnd) -> StepWish {
+    StepWish::LoseLease { reason }
+}
+
+pub(crate) fn expire(reason: LeaseEnd) -> StepWish {
+    StepWish::ExpireOffer { reason }
+}
+
+pub(crate) fn release() -> StepWish {
+    StepWish::Release { reason: "not now".into(), hold_ms: None }
+}
+
+pub(crate) fn reserve(who: AgentId, incarnation: u64) -> StepWish {
+    StepWish::Reserve { agent: who, incarnation, candidates: Candidates::default() }
+}
+
+/// Where the event of this number of a stream stands, in a log of that stream alone.
+pub(crate) fn stamp(revision: u64, at: Timestamp) -> Stamp {
+    Stamp { revision, position: revision, at }
 }
 
 /// The names of events, as the variants are called.
@@ -136,10 +156,32 @@ pub(crate) fn names(events: &[Event]) -> Vec<String> {
     events.iter().map(name).collect()
 }
 
+/// The leases of the views are those of the steps that an agent has, or had when they were cancelled.
+pub(crate) fn leases_agree(id: &OperationId, run: &Run, views: &Views) {
+    let taken = run.held.iter().map(|at| (*at, true)).chain(run.closing.iter().map(|at| (*at, false)));
+    let mut wanted: Vec<_> = taken
+        .map(|(at, held)| {
+            let (number, step) = (run.skeleton.steps[at].step, &run.steps[at]);
+            (number, step.grant, step.agent.clone(), held)
+        })
+        .collect();
+    wanted.sort_unstable();
+    let shown = views.leases.of_operation(id).map(|(lease, shown)| {
+        assert_eq!((&lease.operation, lease.grant), (id, shown.grant));
+        assert_eq!(views.leases.get(&lease), Some(shown));
+        assert_eq!(views.leases.is_closing(&lease), shown.state != State::Held);
+        (lease.step, lease.grant, Some(shown.agent.clone()), shown.state == State::Held)
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), wanted);
+}
+
 /// One operation on its way.
 pub(crate) struct Flow {
     pub(crate) scenario: Scenario<Operation>,
     pub(crate) board: OperationBoard,
+    pub(crate) views: Views,
+    /// Of the last event in the views.
+    pub(crate) position: u64,
 }
 
 impl Flow {
@@ -151,7 +193,7 @@ impl Flow {
 
     pub(crate) fn new() -> Self {
         let scenario = Scenario::new(operation_id(), world());
-        Self { scenario, board: OperationBoard::default() }
+        Self { scenario, board: OperationBoard::default(), views: Views::default(), position: 0 }
     }
 
     pub(crate) fn put(&mut self, command: &Command) -> Result<Vec<Event>, Rejection> {
@@ -159,7 +201,10 @@ impl Flow {
         let events = self.scenario.when(command)?;
         for (index, (event, at)) in self.scenario.history[before..].iter().enumerate() {
             let stood = self.stands();
-            self.board.apply(&self.scenario.id, event, (before + index + 1) as u64, *at);
+            self.position += 1;
+            let stamp = Stamp { position: self.position, ..stamp((before + index + 1) as u64, *at) };
+            self.board.apply(&self.scenario.id, event, stamp);
+            self.views.apply_operation(&self.scenario.id, event, stamp);
             self.tells_what_moved(&stood);
         }
         self.agree();
@@ -192,6 +237,12 @@ impl Flow {
         assert_eq!((&run.backing_off, &run.failed), (&shown.backing_off, &shown.failed));
         assert_eq!((&run.with_people, run.paused), (&shown.with_people, shown.paused));
         assert_eq!((run.progress(), run.status), (row.progress, row.status));
+        assert_eq!(run.closing, shown.closing);
+        assert_eq!(row.revision, self.scenario.history.len() as u64);
+        let kept = self.views.operations.get(&self.scenario.id).unwrap();
+        let open = (!run.is_over()).then_some(&run.steps);
+        assert_eq!(kept.run.as_ref().map(|run| &run.steps), open);
+        leases_agree(&self.scenario.id, run, &self.views);
     }
 
     pub(crate) fn operation(&self) -> &Operation {
@@ -239,9 +290,8 @@ impl Flow {
 
     /// Offers a step under a new grant.
     pub(crate) fn offer(&mut self, step: u32, name: &str) -> Result<Vec<Event>, Rejection> {
-        let wish = StepWish::Reserve { agent: agent(name), candidates: Candidates::default() };
         let grant = self.grant(step) + 1;
-        self.wish_under(step, grant, wish)
+        self.wish_under(step, grant, reserve(agent(name), 1))
     }
 
     /// Offered to Ada, and taken.

@@ -1,7 +1,7 @@
 //! Random workflows and random commands for the laws.
 
 use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
-use domain::operation::event::Patch;
+use domain::operation::event::{CloseReason, LeaseEnd, Patch};
 use domain::operation::{Command, Intervention, StepWish};
 use domain::{AgentId, Json};
 use proptest::prelude::*;
@@ -103,7 +103,9 @@ pub(crate) enum Move {
 }
 
 fn wishes() -> impl Strategy<Value = StepWish> {
-    let words = || proptest::sample::select(vec!["lease_expired", "agent_timeout", "no_sign_of_life"]);
+    let ends =
+        vec![LeaseEnd::LeaseExpired, LeaseEnd::AgentTimeout, LeaseEnd::NoSignOfLife, LeaseEnd::Revoked];
+    let ends = || proptest::sample::select(ends.clone());
     prop_oneof![
         Just(StepWish::Acknowledge),
         (0..=120_u8).prop_map(super::progress),
@@ -113,10 +115,11 @@ fn wishes() -> impl Strategy<Value = StepWish> {
             StepWish::Fail { error: super::error("flaky"), retryable, retry_after_ms }
         }),
         Just(StepWish::Release { reason: "busy".into(), hold_ms: None }),
-        words().prop_map(super::lose),
-        words().prop_map(|reason| StepWish::ExpireOffer { reason: reason.into() }),
+        ends().prop_map(super::lose),
+        ends().prop_map(super::expire),
+        Just(StepWish::CloseLease { why: CloseReason::Reported }),
         Just(StepWish::TimeOut),
-        (0..3_usize).prop_map(|who| StepWish::Reserve { agent: agents(who), candidates: Default::default() }),
+        (0..3_usize).prop_map(|who| super::reserve(agents(who), 1)),
     ]
 }
 
@@ -190,7 +193,7 @@ impl Move {
                     "needs_attention" => return Some(say(step, Intervention::Retry)),
                     "reserved" => (StepWish::Acknowledge, 0),
                     "running" => (super::complete(json!(3)), 0),
-                    _ => (StepWish::Reserve { agent: who.clone(), candidates: Default::default() }, 1),
+                    _ => (super::reserve(who.clone(), 1), 1),
                 };
                 Command::Step { step, grant: flow.grant(step) + more, wish }
             }
