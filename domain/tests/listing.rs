@@ -11,7 +11,7 @@ use domain::views::listing::{Listing, Order, Search, TEXTS_READ_MAX};
 use domain::views::operation_board::{OperationBoard, Place, Row};
 use domain::{Json, OperationId, Timestamp};
 use serde_json::json;
-use support::{definition, step};
+use support::{definition, stamp, step};
 
 const COUNT: usize = TEXTS_READ_MAX + 20_000;
 /// Every so manieth operation has another name.
@@ -33,11 +33,11 @@ fn board() -> OperationBoard {
         let name = if number % RARE == 0 { format!("Rare {number}") } else { "An ordinary name".into() };
         let (id, at) = (id(number), Timestamp::from_micros(1_700_000_000_000_000 + number as i64 * 7_001));
         let created = Event::Created(Box::new(Definition { name, ..plain.clone() }));
-        board.apply(&id, &created, 1, at);
-        board.apply(&id, &Event::Started, 2, at.plus_ms(1));
-        board.apply(&id, &Event::Cancelled(Cancelled { by: "ops".into() }), 3, at.plus_ms(90));
-        let steps = Event::StepsCancelled(StepsCancelled { steps: vec![1, 2, 3] });
-        board.apply(&id, &steps, 4, at.plus_ms(90));
+        board.apply(&id, &created, stamp(1, at));
+        board.apply(&id, &Event::Started, stamp(2, at.plus_ms(1)));
+        board.apply(&id, &Event::Cancelled(Cancelled { by: "ops".into() }), stamp(3, at.plus_ms(90)));
+        let steps = Event::StepsCancelled(StepsCancelled { steps: vec![1, 2, 3], closing: Vec::new() });
+        board.apply(&id, &steps, stamp(4, at.plus_ms(90)));
         board.forget_run(&id);
     }
     board

@@ -7,6 +7,7 @@ use domain::operation::definition::{Definition, Priority};
 use domain::operation::event::CloseReason;
 use domain::operation::{Command, Event, Status, StepWish};
 use domain::views::Views;
+use domain::views::listing::Order;
 use domain::views::operation_board::OperationBoard;
 use domain::{Json, OperationId, Timestamp};
 use serde_json::json;

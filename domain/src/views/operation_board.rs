@@ -196,7 +196,7 @@ impl OperationBoard {
     }
 
     /// Drops what only scheduling needs, once nothing of the operation can change any more.
-    pub(super) fn forget_run(&mut self, id: &OperationId) {
+    pub fn forget_run(&mut self, id: &OperationId) {
         if let Some(row) = self.rows.get_mut(id)
             && row.run.as_ref().is_some_and(Run::is_over)
         {

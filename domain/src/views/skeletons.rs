@@ -69,6 +69,7 @@ mod tests {
             agent: None,
             platform: "worker".parse().unwrap(),
             action: action.parse().unwrap(),
+            title: None,
             inputs: Json::object(),
             dependencies: Vec::new(),
             timeout_ms,
