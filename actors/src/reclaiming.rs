@@ -51,8 +51,10 @@ impl Core {
     #[must_use]
     pub fn holder_of(&self, lease: &LeaseId) -> Option<Holder> {
         let views = self.projected.views.read();
-        let mut working = views.agents.working_for(&lease.operation);
-        let (agent, _) = working.find(|(_, held)| held == lease)?;
+        let run = views.operations.get(&lease.operation)?.run.as_ref()?;
+        let step = &run.steps[run.skeleton.position(lease.step)?];
+        // Another agent may have a slot for the same lease, which its operation then refused.
+        let agent = step.agent.as_ref().filter(|_| step.grant == lease.grant)?;
         let assignment = views.agents.ever(agent)?.agent.assignments.get(lease)?;
         Some(Holder { agent: agent.clone(), incarnation: assignment.incarnation })
     }
