@@ -20,6 +20,9 @@ use super::wire::Wire;
 const RESTED_AFTER: Duration = Duration::from_secs(15);
 /// After a start, or an answer.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+/// Between two looks at whether another snapshot is done, and how many there are.
+const BUSY_WAIT: Duration = Duration::from_millis(100);
+const BUSY_MAX: u32 = 600;
 /// Settings of a server that may hold more than a gigabyte.
 const ROOMY: &str = "[limits]\nmax_disk_bytes = 1125899906842624\n";
 /// Events of one operation of three steps, about.
@@ -90,7 +93,7 @@ pub(super) async fn measure(plan: &Plan) -> Result<Held, Fault> {
         looks_ms.push((what, rounded(look(&mut wire, query).await? * 1e3, 1)));
     }
     let begun = Instant::now();
-    wire.call("/api/v1/snapshots", &serde_json::json!({}), 201).await?;
+    take_snapshot(&mut wire).await?;
     let snapshot = (rounded(begun.elapsed().as_secs_f64(), 2), settled(&process).await);
     // In the middle of the history.
     let middle = plan.ended * EVENTS_EACH / 2;
@@ -163,6 +166,17 @@ async fn total(wire: &mut Wire) -> Result<u64, Fault> {
     let answer: serde_json::Value =
         serde_json::from_slice(answer).map_err(|_| Fault::Protocol("the body is no JSON"))?;
     answer["page"]["total"].as_u64().ok_or(Fault::Protocol("the page has no total"))
+}
+
+/// Takes a snapshot, once the one that the server may be taking by itself is done.
+async fn take_snapshot(wire: &mut Wire) -> Result<(), Fault> {
+    for _ in 0..BUSY_MAX {
+        match wire.call("/api/v1/snapshots", &serde_json::json!({}), 201).await {
+            Err(Fault::Status { status: 503, .. }) => tokio::time::sleep(BUSY_WAIT).await,
+            taken => return taken.map(drop),
+        }
+    }
+    Err(Fault::Stuck("another snapshot was being taken all the time"))
 }
 
 /// Seconds that a list takes: the median of five, or once if it takes long.
