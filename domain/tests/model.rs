@@ -18,6 +18,8 @@ mod support;
 mod tally;
 #[path = "model/told.rs"]
 mod told;
+#[path = "model/words.rs"]
+mod words;
 
 use course::Whole;
 use proptest::prelude::*;
