@@ -169,7 +169,7 @@ fn compare(fleet: &Fleet, facts: &Facts) {
     }
     for id in &facts.over {
         let closing = facts.open.keys().any(|lease| lease.operation == *id);
-        let row = fleet.views.operations.get(id).unwrap();
+        let row = fleet.views.operations.find(id).unwrap();
         assert_eq!(row.run.is_some(), closing, "{id} is remembered while a lease of it is closing");
         assert_eq!(row.revision, fleet.operations[id].history.len() as u64);
     }

@@ -24,7 +24,7 @@ fn the_run_of_an_ended_operation_is_forgotten_when_the_last_slot_is_free() {
     flow.offer(2, "bob").unwrap();
     flow.put(&Command::Cancel { by: "ops".into() }).unwrap();
     let row = |flow: &Flow| {
-        let row = flow.views.operations.get(&operation_id()).unwrap();
+        let row = flow.views.operations.find(&operation_id()).unwrap();
         assert_eq!((row.status, row.completed_at.is_some()), (Status::Cancelled, true));
         (row.run.is_some(), row.revision)
     };
@@ -45,7 +45,7 @@ fn an_operation_without_agents_is_forgotten_at_its_end_and_not_before() {
     let mut views = Views::default();
     for (revision, (event, at)) in (1..).zip(&flow.scenario.history) {
         views.apply_operation(&operation_id(), event, stamp(revision, *at));
-        let row = views.operations.get(&operation_id()).unwrap();
+        let row = views.operations.find(&operation_id()).unwrap();
         assert_eq!(row.run.is_some(), !row.status.is_terminal());
     }
     let row = views.operations.find(&operation_id()).unwrap();
