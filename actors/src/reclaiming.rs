@@ -45,7 +45,7 @@ pub enum ClaimRefusal {
 }
 
 impl Core {
-    /// Gives the agent that had a lease what is there now, up to `max` steps. The same key again gives it
+    /// Gives the agent that had a lease what is there now. The same key again gives it
     /// what it was given before and has not begun with, if there is anything.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Core {
     pub async fn claim_after(
         &self,
         after: &Aftermath,
-        max: u32,
+        appetite: Appetite,
         metadata: Metadata,
     ) -> Result<Vec<Granted>, ClaimRefusal> {
         if !self.projected.shows(self.projected.answered()).await {
@@ -67,7 +67,7 @@ impl Core {
         if let Some(granted) = self.granted_to(&agent, &metadata, |lease| !begun(lease)).await {
             return Ok(granted);
         }
-        Ok(self.wait_for_work(&agent, incarnation, Appetite::of(max, None), 0, metadata).await?)
+        Ok(self.wait_for_work(&agent, incarnation, appetite, 0, metadata).await?)
     }
 
     /// The leases that the same key was given before, of those that live the ones that count.

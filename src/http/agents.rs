@@ -310,7 +310,7 @@ pub async fn claim(
     if !(1..=CLAIM_MAX).contains(&max) {
         return Err(ApiError::invalid_field("/max", format!("max must be from 1 to {CLAIM_MAX}")));
     }
-    let actions = actions.as_deref().map(action_names).transpose()?;
+    let actions = actions.as_deref().map(|actions| action_names(actions, "/actions")).transpose()?;
     let intent = Intent::of(&request, body.hash, &api).await?;
     if let (Some(key), Some(used)) = (intent.metadata.key, intent.used(&api.core.projected)?) {
         super::intent::same_body(key.body, used.body)?;
@@ -323,13 +323,14 @@ pub async fn claim(
     Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent, &api.lease_names)))
 }
 
-fn action_names(actions: &[String]) -> Result<Vec<ActionName>, ApiError> {
+/// Reads names of actions, which stand at `pointer`.
+pub(super) fn action_names(actions: &[String], pointer: &str) -> Result<Vec<ActionName>, ApiError> {
     let mut faults = Vec::new();
     let mut names = Vec::new();
     for (at, action) in actions.iter().enumerate() {
         match action.parse::<ActionName>() {
             Ok(name) => names.push(name),
-            Err(fault) => faults.push(FieldError::at(format!("/actions/{at}"), fault.to_string())),
+            Err(fault) => faults.push(FieldError::at(format!("{pointer}/{at}"), fault.to_string())),
         }
     }
     if faults.is_empty() { Ok(names) } else { Err(invalid_fields(faults)) }

@@ -4,6 +4,7 @@
 use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::DispatchError;
 use actors::limiting::RATE_LIMITED;
+use actors::matching::Appetite;
 use actors::reclaiming::ClaimRefusal;
 use actors::settling::{Aftermath, Settled};
 use domain::json::{lossless, lossless_option};
@@ -16,7 +17,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::agent_request::{NOTE_MAX, report_faults};
 use super::agent_view::{ClaimView, LeaseGrant};
-use super::agents::CLAIM_MAX;
+use super::agents::{CLAIM_MAX, action_names};
 use super::body::{Body, OptionalBody, hash_for_key};
 use super::envelope::Reply;
 use super::error::{ApiError, FieldError};
@@ -40,25 +41,32 @@ const HOLD_MAX_MS: u64 = 86_400_000;
 const WINDOW_MS: u64 = 60_000;
 
 /// More work, asked for with a report: what is there now, without waiting.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClaimMore {
     /// Most leases, from 1 to 100.
     pub max: u32,
+    /// Only these actions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Vec<String>>,
 }
 
 impl Default for ClaimMore {
     fn default() -> Self {
-        Self { max: 1 }
+        Self { max: 1, actions: None }
     }
 }
 
 impl ClaimMore {
-    fn check(claim: Option<&Self>) -> Result<(), ApiError> {
-        if claim.is_none_or(|claim| (1..=CLAIM_MAX).contains(&claim.max)) {
-            return Ok(());
+    /// What is asked for, unless it is out of bounds.
+    fn appetite(claim: Option<Self>) -> Result<Option<Appetite>, ApiError> {
+        let Some(Self { max, actions }) = claim else { return Ok(None) };
+        if !(1..=CLAIM_MAX).contains(&max) {
+            let detail = format!("max must be from 1 to {CLAIM_MAX}");
+            return Err(ApiError::invalid_field("/claim/max", detail));
         }
-        Err(ApiError::invalid_field("/claim/max", format!("max must be from 1 to {CLAIM_MAX}")))
+        let actions = actions.map(|actions| action_names(&actions, "/claim/actions")).transpose()?;
+        Ok(Some(Appetite::of(max, actions)))
     }
 }
 
@@ -211,12 +219,12 @@ impl LeaseSettledView {
 }
 
 /// Serves the claim that came with a report, after that was taken.
-async fn claimed(api: &Api, claim: Option<ClaimMore>, after: &Aftermath, intent: &Intent) -> ClaimedView {
-    let Some(ClaimMore { max }) = claim else { return ClaimedView::default() };
+async fn claimed(api: &Api, claim: Option<Appetite>, after: &Aftermath, intent: &Intent) -> ClaimedView {
+    let Some(appetite) = claim else { return ClaimedView::default() };
     let outcome = if api.state.phase() == Phase::Draining {
         Err(ClaimRefusal::Draining)
     } else {
-        api.core.claim_after(after, max, intent.metadata.clone()).await
+        api.core.claim_after(after, appetite, intent.metadata.clone()).await
     };
     let granted = outcome.as_deref().unwrap_or_default();
     let remaining_ms = |lease: &LeaseId| api.core.remaining_of(lease).unwrap_or(0);
@@ -260,8 +268,7 @@ pub async fn complete(
             None => return Err(refusal),
         },
     };
-    let claim = body.value.claim.take();
-    ClaimMore::check(claim.as_ref())?;
+    let claim = ClaimMore::appetite(body.value.claim.take())?;
     let intent = Intent::of(&request, hash_for_key(&request, &body.value), &api).await?;
     intent
         .carry_out(|intent| async move {
@@ -305,8 +312,7 @@ pub async fn fail(
 ) -> Answer<LeaseFailedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
-    let claim = body.value.claim.take();
-    ClaimMore::check(claim.as_ref())?;
+    let claim = ClaimMore::appetite(body.value.claim.take())?;
     let faults = failure_faults(&body.value);
     if !faults.is_empty() {
         return Err(invalid_fields(faults));
@@ -376,8 +382,7 @@ pub async fn release(
 ) -> Answer<LeaseReleasedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
-    let claim = body.value.claim.take();
-    ClaimMore::check(claim.as_ref())?;
+    let claim = ClaimMore::appetite(body.value.claim.take())?;
     let hash = hash_for_key(&request, &body.value);
     let ReleaseLease { reason, hold_ms, .. } = body.value;
     let faults = report_faults(None, Some(&reason), "");

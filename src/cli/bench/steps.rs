@@ -175,6 +175,8 @@ struct Worker {
     claiming: Wire,
     /// The claim for one step, for two, and so on.
     claims: Vec<Vec<u8>>,
+    /// The only action that it performs.
+    action: Arc<str>,
     /// Connections that nobody reports on now, or why one was lost.
     idle: mpsc::UnboundedReceiver<Result<Wire, Fault>>,
     back: mpsc::UnboundedSender<Result<Wire, Fault>>,
@@ -198,7 +200,7 @@ impl Worker {
         for _ in 0..slots {
             let _ = back.send(Ok(Wire::open(address).await?));
         }
-        Ok(Self { claiming, claims, idle, back, board })
+        Ok(Self { claiming, claims, action: action.into(), idle, back, board })
     }
 
     async fn run(mut self) -> Result<(), Fault> {
@@ -218,20 +220,27 @@ impl Worker {
             for lease in granted.data.leases {
                 let wire = free.pop().ok_or(Fault::Protocol("more steps than were asked for"))?;
                 let (back, board) = (self.back.clone(), Arc::clone(&self.board));
-                tokio::spawn(async move { back.send(complete(wire, lease, &board).await) });
+                let action = Arc::clone(&self.action);
+                tokio::spawn(async move { back.send(complete(wire, lease, &action, &board).await) });
             }
         }
         Ok(())
     }
 }
 
-/// Performs a step, which takes no time, and reports it.
-async fn complete(mut wire: Wire, lease: Lease, board: &Board) -> Result<Wire, Fault> {
-    let path = format!("/api/v1/leases/{}/complete", lease.lease_id);
-    let request = wire.post(&path, &json!({"result": sample::result()}))?;
-    let settled: Data<Settled> = read(wire.exchange(&request, 200).await?)?;
-    if settled.data.operation_status == "completed" {
-        board.end(lease.operation_id);
+/// Performs a step, which takes no time, reports it and goes on with the next one, until there is none.
+async fn complete(mut wire: Wire, lease: Lease, action: &str, board: &Board) -> Result<Wire, Fault> {
+    let mut next = Some(lease);
+    while let Some(lease) = next {
+        let path = format!("/api/v1/leases/{}/complete", lease.lease_id);
+        let more = !board.over.load(Ordering::Relaxed);
+        let claim = more.then(|| json!({"max": 1, "actions": [action]}));
+        let request = wire.post(&path, &json!({"result": sample::result(), "claim": claim}))?;
+        let mut settled: Data<Settled> = read(wire.exchange(&request, 200).await?)?;
+        if settled.data.operation_status == "completed" {
+            board.end(lease.operation_id);
+        }
+        next = settled.data.leases.pop();
     }
     Ok(wire)
 }
@@ -266,6 +275,8 @@ struct Lease {
 #[serde(rename_all = "camelCase")]
 struct Settled {
     operation_status: String,
+    #[serde(default)]
+    leases: Vec<Lease>,
 }
 
 #[cfg(test)]
