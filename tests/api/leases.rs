@@ -179,7 +179,7 @@ async fn an_offer_of_a_write_that_expires_proves_that_nothing_was_done() {
     photon.until(&path, |step| step["status"] == "needs_attention").await;
     let plain = photon.operation(one_step()).await;
     let lease = photon.claim("a").await;
-    assert_eq!((&lease["operationId"], &lease["effect"]), (&json!(plain), &json!("read")));
+    assert_eq!((&lease["operationId"], &lease["effect"]), (&json!(plain), &json!("idempotent")));
     checker::check_log(&photon).await.must_be_clean();
 }
 

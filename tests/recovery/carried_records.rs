@@ -52,7 +52,11 @@ async fn perform(photon: &Photon, agent: &str, ending: u64) {
         2 => lease = photon.claim(agent).await,
         3 => {
             photon.report(&lease, "ack", json!({})).await.expect(200);
-            photon.until(&format!("/api/v1/operations/{id}"), |shown| shown["workflow"][0]["status"] != "running").await;
+            photon
+                .until(&format!("/api/v1/operations/{id}"), |shown| {
+                    shown["workflow"][0]["status"] != "running"
+                })
+                .await;
             lease = photon.claim(agent).await;
         }
         4 => {
