@@ -202,7 +202,7 @@ impl Dispatch {
         }
         self.finish_reached(context, &mut able);
         self.match_waiting(&able, context);
-        self.end_once();
+        self.end_once(context);
         let moved = self.claims.take_moved().into_iter();
         self.actions.extend(moved.map(|(agent, waits)| Action::Waits(agent, waits)));
         self.tell_next_wake(context.now);

@@ -115,19 +115,22 @@ impl Dispatch {
         context: &DispatchContext<'_>,
         able: &mut BTreeSet<AgentId>,
     ) {
-        match (self.sent.remove(&subject).map(|sent| sent.origin), &subject) {
-            (Some(Origin::Grant(_, agent) | Origin::Withdrawal(agent)), Subject::Lease(lease)) => {
-                self.in_flight.remove(lease);
-                self.look_at_lease(lease, context, able);
-                able.insert(agent);
-            }
+        match self.sent.remove(&subject).map(|sent| sent.origin) {
             // A debt that was refused is looked at again, but not at once: it would be refused again.
-            (Some(Origin::Debt), _) if outcome == Outcome::Refused => {
+            Some(Origin::Debt) if outcome == Outcome::Refused => {
                 self.sent.insert(subject.clone(), Sent { origin: Origin::Debt });
                 self.again.set(subject, context.now.plus_ms(AGAIN_MS));
+                return;
             }
-            _ => {}
+            Some(Origin::Grant(_, agent) | Origin::Withdrawal(agent)) => {
+                if let Subject::Lease(lease) = &subject {
+                    self.in_flight.remove(lease);
+                }
+                able.insert(agent);
+            }
+            Some(Origin::Wake(_) | Origin::Debt) | None => {}
         }
+        self.look_again(&subject, context, able);
     }
 
     /// Sends again what is still owed, at its moment.
@@ -138,20 +141,24 @@ impl Dispatch {
                 (Some(Origin::Withdrawal(_)), Subject::Lease(lease)) => {
                     self.put(Task::withdrawal(lease.clone()))
                 }
-                (_, Subject::Lease(lease)) => {
-                    let lease = lease.clone();
+                _ => {
                     self.sent.remove(&subject);
-                    self.look_at_lease(&lease, context, able);
-                }
-                (_, Subject::Quarantine(agent)) => {
-                    let changes = Changes { agents: BTreeSet::from([agent.clone()]), ..Changes::default() };
-                    self.sent.remove(&subject);
-                    self.look_at(&changes, context, able);
-                }
-                (_, Subject::Approval(..) | Subject::Deadline(_) | Subject::Silence(_)) => {
-                    self.sent.remove(&subject);
+                    self.look_again(&subject, context, able);
                 }
             }
+        }
+    }
+
+    /// Looks at what a task was about: whatever became owed while it was not over was not sent.
+    fn look_again(&mut self, subject: &Subject, context: &DispatchContext<'_>, able: &mut BTreeSet<AgentId>) {
+        match subject {
+            Subject::Lease(lease) => self.look_at_lease(lease, context, able),
+            Subject::Quarantine(agent) => {
+                let changes = Changes { agents: BTreeSet::from([agent.clone()]), ..Changes::default() };
+                self.look_at(&changes, context, able);
+            }
+            // These are owed by moments alone, and a moment that came too early comes again.
+            Subject::Approval(..) | Subject::Deadline(_) | Subject::Silence(_) => {}
         }
     }
 
