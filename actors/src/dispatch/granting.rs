@@ -116,12 +116,7 @@ impl Dispatch {
     /// Matches what may have become possible: what is freshly offered with everybody who waits, and
     /// whatever is offered with those that have become able to take it.
     pub(super) fn match_waiting(&mut self, able: &BTreeSet<AgentId>, context: &DispatchContext<'_>) {
-        let scene = Scene {
-            views: context.views,
-            in_flight: &self.in_flight,
-            now: context.now,
-            elsewhere_ms: self.settings.periods.retry_elsewhere_ms,
-        };
+        let scene = context.scene(&self.in_flight, &self.settings);
         self.ready.advance(scene);
         if self.draining || self.claims.is_empty() {
             return;

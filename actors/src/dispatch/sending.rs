@@ -9,7 +9,7 @@ use domain::{AgentId, LeaseId, Timestamp};
 
 use super::task::{Answered, Origin, Outcome, Subject, Task};
 use super::{AGAIN_MS, Action, Dispatch, DispatchContext};
-use crate::effects::Owed;
+use crate::effects::{self, Debts, Owed};
 use crate::projections::Changes;
 
 /// Tasks that are under way at once, grants included; more wait in line.
@@ -152,7 +152,7 @@ impl Dispatch {
     /// Looks at what a task was about: whatever became owed while it was not over was not sent.
     fn look_again(&mut self, subject: &Subject, context: &DispatchContext<'_>, able: &mut BTreeSet<AgentId>) {
         match subject {
-            Subject::Lease(lease) => self.look_at_lease(lease, context, able),
+            Subject::Lease(lease) => self.look_at_lease(lease, context),
             Subject::Quarantine(agent) => {
                 let changes = Changes { agents: BTreeSet::from([agent.clone()]), ..Changes::default() };
                 self.look_at(&changes, context, able);
@@ -162,16 +162,15 @@ impl Dispatch {
         }
     }
 
-    /// Looks again at the step of a lease, and at what its holder is owed.
-    fn look_at_lease(
-        &mut self,
-        lease: &LeaseId,
-        context: &DispatchContext<'_>,
-        able: &mut BTreeSet<AgentId>,
-    ) {
+    /// Looks again at the step of a lease, and at what its holder is owed, and not at the rest of its operation:
+    /// that may have thousands of leases.
+    fn look_at_lease(&mut self, lease: &LeaseId, context: &DispatchContext<'_>) {
         let run = context.views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
-        let moved = run.and_then(|run| run.skeleton.position(lease.step)).into_iter().collect();
-        let operations = [(lease.operation.clone(), moved)].into();
-        self.look_at(&Changes { operations, ..Changes::default() }, context, able);
+        let moved = run.and_then(|run| run.skeleton.position(lease.step));
+        let scene = context.scene(&self.in_flight, &self.settings);
+        self.ready.look(scene, &lease.operation, moved);
+        // Its moments were set when the views came to show it.
+        let Debts { owed, .. } = effects::of_lease(context.views, lease, &self.settings.periods);
+        self.pay(owed, context.now);
     }
 }
