@@ -107,7 +107,8 @@ fn a_grant_that_crosses_a_new_incarnation_is_lost_and_takes_no_slot_of_it() {
 fn an_offer_that_is_perhaps_made_is_withdrawn_before_its_step_or_its_slot_is_given_again() {
     for (fate, grant) in [(Fate::Unheard, 2), (Fate::Lost, 1)] {
         let mut shell = house(&[("ada", 1), ("bob", 1)], 1);
-        shell.claim(&agent("ada"), any(1), 10_000);
+        // It is over before the step can be given again.
+        shell.claim(&agent("ada"), any(1), 500);
         shell.decide(0, fate);
         shell.tell(0);
         shell.show_all();

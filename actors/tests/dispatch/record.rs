@@ -35,22 +35,22 @@ impl<A> Default for Kept<A> {
 }
 
 /// The log, its head, and views that lag behind it.
-pub struct Record {
+pub(crate) struct Record {
     facts: Vec<(Fact, Stamp)>,
     operations: BTreeMap<OperationId, Kept<Operation>>,
     agents: BTreeMap<AgentId, Kept<Agent>>,
     /// Who was given what, for which incarnation.
     given: BTreeMap<LeaseId, (AgentId, u64)>,
     world: World,
-    pub views: Views,
+    pub(crate) views: Views,
     shown: usize,
 }
 
 /// What became of a command, and what that rests on.
-pub type Told = (Outcome, Position, Option<Granted>);
+pub(crate) type Told = (Outcome, Position, Option<Granted>);
 
 impl Record {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let platforms = ["worker", "human"].map(|name| (name.parse().unwrap(), PlatformRule::AnyAction));
         let platforms = Arc::new(BTreeMap::from(platforms));
         Self {
@@ -64,29 +64,34 @@ impl Record {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.facts.len()
     }
 
     /// Facts that the views do not show yet.
-    pub fn hidden(&self) -> usize {
+    pub(crate) fn hidden(&self) -> usize {
         self.facts.len() - self.shown
     }
 
     /// The position that the views have reached.
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         Position::new(self.shown as u64)
     }
 
-    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+    pub(crate) fn agent(&self, id: &AgentId) -> Option<&Agent> {
         self.agents.get(id)?.state.as_ref()
     }
 
-    pub fn operation(&self, id: &OperationId) -> Option<&Operation> {
+    pub(crate) fn operation(&self, id: &OperationId) -> Option<&Operation> {
         self.operations.get(id)?.state.as_ref()
     }
 
-    pub fn on_operation(&mut self, id: &OperationId, command: &operation::Command, now: Timestamp) -> Told {
+    pub(crate) fn on_operation(
+        &mut self,
+        id: &OperationId,
+        command: &operation::Command,
+        now: Timestamp,
+    ) -> Told {
         let mut kept = self.operations.remove(id).unwrap_or_default();
         let given = Given { now, world: &self.world };
         let decided = Operation::decide(kept.state.as_ref(), id, command, &given);
@@ -113,12 +118,12 @@ impl Record {
         (outcome, position, granted)
     }
 
-    pub fn on_lease(&mut self, lease: &LeaseId, wish: StepWish, now: Timestamp) -> Told {
+    pub(crate) fn on_lease(&mut self, lease: &LeaseId, wish: StepWish, now: Timestamp) -> Told {
         let LeaseId { operation, step, grant } = lease.clone();
         self.on_operation(&operation, &operation::Command::Step { step, grant, wish }, now)
     }
 
-    pub fn on_agent(&mut self, id: &AgentId, command: &agent::Command, now: Timestamp) -> Told {
+    pub(crate) fn on_agent(&mut self, id: &AgentId, command: &agent::Command, now: Timestamp) -> Told {
         let mut kept = self.agents.remove(id).unwrap_or_default();
         let given = Given { now, world: &self.world };
         let decided = Agent::decide(kept.state.as_ref(), id, command, &given);
@@ -132,7 +137,7 @@ impl Record {
         (outcome, position, None)
     }
 
-    pub fn park(&mut self, agent: &AgentId, ms: u64, now: Timestamp) {
+    pub(crate) fn park(&mut self, agent: &AgentId, ms: u64, now: Timestamp) {
         let lease_id = LeaseId { operation: OperationId::from_bits(1), step: 1, grant: 1 };
         let parked = lane::Parked { until: now.plus_ms(ms), wait_ms: ms, lease_id };
         let stamp = Stamp { revision: 1, position: self.facts.len() as u64 + 1, at: now };
@@ -147,7 +152,7 @@ impl Record {
     }
 
     /// Carries a task out at the head of the log.
-    pub fn perform(&mut self, task: &Task, now: Timestamp) -> Told {
+    pub(crate) fn perform(&mut self, task: &Task, now: Timestamp) -> Told {
         match task.clone() {
             Task::Grant(grant) => {
                 let (agent, incarnation) = (grant.agent, grant.incarnation);
@@ -171,7 +176,7 @@ impl Record {
     }
 
     /// Lets the views show so many more facts. Returns what changed by them.
-    pub fn show(&mut self, many: usize) -> Changes {
+    pub(crate) fn show(&mut self, many: usize) -> Changes {
         let mut changes = Changes::default();
         for (fact, stamp) in self.facts.iter().skip(self.shown).take(many) {
             match fact {
@@ -197,7 +202,7 @@ impl Record {
     }
 
     /// Leases that take a slot at the head of the log: held, or closing.
-    pub fn taken(&self) -> Vec<(LeaseId, AgentId, u64)> {
+    pub(crate) fn taken(&self) -> Vec<(LeaseId, AgentId, u64)> {
         let takes = |lease: &LeaseId| {
             let run = &self.operation(&lease.operation)?.run;
             let position = run.skeleton.position(lease.step)?;
@@ -209,7 +214,7 @@ impl Record {
     }
 
     /// No incarnation of an agent has more than its slots.
-    pub fn check_slots(&self) {
+    pub(crate) fn check_slots(&self) {
         let mut taken: BTreeMap<AgentId, Vec<LeaseId>> = BTreeMap::new();
         for (lease, agent, incarnation) in self.taken() {
             if self.agent(&agent).is_some_and(|agent| agent.incarnation == incarnation) {

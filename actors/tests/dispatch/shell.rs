@@ -25,7 +25,7 @@ const WAKES_MAX: u32 = 20;
 
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It is decided, and that is heard.
     Heard,
     /// It is decided, and nobody hears of it.
@@ -37,33 +37,33 @@ pub enum Fate {
 }
 
 /// A task that is under way.
-pub enum Flight {
+pub(crate) enum Flight {
     Sent(Box<Task>),
     /// The log has decided it; the answer has not come yet.
     Decided(Box<Answered>),
 }
 
-pub struct Shell {
-    pub record: Record,
-    pub dispatch: Dispatch,
-    pub presence: Presence,
-    pub now: Timestamp,
-    pub wake_at: Timestamp,
-    pub flights: Vec<Flight>,
+pub(crate) struct Shell {
+    pub(crate) record: Record,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) presence: Presence,
+    pub(crate) now: Timestamp,
+    pub(crate) wake_at: Timestamp,
+    pub(crate) flights: Vec<Flight>,
     /// Claims that are not answered, and whether their clients are still there.
-    pub open: BTreeMap<ClaimId, (Claim, bool)>,
-    pub answers: BTreeMap<ClaimId, Vec<Granted>>,
-    pub waiting: BTreeSet<AgentId>,
-    pub claimed: u64,
+    pub(crate) open: BTreeMap<ClaimId, (Claim, bool)>,
+    pub(crate) answers: BTreeMap<ClaimId, Vec<Granted>>,
+    pub(crate) waiting: BTreeSet<AgentId>,
+    pub(crate) claimed: u64,
     /// Tasks that were sent, and inputs that were no answers.
-    pub sent: usize,
-    pub inputs: usize,
-    /// Every action, in words.
-    pub told: Vec<String>,
+    pub(crate) sent: usize,
+    pub(crate) inputs: usize,
+    /// Every action, in words, if somebody wants to know.
+    pub(crate) told: Option<Vec<String>>,
 }
 
 impl Shell {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let settings = Settings {
             periods: Periods::default(),
             weights: Weights::default(),
@@ -84,12 +84,12 @@ impl Shell {
             claimed: 0,
             sent: 0,
             inputs: 0,
-            told: Vec::new(),
+            told: None,
         }
     }
 
     /// Hands an input over, and performs what follows from it.
-    pub fn feed(&mut self, input: Input) {
+    pub(crate) fn feed(&mut self, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             self.inputs += usize::from(!matches!(input, Input::Answered(_)));
@@ -101,7 +101,9 @@ impl Shell {
             };
             let actions = self.dispatch.on(input, &context);
             for action in actions {
-                self.told.push(format!("{action:?}"));
+                if let Some(told) = &mut self.told {
+                    told.push(format!("{action:?}"));
+                }
                 inputs.extend(self.perform(action));
             }
         }
@@ -136,17 +138,17 @@ impl Shell {
     }
 
     /// Lets the views show so many more facts, and hands over what they changed.
-    pub fn show(&mut self, many: usize) {
+    pub(crate) fn show(&mut self, many: usize) {
         let changes = self.record.show(many);
         self.feed(Input::Changed(changes));
     }
 
-    pub fn show_all(&mut self) {
+    pub(crate) fn show_all(&mut self) {
         self.show(usize::MAX >> 1);
     }
 
     /// Lets time pass, and wakes the dispatcher whenever it asked for it.
-    pub fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         let until = self.now.plus_ms(ms);
         let (mut last, mut wakes) = (self.now, 0);
         while self.wake_at <= until {
@@ -161,7 +163,7 @@ impl Shell {
     }
 
     /// Lets the log decide one of the tasks that were sent.
-    pub fn decide(&mut self, choice: usize, fate: Fate) {
+    pub(crate) fn decide(&mut self, choice: usize, fate: Fate) {
         let sent: Vec<usize> =
             (0..self.flights.len()).filter(|at| matches!(self.flights[*at], Flight::Sent(_))).collect();
         let Some(at) = choice.checked_rem(sent.len()).map(|choice| sent[choice]) else { return };
@@ -182,7 +184,7 @@ impl Shell {
     }
 
     /// Lets one of the answers come.
-    pub fn tell(&mut self, choice: usize) {
+    pub(crate) fn tell(&mut self, choice: usize) {
         let decided: Vec<usize> =
             (0..self.flights.len()).filter(|at| matches!(self.flights[*at], Flight::Decided(_))).collect();
         let Some(at) = choice.checked_rem(decided.len()).map(|choice| decided[choice]) else { return };
@@ -192,12 +194,12 @@ impl Shell {
     }
 
     /// Decides and tells everything that is under way, and shows it, until nothing more follows.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for round in 0.. {
             while self.flights.iter().any(|flight| matches!(flight, Flight::Sent(_))) {
                 self.decide(0, Fate::Heard);
             }
-            while !self.flights.is_empty() {
+            while self.flights.iter().any(|flight| matches!(flight, Flight::Decided(_))) {
                 self.tell(0);
             }
             self.show_all();
@@ -209,7 +211,7 @@ impl Shell {
     }
 
     /// The tasks that were sent and not decided.
-    pub fn tasks(&self) -> Vec<&Task> {
+    pub(crate) fn tasks(&self) -> Vec<&Task> {
         let sent = self.flights.iter().filter_map(|flight| match flight {
             Flight::Sent(task) => Some(&**task),
             Flight::Decided(_) => None,
@@ -217,7 +219,7 @@ impl Shell {
         sent.collect()
     }
 
-    pub fn leases(&self) -> Vec<LeaseId> {
+    pub(crate) fn leases(&self) -> Vec<LeaseId> {
         let subjects = self.tasks().into_iter().map(Task::subject);
         subjects
             .filter_map(|subject| if let Subject::Lease(lease) = subject { Some(lease) } else { None })
@@ -225,13 +227,13 @@ impl Shell {
     }
 
     /// An agent claims, by the incarnation that the views show.
-    pub fn claim(&mut self, agent: &AgentId, appetite: Appetite, wait_ms: u64) -> ClaimId {
+    pub(crate) fn claim(&mut self, agent: &AgentId, appetite: Appetite, wait_ms: u64) -> ClaimId {
         let row = self.record.views.agents.get(agent);
         let incarnation = row.map_or(1, |row| row.agent.incarnation);
         self.claim_as(agent, incarnation, appetite, wait_ms, None)
     }
 
-    pub fn claim_as(
+    pub(crate) fn claim_as(
         &mut self,
         agent: &AgentId,
         incarnation: u64,
@@ -252,7 +254,7 @@ impl Shell {
     }
 
     /// The client of a claim goes away, and says so or does not.
-    pub fn hang_up(&mut self, id: ClaimId, says: bool) {
+    pub(crate) fn hang_up(&mut self, id: ClaimId, says: bool) {
         let Some((claim, listens)) = self.open.get_mut(&id) else { return };
         *listens = false;
         let agent = claim.agent.clone();
@@ -262,32 +264,32 @@ impl Shell {
     }
 
     /// The leases that a claim was answered with; none while it was not.
-    pub fn answer(&self, id: ClaimId) -> Option<Vec<LeaseId>> {
+    pub(crate) fn answer(&self, id: ClaimId) -> Option<Vec<LeaseId>> {
         let granted = self.answers.get(&id)?;
         Some(granted.iter().map(|granted| granted.reserved.lease_id.clone()).collect())
     }
 
-    pub fn register(&mut self, agent: &AgentId, slots: u32, capabilities: &[&str]) {
+    pub(crate) fn register(&mut self, agent: &AgentId, slots: u32, capabilities: &[&str]) {
         let profile = Box::new(profile(slots, capabilities));
         let command = domain::agent::Command::Register { profile, incarnation: None };
         self.on_agent(agent, &command);
     }
 
-    pub fn on_agent(&mut self, agent: &AgentId, command: &domain::agent::Command) {
+    pub(crate) fn on_agent(&mut self, agent: &AgentId, command: &domain::agent::Command) {
         self.record.on_agent(agent, command, self.now);
         self.presence.heard(agent, None, self.now, u64::MAX);
     }
 
-    pub fn on_operation(&mut self, id: &OperationId, command: &domain::operation::Command) {
+    pub(crate) fn on_operation(&mut self, id: &OperationId, command: &domain::operation::Command) {
         self.record.on_operation(id, command, self.now);
     }
 
-    pub fn say(&mut self, lease: &LeaseId, wish: StepWish) -> Outcome {
+    pub(crate) fn say(&mut self, lease: &LeaseId, wish: StepWish) -> Outcome {
         self.record.on_lease(lease, wish, self.now).0
     }
 
     /// Hands an empty change over: nothing new is shown.
-    pub fn nudge(&mut self) {
+    pub(crate) fn nudge(&mut self) {
         self.feed(Input::Changed(Changes::default()));
     }
 }
