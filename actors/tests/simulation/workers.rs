@@ -1,11 +1,12 @@
 //! Agents: they claim, begin, report, repeat themselves, come late, fall silent, start anew, leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::Core;
 use actors::aggregate_actor::DispatchError;
 use actors::codec::{KeyUse, Metadata};
-use actors::granting::Granted;
+use actors::dispatch::task::Granted;
 use actors::limiting::LimitError;
 use actors::matching::Appetite;
 use actors::protocol::{Beat, Directive, LeaseBeat};
@@ -24,6 +25,9 @@ use crate::world::{Shared, arrive, now, put};
 pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "eve", "kim"];
 /// Leases that an agent remembers after they were over, to speak of them too late.
 const REMEMBERED_MAX: usize = 8;
+
+/// Longest wait for the views.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// One agent's process, and the lives before it.
 pub(crate) struct Worker {
@@ -166,18 +170,26 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
     arrive(&core).await;
     heard(&world, &core, &id);
     let asked = now(&core);
-    let outcome = core.claim(&id, appetite.clone(), wait_ms, metadata.clone()).await;
+    let outcome = core.claim(&id, None, appetite.clone(), wait_ms, metadata.clone()).await;
     answered(&world, &core, &id, asked);
     let granted = outcome.unwrap_or_default();
+    shown(&world, &core).await;
     take(&world, at, process, &granted);
     if metadata.key.is_some() && !granted.is_empty() {
         arrive(&core).await;
         let asked = now(&core);
-        let again = core.claim(&id, appetite, 0, metadata).await;
+        let again = core.claim(&id, None, appetite, 0, metadata).await;
         answered(&world, &core, &id, asked);
         claimed_again(&world, at, process, &granted, again.ok());
     }
     world.borrow_mut().workers[at].claims -= 1;
+}
+
+/// Waits, as requests do, until the views show what the answers so far rest on.
+async fn shown(world: &Shared, core: &Core) {
+    world.borrow_mut().read();
+    let head = world.borrow().ledger.position;
+    core.projected.reached(head, SHOWN_WITHIN).await;
 }
 
 /// The same claim again brings the same leases, as far as they live, and others only if it was not known
