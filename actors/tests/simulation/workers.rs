@@ -10,7 +10,7 @@ use actors::dispatch::task::Granted;
 use actors::limiting::LimitError;
 use actors::matching::Appetite;
 use actors::protocol::{Beat, Directive, LeaseBeat};
-use actors::reclaiming::Holder;
+use actors::settling::Aftermath;
 use domain::agent::event::{Config, Patch, Profile, Status};
 use domain::agent::{Agent, Command};
 use domain::operation::definition::Location;
@@ -276,10 +276,9 @@ pub(crate) async fn report(world: Shared, core: Arc<Core>, at: usize) {
             limited(&world, &core, at, &lease, now(&core).plus_ms(ms), metadata).await;
             continue;
         }
-        let holder = core.holder_of(&lease);
         let settled = say(&world, &core, (at, &id), &lease, wish.clone(), metadata).await;
-        if let Some((process, max)) = more.filter(|_| settled) {
-            claim_more(&world, &core, (at, &id, process), (&lease, holder), max).await;
+        if let Some(((process, max), after)) = more.zip(settled) {
+            claim_more(&world, &core, (at, &id, process), &after, max).await;
         }
     }
 }
@@ -289,11 +288,11 @@ async fn claim_more(
     world: &Shared,
     core: &Arc<Core>,
     (at, id, process): (usize, &AgentId, u64),
-    (lease, holder): (&LeaseId, Option<Holder>),
+    after: &Aftermath,
     max: u32,
 ) {
     let (asked, metadata) = (now(core), Metadata { actor: id.to_string(), ..Metadata::default() });
-    let outcome = core.claim_after(lease, holder, None, max, metadata).await;
+    let outcome = core.claim_after(after, Appetite::of(max, None), metadata).await;
     answered(world, core, id, asked);
     take(world, at, process, &outcome.unwrap_or_default());
 }
@@ -307,7 +306,7 @@ fn renewed(world: &Shared, core: &Core, lease: &LeaseId) {
     }
 }
 
-/// Says something about a step. True when it was taken and the attempt is over.
+/// Says something about a step. Tells how the operation stood when it was taken and the attempt is over.
 pub(crate) async fn say(
     world: &Shared,
     core: &Arc<Core>,
@@ -315,21 +314,26 @@ pub(crate) async fn say(
     lease: &LeaseId,
     wish: StepWish,
     metadata: Metadata,
-) -> bool {
+) -> Option<Aftermath> {
     let (key, ends) = (metadata.key, ends(&wish));
     if !ends || key.is_some() {
         arrive(core).await;
     }
     renewed(world, core, lease);
-    let outcome = core.report(lease, wish, metadata).await;
+    let outcome = match ends {
+        true => {
+            core.settle(lease, wish, metadata).await.map(|settled| (settled.receipt, Some(settled.after)))
+        }
+        false => core.report(lease, wish, metadata).await.map(|receipt| (receipt, None)),
+    };
     let mut world = world.borrow_mut();
     match outcome {
-        Ok(receipt) => {
+        Ok((receipt, after)) => {
             world.answered::<Operation>(core, &lease.operation, key, &receipt);
             if ends {
                 world.workers[at].drop_lease(lease);
             }
-            return ends;
+            return after;
         }
         Err(DispatchError::Rejected(Rejection::LeaseLost | Rejection::AlreadyTerminal { .. })) => {
             world.workers[at].drop_lease(lease);
@@ -337,7 +341,7 @@ pub(crate) async fn say(
         // Not carried out, or perhaps: it will be said again.
         Err(_) => {}
     }
-    false
+    None
 }
 
 fn ends(wish: &StepWish) -> bool {
