@@ -58,7 +58,8 @@ async fn a_chain_of_resends_ends_in_one_lease() {
     photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
     let history = photon.history(&id).await;
     assert_eq!(history.iter().filter(|name| *name == "step.reserved").count(), 1, "{history:?}");
-    assert_eq!(types_of(&photon, "agent=a&types=agent.assigned").await.len(), 1);
+    assert_eq!(types_of(&photon, "types=step.reserved").await.len(), 1);
+    assert_eq!(types_of(&photon, "agent=a").await, ["agent.registered"], "who works is told by operations");
     // The lease is over, so the claim is one for new work.
     let (next, other) = tokio::join!(claiming(&photon, "c1"), async {
         photon.claims_waiting(1).await;

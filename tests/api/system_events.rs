@@ -178,6 +178,7 @@ async fn a_quarantine_is_shown_with_the_name_of_its_stream() {
         time_us: 0,
         metadata: Metadata::of_photon().encode(),
         body: stored.body,
+        beside: Beside::NONE,
     };
     let stream = actors::system::stream();
     log.append(Append { stream, expected: Expected::Any, events: vec![event] }).await.unwrap();

@@ -166,7 +166,7 @@ impl Stage {
         let (id, _) = self.begun("cut", one_for("cut")).await;
         let begun = Instant::now();
         self.photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
-        self.expect("grace", "agent/cut".into(), "agent.released", begun);
+        self.expect("grace", format!("operation/{id}"), "lease.closed", begun);
         self.kept = self.begun("keeper", one_for("keeper")).await.1;
     }
 

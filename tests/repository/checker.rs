@@ -12,34 +12,39 @@ use support::checker::Rule;
 #[test]
 fn histories_in_order_have_no_faults() {
     let mut chain = Script::chain();
-    chain.begin("a", 1, 1, 1).fail(1, 1, 1, false).retry(1, 2).free("a", 1, 1);
-    chain.offer("a", 1, 2, 2).of_grant("step.offer_expired", 1, 2, 2).free("a", 1, 2);
-    chain.begin("b", 1, 3, 2).of_grant("step.released", 1, 3, 2).free("b", 1, 3);
+    chain.begin("a", 1, 1, 1).fail(1, 1, 1, false).retry(1, 2);
+    chain.offer("a", 1, 2, 2).of_grant("step.offer_expired", 1, 2, 2);
+    chain.begin("b", 1, 3, 2).of_grant("step.released", 1, 3, 2);
     chain.begin("a", 1, 4, 2).tell("step.progressed", json!({"step": 1, "grant": 4, "progress": 50}));
-    chain.progress(25).complete("a", 1, 4, 2).progress(50).free("a", 1, 4);
+    chain.progress(25).complete("a", 1, 4, 2).progress(50);
     // Lost, and completed late by who had it.
-    chain.begin("a", 2, 1, 1).of_grant("step.lease_lost", 2, 1, 1).retry(2, 2).free("a", 2, 1);
+    chain.begin("a", 2, 1, 1).of_grant("step.lease_lost", 2, 1, 1).retry(2, 2);
     chain.complete("a", 2, 1, 1).progress(100).end("operation.completed");
     chain.findings().must_be_over();
     assert_eq!(chain.findings().count("step.completed"), 2);
 
     let mut lost = Script::chain();
-    lost.begin("a", 1, 1, 1).of_grant("step.lease_lost", 1, 1, 1).retry(1, 2).free("a", 1, 1);
+    lost.begin("a", 1, 1, 1).of_grant("step.lease_lost", 1, 1, 1).retry(1, 2);
     lost.begin("a", 1, 2, 2).of_grant("step.lease_lost", 1, 2, 2).fail(1, 2, 2, true);
-    lost.cancel(&[2]).end("operation.failed").free("a", 1, 2);
+    lost.cancel(&[2]).end("operation.failed");
     lost.findings().must_be_over();
 
     let mut skipped = Script::of(json!([excused(1), step(2, &[1]), step(3, &[2])]), json!({}));
     skipped.begin("a", 1, 1, 1).fail(1, 1, 1, true).skip(&[2, 3], "condition").progress(100);
-    skipped.end("operation.completed").free("a", 1, 1).findings().must_be_over();
+    skipped.end("operation.completed").findings().must_be_over();
 
     let mut continued = Script::of(json!([step(3, &[]), step(2, &[3]), step(1, &[2])]), json!({}));
     continued.begin("a", 3, 1, 1).fail(3, 1, 1, true).skip(&[1, 2], "upstream_failed").progress(100);
-    continued.end("operation.failed").free("a", 3, 1).findings().must_be_over();
+    continued.end("operation.failed").findings().must_be_over();
 
     let mut cancelled = Script::chain();
-    cancelled.begin("a", 1, 1, 1).end("operation.cancelled").cancel(&[1, 2]).free("a", 1, 1);
-    cancelled.findings().must_be_over();
+    cancelled.begin("a", 1, 1, 1).end("operation.cancelled").cut(&[1, 2], 1, 1);
+    assert_eq!(cancelled.findings().taken.len(), 1);
+    cancelled.close(1, 1).findings().must_be_over();
+    // An offer too, and its slot is free again after that.
+    let mut offered = Script::pair();
+    offered.offer("a", 1, 1, 1).offer("b", 2, 1, 1).complete_at_once("b", 2, 1, 1).progress(50);
+    offered.end("operation.cancelled").cut(&[1], 1, 1).close(1, 1).findings().must_be_over();
 }
 
 #[test]
@@ -83,7 +88,7 @@ fn what_follows_the_end_of_an_operation_is_found() {
     });
     done().tell("operation.updated", json!({})).breaks(Rule::OneOutcome);
     done().progress(100).breaks(Rule::OneOutcome);
-    // Settling steps belongs right behind a cancel, and behind nothing else.
+    // Settling steps belongs right after a cancel, and after nothing else.
     let mut late = Script::chain();
     late.end("operation.cancelled").cancel(&[1]).cancel(&[2]).breaks(Rule::OneOutcome);
 }
@@ -123,11 +128,11 @@ fn a_grant_that_does_not_rise_by_one_or_is_old_is_found() {
     Script::chain().offer("a", 1, 2, 1).breaks(Rule::Grants);
     let expired = || {
         let mut script = Script::chain();
-        script.offer("a", 1, 1, 1).of_grant("step.offer_expired", 1, 1, 1).free("a", 1, 1);
+        script.offer("a", 1, 1, 1).of_grant("step.offer_expired", 1, 1, 1);
         script
     };
     expired().offer("b", 1, 3, 1).breaks(Rule::Grants);
-    expired().assign("b", 1, 1).reserve("b", 1, 1, 1).breaks(Rule::Grants);
+    expired().offer("b", 1, 1, 1).breaks(Rule::Grants);
     expired().offer("b", 1, 2, 1).of_grant("step.started", 1, 1, 1).breaks(Rule::Grants);
     expired().offer("b", 1, 2, 1).of_grant("step.offer_expired", 1, 1, 1).breaks(Rule::Grants);
     expired().complete("a", 1, 2, 1).breaks(Rule::Grants);
@@ -165,16 +170,109 @@ fn a_second_holder_and_work_without_one_are_found() {
 }
 
 #[test]
-fn slots_that_are_too_many_missing_or_freed_too_early_are_found() {
+fn slots_that_are_given_twice_or_that_there_are_not_are_found() {
     Script::pair().offer("a", 1, 1, 1).offer("a", 2, 1, 1).breaks(Rule::Slots);
-    Script::pair().assign("a", 1, 1).assign("a", 1, 1).breaks(Rule::Slots);
-    Script::pair().reserve("a", 1, 1, 1).breaks(Rule::Slots);
-    Script::pair().assign("b", 1, 1).reserve("a", 1, 1, 1).breaks(Rule::Slots);
-    Script::pair().begin("a", 1, 1, 1).free("a", 1, 1).breaks(Rule::Slots);
-    Script::pair().free("a", 1, 1).breaks(Rule::Slots);
+    Script::pair().begin("a", 1, 1, 1).offer("a", 2, 1, 1).breaks(Rule::Slots);
     let mut fewer = Script::pair();
     fewer.agent("a", "agent.updated", json!({"config": {"maxConcurrentSteps": 0}}));
     fewer.offer("a", 1, 1, 1).breaks(Rule::Slots);
+    // What was lost, expired, given back or ended takes none.
+    let mut again = Script::pair();
+    again.begin("a", 1, 1, 1).lose(1, 1, 1).retry(1, 2).offer("a", 2, 1, 1);
+    again.of_grant("step.offer_expired", 2, 1, 1).begin("a", 1, 2, 2).complete("a", 1, 2, 2);
+    again.offer("a", 2, 2, 1).findings().must_be_clean();
+}
+
+#[test]
+fn a_new_incarnation_has_all_its_slots_and_an_old_one_none() {
+    let mut script = Script::pair();
+    script.begin("a", 1, 1, 1).register("a", 2).offer_to("a", 2, 2, 1, 1).findings().must_be_clean();
+    // A claim of before may cross the registration: its lease takes no slot and is lost.
+    let mut crossed = Script::pair();
+    crossed.register("a", 2).offer("a", 1, 1, 1).offer_to("a", 2, 2, 1, 1).findings().must_be_clean();
+    let mut twice = Script::of(json!([step(1, &[]), step(2, &[]), step(3, &[])]), json!({}));
+    twice.begin("a", 1, 1, 1).register("a", 2).offer_to("a", 2, 2, 1, 1);
+    twice.offer_to("a", 2, 3, 1, 1).breaks(Rule::Slots);
+    Script::pair().offer_to("a", 2, 1, 1, 1).breaks(Rule::Slots);
+    Script::pair().offer_to("a", 0, 1, 1, 1).breaks(Rule::Slots);
+    Script::pair().register("a", 3).breaks(Rule::Slots);
+}
+
+#[test]
+fn a_closing_lease_that_loses_or_keeps_its_slot_wrongly_is_found() {
+    let cut = || {
+        let mut script = Script::pair();
+        script.begin("a", 1, 1, 1).end("operation.cancelled").cut(&[1, 2], 1, 1);
+        script
+    };
+    cut().findings().must_be_clean();
+    let other = "fedcba9876543210fedcba9876543210";
+    let next = |mut script: Script| {
+        let definition = json!({"workflow": [step(1, &[])], "maxParallel": null});
+        let subject = format!("operation/op_{other}");
+        script.add(&subject, "operation.created", definition).add(&subject, "operation.started", json!({}));
+        let body = json!({"step": 1, "grant": 1, "leaseId": format!("ls_{other}_1_1"), "agent": "a",
+            "incarnation": 1, "attempt": 1});
+        script.add(&subject, "step.reserved", body);
+        script
+    };
+    next(cut()).breaks(Rule::Slots);
+    let mut closed = cut();
+    closed.close(1, 1);
+    next(closed).findings().must_be_clean();
+    let mut twice = cut();
+    twice.close(1, 1).close(1, 1).breaks(Rule::Slots);
+    cut().close(1, 2).breaks(Rule::Slots);
+    cut().close(2, 1).breaks(Rule::Slots);
+    Script::pair().begin("a", 1, 1, 1).close(1, 1).breaks(Rule::Slots);
+    let mut dropped = Script::pair();
+    dropped.begin("a", 1, 1, 1).end("operation.cancelled").cancel(&[1, 2]).breaks(Rule::Slots);
+    let mut unheld = Script::pair();
+    unheld.end("operation.cancelled").cut(&[1, 2], 1, 1).breaks(Rule::Slots);
+}
+
+#[test]
+fn anything_but_the_close_of_a_lease_after_the_end_is_found() {
+    let cut = || {
+        let mut script = Script::chain();
+        script.begin("a", 1, 1, 1).end("operation.cancelled").cut(&[1, 2], 1, 1);
+        script
+    };
+    cut().progress(100).breaks(Rule::OneOutcome);
+    cut().tell("operation.updated", json!({})).breaks(Rule::OneOutcome);
+    let after = cut().complete("a", 1, 1, 1).findings();
+    assert!(after.faults.iter().any(|fault| fault.rule == Rule::OneOutcome), "{:?}", after.faults);
+    let mut closed = cut();
+    closed.close(1, 1).tell("operation.resumed", json!({}));
+    assert!(closed.findings().faults.iter().any(|fault| fault.rule == Rule::OneOutcome));
+}
+
+#[test]
+fn five_offers_that_nobody_took_spend_the_attempt() {
+    let silent = |times: u64, reason: &str| {
+        let mut script = Script::of(json!([write(1)]), json!({}));
+        for grant in 1..=times {
+            script.offer("a", 1, grant, 1).expire("a", 1, grant, reason);
+        }
+        script
+    };
+    silent(4, "no_sign_of_life").offer("a", 1, 5, 1).findings().must_be_clean();
+    silent(6, "not_heard").offer("a", 1, 7, 1).findings().must_be_clean();
+    let lost = || {
+        let mut script = silent(5, "no_sign_of_life");
+        script.of_grant("step.lease_lost", 1, 5, 1);
+        script
+    };
+    // Nothing was written: it is simply tried again.
+    lost().retry(1, 2).offer("a", 1, 6, 2).findings().must_be_clean();
+    lost().failed_with(1, 5, 1, "lease_lost").end("operation.failed").findings().must_be_over();
+    silent(5, "no_sign_of_life").offer("a", 1, 6, 1).breaks(Rule::Attempts);
+    silent(5, "agent_timeout").findings().faults.iter().for_each(|fault| {
+        assert_eq!(fault.rule, Rule::Attempts);
+    });
+    let early = silent(4, "no_sign_of_life").of_grant("step.lease_lost", 1, 4, 1).retry(1, 2).findings();
+    assert!(early.faults.iter().any(|fault| fault.rule == Rule::Holders), "{:?}", early.faults);
+    lost().retry(1, 2).offer("a", 1, 6, 1).breaks(Rule::Attempts);
 }
 
 #[test]
@@ -204,7 +302,7 @@ fn what_people_and_lanes_do_in_order_has_no_faults() {
 
     // Each retry by a person is one attempt more than the two of the policy.
     let mut retried = unknown();
-    retried.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2).free("a", 1, 2);
+    retried.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2);
     retried.word("step.resolved", 1, "retry").begin("a", 1, 3, 3).lose(1, 3, 3).attention(1, 3, 3);
     retried.word("step.resolved", 1, "completed").answered(1, 3, 3).progress(50);
     retried.perform(2).progress(100).end("operation.completed").findings().must_be_over();
@@ -297,7 +395,7 @@ fn writes_that_may_happen_twice_and_attention_for_others_are_found() {
 #[test]
 fn attempts_that_no_policy_and_no_person_allows_are_found() {
     let mut twice = unknown();
-    twice.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2).free("a", 1, 2);
+    twice.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).attention(1, 2, 2);
     twice.word("step.resolved", 1, "retry").begin("a", 1, 3, 4).breaks(Rule::Attempts);
     unknown().word("step.resolved", 1, "retry").complete("a", 1, 1, 2).breaks(Rule::Attempts);
     unknown().word("step.resolved", 1, "completed").answered(1, 1, 2).breaks(Rule::Attempts);
@@ -305,7 +403,7 @@ fn attempts_that_no_policy_and_no_person_allows_are_found() {
     spent.begin("a", 1, 1, 1).release("a", 1, 0).offer("a", 1, 2, 2).breaks(Rule::Attempts);
     // A person's attempt is the last unless a person says so again.
     let mut last = Script::pair();
-    last.begin("a", 1, 1, 1).fail(1, 1, 1, false).retry(1, 2).free("a", 1, 1);
+    last.begin("a", 1, 1, 1).fail(1, 1, 1, false).retry(1, 2);
     last.word("step.resolved", 1, "retry").begin("a", 1, 2, 2).lose(1, 2, 2).retry(1, 3);
     last.breaks(Rule::Attempts);
 }

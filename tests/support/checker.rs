@@ -28,7 +28,7 @@ pub enum Rule {
     Times,
     /// A step ends once, and nothing happens to it afterwards.
     OneEnd,
-    /// An operation ends once, with every step settled, and nothing happens to it afterwards.
+    /// An operation ends once, with every step settled, and nothing but the close of a lease follows.
     OneOutcome,
     /// Attempts count from 1, one for each start, and stay within the retry policy.
     Attempts,
@@ -38,7 +38,8 @@ pub enum Rule {
     Dependencies,
     /// A step has one holder at a time, and only a holder works.
     Holders,
-    /// An agent never has more leases than slots, and has a slot for each lease while it lasts.
+    /// An incarnation of an agent never has more leases than slots, held and closing ones together. What an
+    /// agent holds when its step is cancelled is closing until it is closed, and nothing else is.
     Slots,
     /// An operation never has more steps under way than it allows.
     MaxParallel,
@@ -202,8 +203,10 @@ impl Checker {
         let told = Told { kind, revision, time: text("time"), data: &event["data"] };
         let known = match text("subject").split_once('/') {
             Some(("operation", id)) => self.of_operation(id, &told),
-            Some(("agent", id)) => self.of_agent(id, &told),
+            Some(("agent", id)) => self.crew.entry(id.to_owned()).or_default().take(&told, &mut self.faults),
             Some(("lane", id)) => self.of_lane(id, &told),
+            Some(("seen", _)) => kind == "agent.seen",
+            Some(("work", _)) => kind == "work.carried",
             _ => true,
         };
         if !known {
@@ -212,40 +215,35 @@ impl Checker {
     }
 
     fn of_operation(&mut self, id: &str, told: &Told<'_>) -> bool {
-        if told.kind == "step.reserved" {
-            let (agent, lease) = (told.text("agent"), told.text("leaseId"));
-            // A history of one operation alone says nothing of agents.
-            let has_slot = self.crew.get(agent).is_none_or(|member| member.has(lease));
-            self.faults.require(Rule::Slots, has_slot, || format!("{agent} has no slot for {lease}"));
-        }
         if told.kind == "operation.created" {
             let again = self.courses.insert(id.to_owned(), Course::of(id, told.data)).is_some();
             self.faults.require(Rule::OneOutcome, !again, || format!("{id} is created again"));
             return true;
         }
-        match self.courses.get_mut(id) {
-            Some(course) => course.take(told, &mut self.faults),
-            None => {
-                self.faults.add(Rule::OneOutcome, format!("{} of {id}, which was not created", told.kind));
-                true
-            }
+        let Some(course) = self.courses.get_mut(id) else {
+            self.faults.add(Rule::OneOutcome, format!("{} of {id}, which was not created", told.kind));
+            return true;
+        };
+        let before = course.leases(told);
+        let known = course.take(told, &mut self.faults);
+        let after = course.leases(told);
+        for (agent, lease) in before.difference(&after) {
+            self.crew.entry(agent.clone()).or_default().free(lease);
         }
+        for (agent, lease) in after.difference(&before) {
+            self.must_be_open(agent, told.time);
+            let incarnation = told.number("incarnation");
+            self.crew.entry(agent.clone()).or_default().give(lease, incarnation, &mut self.faults);
+        }
+        known
     }
 
-    fn of_agent(&mut self, id: &str, told: &Told<'_>) -> bool {
-        if told.kind == "agent.released" {
-            let lease = told.text("leaseId");
-            let held = self.courses.values().any(|course| course.holds(lease));
-            self.faults.require(Rule::Slots, !held, || format!("the slot of {lease} is freed too early"));
+    fn must_be_open(&mut self, agent: &str, time: &str) {
+        let lane = self.crew.get(agent).map(|member| member.lane(agent));
+        if let Some(until) = lane.and_then(|lane| self.lanes.get(&lane)) {
+            let open = Timestamp::parse(time) >= *until;
+            self.faults.require(Rule::Windows, open, || format!("{agent} gets a step in a parked lane"));
         }
-        let member = self.crew.entry(id.to_owned()).or_default();
-        if told.kind == "agent.assigned"
-            && let Some(until) = self.lanes.get(&member.lane(id))
-        {
-            let open = Timestamp::parse(told.time) >= *until;
-            self.faults.require(Rule::Windows, open, || format!("{id} gets a step in a parked lane"));
-        }
-        member.take(told, &mut self.faults)
     }
 
     fn of_lane(&mut self, id: &str, told: &Told<'_>) -> bool {

@@ -259,7 +259,7 @@ mod tests {
     use actors::codec::Stored;
     use domain::operation::Status;
     use domain::operation::definition::Priority;
-    use domain::views::Views;
+    use domain::views::{Stamp, Views};
     use events::Position;
     use futures_util::StreamExt;
 
@@ -274,12 +274,13 @@ mod tests {
         while let Some(event) = history.next().await {
             let event = event.unwrap();
             let at = Timestamp::from_micros(event.time_us);
+            let stamp = Stamp { revision: event.version.get(), position: event.position.get(), at };
             if event.stream.category() == "operation" {
                 let fact = <Operation as Stored>::decode(&event.name, event.schema, &event.body).unwrap();
-                views.apply_operation(&event.stream.id().parse().unwrap(), &fact, event.version.get(), at);
+                views.apply_operation(&event.stream.id().parse().unwrap(), &fact, stamp);
             } else {
                 let fact = <Agent as Stored>::decode(&event.name, event.schema, &event.body).unwrap();
-                views.apply_agent(&event.stream.id().parse().unwrap(), &fact, event.version.get(), at);
+                views.apply_agent(&event.stream.id().parse().unwrap(), &fact, stamp);
             }
         }
         let count = |status| views.operations.count(status, Priority::Medium);

@@ -14,11 +14,7 @@ impl Script {
     pub(crate) fn of(workflow: Value, more: Value) -> Self {
         let mut script = Self(Vec::new());
         for agent in ["a", "b"] {
-            script.agent(
-                agent,
-                "agent.registered",
-                json!({"profile": {"config": {"maxConcurrentSteps": 1}}}),
-            );
+            script.register(agent, 1);
         }
         let mut definition = json!({"workflow": workflow, "maxParallel": null});
         definition.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -54,23 +50,34 @@ impl Script {
         self.add(&format!("operation/op_{ID}"), kind, data)
     }
 
-    pub(crate) fn assign(&mut self, agent: &str, step: u64, grant: u64) -> &mut Self {
-        self.agent(agent, "agent.assigned", json!({"leaseId": lease(step, grant)}))
+    /// An agent with one slot registers for the so-manieth time.
+    pub(crate) fn register(&mut self, agent: &str, incarnation: u64) -> &mut Self {
+        let kind = if incarnation == 1 { "agent.registered" } else { "agent.reregistered" };
+        let profile = json!({"config": {"maxConcurrentSteps": 1}});
+        self.agent(agent, kind, json!({"profile": profile, "incarnation": incarnation}))
     }
 
-    pub(crate) fn free(&mut self, agent: &str, step: u64, grant: u64) -> &mut Self {
-        self.agent(agent, "agent.released", json!({"leaseId": lease(step, grant)}))
+    /// To the first incarnation.
+    pub(crate) fn offer(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
+        self.offer_to(agent, 1, step, grant, attempt)
     }
 
-    pub(crate) fn reserve(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        let lease = lease(step, grant);
-        let body =
-            json!({"step": step, "grant": grant, "leaseId": lease, "agent": agent, "attempt": attempt});
+    pub(crate) fn offer_to(
+        &mut self,
+        agent: &str,
+        incarnation: u64,
+        step: u64,
+        grant: u64,
+        attempt: u64,
+    ) -> &mut Self {
+        let body = json!({"step": step, "grant": grant, "leaseId": lease(step, grant), "agent": agent,
+            "incarnation": incarnation, "attempt": attempt});
         self.tell("step.reserved", body)
     }
 
-    pub(crate) fn offer(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        self.assign(agent, step, grant).reserve(agent, step, grant, attempt)
+    pub(crate) fn expire(&mut self, agent: &str, step: u64, grant: u64, reason: &str) -> &mut Self {
+        let body = json!({"step": step, "grant": grant, "agent": agent, "reason": reason});
+        self.tell("step.offer_expired", body)
     }
 
     pub(crate) fn of_grant(&mut self, kind: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
@@ -84,6 +91,17 @@ impl Script {
     pub(crate) fn complete(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
         let body = json!({"step": step, "grant": grant, "attempt": attempt, "agent": agent});
         self.tell("step.completed", body)
+    }
+
+    /// By a worker that reports at the end for the first time: the start travels with the report.
+    pub(crate) fn complete_at_once(
+        &mut self,
+        agent: &str,
+        step: u64,
+        grant: u64,
+        attempt: u64,
+    ) -> &mut Self {
+        self.of_grant("step.started", step, grant, attempt).complete(agent, step, grant, attempt).at_once()
     }
 
     pub(crate) fn fail(&mut self, step: u64, grant: u64, attempt: u64, is_final: bool) -> &mut Self {
@@ -103,7 +121,16 @@ impl Script {
     }
 
     pub(crate) fn cancel(&mut self, steps: &[u64]) -> &mut Self {
-        self.tell("steps.cancelled", json!({"steps": steps}))
+        self.tell("steps.cancelled", json!({"steps": steps, "closing": []}))
+    }
+
+    /// The same while an agent has this lease.
+    pub(crate) fn cut(&mut self, steps: &[u64], step: u64, grant: u64) -> &mut Self {
+        self.tell("steps.cancelled", json!({"steps": steps, "closing": [lease(step, grant)]}))
+    }
+
+    pub(crate) fn close(&mut self, step: u64, grant: u64) -> &mut Self {
+        self.tell("lease.closed", json!({"leaseId": lease(step, grant), "why": "reported"}))
     }
 
     pub(crate) fn skip(&mut self, steps: &[u64], reason: &str) -> &mut Self {
@@ -112,7 +139,7 @@ impl Script {
 
     /// A step's whole life without a fault.
     pub(crate) fn perform(&mut self, step: u64) -> &mut Self {
-        self.begin("a", step, 1, 1).complete("a", step, 1, 1).free("a", step, 1)
+        self.begin("a", step, 1, 1).complete("a", step, 1, 1)
     }
 
     /// A person's word, and in the same append what follows from it.
@@ -140,7 +167,7 @@ impl Script {
 
     /// Lost, which of a write nobody can make up for.
     pub(crate) fn lose(&mut self, step: u64, grant: u64, attempt: u64) -> &mut Self {
-        self.of_grant("step.lease_lost", step, grant, attempt).free("a", step, grant)
+        self.of_grant("step.lease_lost", step, grant, attempt)
     }
 
     pub(crate) fn attention(&mut self, step: u64, grant: u64, attempt: u64) -> &mut Self {
@@ -151,7 +178,7 @@ impl Script {
         let until = format!("2026-01-01T00:00:{second:02}.000Z");
         let body = json!({"step": 1, "grant": grant, "agent": agent, "reason": "rate_limited",
             "heldUntil": until});
-        self.tell("step.released", body).free(agent, 1, grant)
+        self.tell("step.released", body)
     }
 
     pub(crate) fn park(&mut self, lane: &str, second: u64) -> &mut Self {

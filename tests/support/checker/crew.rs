@@ -1,6 +1,6 @@
-//! One agent's slots, from its events alone.
+//! One agent's slots: how many it has by its own events, and which are taken by those of operations.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{Faults, Rule, Told};
 
@@ -9,16 +9,16 @@ pub(super) struct Member {
     slots: usize,
     /// The account that it shares with others.
     account: Option<String>,
-    leases: BTreeSet<String>,
+    /// 0 while nothing is known of it: a history of one operation alone says nothing of agents.
+    incarnation: u64,
+    /// Which incarnation has which lease, held or closing.
+    leases: BTreeMap<String, u64>,
 }
 
 impl Member {
-    pub(super) fn has(&self, lease: &str) -> bool {
-        self.leases.contains(lease)
-    }
-
+    /// Every lease, of earlier incarnations too.
     pub(super) fn leases(&self) -> impl Iterator<Item = &str> {
-        self.leases.iter().map(String::as_str)
+        self.leases.keys().map(String::as_str)
     }
 
     /// The lane in which it works.
@@ -31,28 +31,37 @@ impl Member {
         self.account = config["labels"]["account"].as_str().map(str::to_owned);
     }
 
+    /// A reservation may cross the registration of the next incarnation; then it takes no slot.
+    pub(super) fn give(&mut self, lease: &str, incarnation: u64, faults: &mut Faults) {
+        let fresh = self.leases.insert(lease.to_owned(), incarnation).is_none();
+        faults.require(Rule::Slots, fresh, || format!("{lease} takes a second slot"));
+        if self.incarnation == 0 {
+            return;
+        }
+        let (current, slots) = (self.incarnation, self.slots);
+        let said = || format!("{lease} is of incarnation {incarnation}, and there is none after {current}");
+        faults.require(Rule::Slots, (1..=current).contains(&incarnation), said);
+        let taken = self.leases.values().filter(|of| **of == current).count();
+        let fits = incarnation != current || taken <= slots;
+        faults.require(Rule::Slots, fits, || format!("{lease} is number {taken} of {slots} slots"));
+    }
+
+    pub(super) fn free(&mut self, lease: &str) {
+        self.leases.remove(lease);
+    }
+
     /// False when the event is not known.
     pub(super) fn take(&mut self, told: &Told<'_>, faults: &mut Faults) -> bool {
-        let lease = told.text("leaseId");
         match told.kind {
-            "agent.registered" | "agent.reregistered" => self.configure(&told.data["profile"]["config"]),
+            "agent.registered" | "agent.reregistered" => {
+                let (before, now) = (self.incarnation, told.number("incarnation"));
+                let said = || format!("incarnation {now} follows {before}");
+                faults.require(Rule::Slots, now == before + 1, said);
+                self.incarnation = now;
+                self.configure(&told.data["profile"]["config"]);
+            }
             "agent.updated" if told.data["config"].is_object() => self.configure(&told.data["config"]),
-            "agent.assigned" => {
-                let fresh = self.leases.insert(lease.to_owned());
-                faults.require(Rule::Slots, fresh, || format!("{lease} is assigned twice"));
-                let taken = self.leases.len();
-                let said = || format!("{lease} is number {taken} of {} slots", self.slots);
-                faults.require(Rule::Slots, taken <= self.slots, said);
-            }
-            "agent.released" => {
-                let was = self.leases.remove(lease);
-                faults.require(Rule::Slots, was, || format!("{lease} is released and was not assigned"));
-            }
-            "agent.updated"
-            | "agent.status_changed"
-            | "agent.timeout"
-            | "agent.unregistered"
-            | "agent.seen" => {}
+            "agent.updated" | "agent.status_changed" | "agent.timeout" | "agent.unregistered" => {}
             _ => return false,
         }
         true

@@ -1,6 +1,6 @@
 //! One operation's course, from its events alone: dependencies, its parallel limit, progress and its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -43,9 +43,10 @@ impl Course {
         self.end.is_some()
     }
 
-    pub(super) fn holds(&self, lease: &str) -> bool {
-        self.id.strip_prefix("op_").is_some_and(|id| lease.contains(id))
-            && self.steps.values().any(|step| step.holds(lease))
+    /// Leases that take slots, of the steps that an event names: agents and names.
+    pub(super) fn leases(&self, told: &Told<'_>) -> BTreeSet<(String, String)> {
+        let named = told.steps().into_iter().chain([told.number("step"), closed_step(told)]);
+        named.filter_map(|number| self.steps.get(&number)?.lease()).collect()
     }
 
     /// False when the event is not known.
@@ -71,16 +72,17 @@ impl Course {
                 self.settle_all(told, End::SkippedByWord, faults);
             }
             "steps.skipped" => self.skip(told, faults),
-            "steps.cancelled" => self.settle_all(told, End::Cancelled, faults),
+            "steps.cancelled" => self.cancel(told, faults),
+            "lease.closed" => self.close(told, faults),
             _ if kind.starts_with("step.") => return self.take_step(told, faults),
             _ => return false,
         }
         true
     }
 
-    /// A cancel settles the steps in the event right after its own.
+    /// A cancel settles the steps in the event right after its own; a lease that it closes may last.
     fn refuse_after_the_end(&self, told: &Told<'_>, faults: &mut Faults) {
-        let Some((by, version)) = &self.end else { return };
+        let Some((by, version)) = self.end.as_ref().filter(|_| told.kind != "lease.closed") else { return };
         let settles =
             told.kind == "steps.cancelled" && by == "operation.cancelled" && told.revision == version + 1;
         faults.require(Rule::OneOutcome, settles, || format!("{} of {} after {by}", told.kind, self.id));
@@ -151,6 +153,22 @@ impl Course {
         }
     }
 
+    /// What an agent held is closing, and nothing else is.
+    fn cancel(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        let held: BTreeSet<String> = self.leases(told).into_iter().map(|(_, lease)| lease).collect();
+        let closing = told.data["closing"].as_array().into_iter().flatten();
+        let closing: BTreeSet<String> = closing.filter_map(Value::as_str).map(str::to_owned).collect();
+        let said = || format!("{closing:?} are closing in {}, and {held:?} were held", self.id);
+        faults.require(Rule::Slots, closing == held, said);
+        self.settle_all(told, End::Cancelled, faults);
+    }
+
+    fn close(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        let lease = told.text("leaseId");
+        let closes = self.steps.get_mut(&closed_step(told)).is_some_and(|step| step.close(lease));
+        faults.require(Rule::Slots, closes, || format!("{lease} is closed and was not closing"));
+    }
+
     fn progress(&mut self, told: &Told<'_>, faults: &mut Faults) {
         let (id, said) = (&self.id, told.number("progress"));
         let is = self.steps.values().map(|step| step.progress).sum::<u64>() / self.steps.len().max(1) as u64;
@@ -184,4 +202,10 @@ impl Course {
             faults.require(Rule::OneOutcome, settled, said);
         }
     }
+}
+
+/// The step of the lease that an event closes.
+fn closed_step(told: &Told<'_>) -> u64 {
+    let lease = if told.kind == "lease.closed" { told.text("leaseId") } else { "" };
+    lease.rsplit('_').nth(1).and_then(|step| step.parse().ok()).unwrap_or_default()
 }

@@ -49,6 +49,8 @@ pub(super) struct People {
     asked: bool,
     /// The last word was this one.
     word: Option<&'static str>,
+    /// The last attempt was spent by offers that nobody took.
+    untaken: bool,
     /// An attempt ended of which nobody knows whether it took effect.
     unknown: bool,
     /// And a person was told so.
@@ -97,6 +99,7 @@ impl People {
             "step.reserved" => {
                 require(Rule::Approvals, !self.human, "no agent performs it");
                 require(Rule::Attention, !self.unknown, "it may have happened");
+                self.untaken = false;
                 let time = Timestamp::parse(told.time);
                 let kept = |(agent, until): &(String, Option<Timestamp>)| {
                     agent == told.text("agent") && time < *until
@@ -107,7 +110,8 @@ impl People {
                 let until = Timestamp::parse(told.text("heldUntil"));
                 self.kept_from.push((told.text("agent").to_owned(), until));
             }
-            "step.lease_lost" => self.unknown = self.write,
+            // Whoever writes says so before: what nobody took has done nothing.
+            "step.lease_lost" => (self.unknown, self.untaken) = (self.write && held, !held),
             "step.retry_scheduled" => require(Rule::Attention, !self.unknown, "it may have happened"),
             "step.completed" => {
                 require(Rule::Approvals, !self.human || word == Some("yes"), "nobody said yes");
@@ -135,7 +139,7 @@ impl People {
         let code = told.data["error"]["code"].as_str().unwrap_or_default();
         if self.attention {
             require(Rule::Attention, word == Some("resolved"), "only a person knows");
-        } else if self.write {
+        } else if self.write && !self.untaken {
             require(Rule::Attention, !UNKNOWN.contains(&code), "it may have happened");
         }
         if self.asked {

@@ -23,6 +23,9 @@ struct Held {
     running: bool,
 }
 
+/// So many offers in a row that nobody took spend the attempt.
+const UNTAKEN_MAX: u32 = 5;
+
 #[derive(Debug)]
 pub(super) struct StepRun {
     number: u64,
@@ -33,11 +36,15 @@ pub(super) struct StepRun {
     pub(super) progress: u64,
     grant: u64,
     held: Option<Held>,
+    /// Cancelled while it was held: the slot is kept.
+    closing: Option<Held>,
     people: People,
     /// Attempts that failed or were lost.
     spent: u64,
     /// The newest grant was not taken, or was given back: its attempt was not made, as far as is known.
     unspent: bool,
+    /// Offers in a row that nobody took.
+    untaken: u32,
     /// An attempt ended and nothing was said yet of what follows.
     owes: bool,
 }
@@ -53,9 +60,11 @@ impl StepRun {
             progress: 0,
             grant: 0,
             held: None,
+            closing: None,
             people: People::of(definition),
             spent: 0,
             unspent: false,
+            untaken: 0,
             owes: false,
         }
     }
@@ -77,15 +86,22 @@ impl StepRun {
         self.held.is_some()
     }
 
-    pub(super) fn holds(&self, lease: &str) -> bool {
-        self.held.as_ref().is_some_and(|held| held.lease == lease)
+    /// The agent whose slot it takes, and the name of its lease.
+    pub(super) fn lease(&self) -> Option<(String, String)> {
+        let held = self.held.as_ref().or(self.closing.as_ref())?;
+        Some((held.agent.clone(), held.lease.clone()))
+    }
+
+    /// False when that lease was not closing.
+    pub(super) fn close(&mut self, lease: &str) -> bool {
+        self.closing.take_if(|closing| closing.lease == lease).is_some()
     }
 
     pub(super) fn settle(&mut self, end: End, faults: &mut Faults) {
         if let Some(before) = self.end.replace(end) {
             faults.add(Rule::OneEnd, format!("step {} ends {end:?} after {before:?}", self.number));
         }
-        self.held = None;
+        self.closing = self.held.take().filter(|_| end == End::Cancelled);
         self.owes = false;
         self.progress = 100;
     }
@@ -95,19 +111,26 @@ impl StepRun {
         let (number, kind) = (self.number, told.kind);
         faults.require(Rule::OneEnd, self.end.is_none(), || format!("{kind} of step {number} after its end"));
         self.people.take(told, self.held.is_some(), faults);
+        let one_too_many = self.untaken == UNTAKEN_MAX && kind != "step.lease_lost";
+        faults.require(Rule::Attempts, !one_too_many, || {
+            format!("{kind} of step {number} after {UNTAKEN_MAX} offers that nobody took")
+        });
         match kind {
             "step.reserved" => self.reserve(told, faults),
             "step.offer_expired" => {
                 self.work(told, Some(false), faults);
                 (self.held, self.unspent) = (None, true);
+                let silent = matches!(told.text("reason"), "no_sign_of_life" | "agent_timeout");
+                self.untaken += u32::from(silent);
             }
             "step.released" | "step.limited" => {
                 self.work(told, None, faults);
-                (self.held, self.unspent) = (None, true);
+                (self.held, self.unspent, self.untaken) = (None, true, 0);
             }
             "step.started" => {
                 self.work(told, Some(false), faults);
                 self.attempt(told, self.spent + 1, faults);
+                self.untaken = 0;
                 if let Some(held) = &mut self.held {
                     held.running = true;
                 }
@@ -119,11 +142,7 @@ impl StepRun {
             "step.checkpointed" => self.work(told, Some(true), faults),
             "step.completed" => self.complete(told, faults),
             "step.failed" => self.fail(told, faults),
-            "step.lease_lost" => {
-                self.work(told, Some(true), faults);
-                self.attempt(told, self.spent + 1, faults);
-                self.spend();
-            }
+            "step.lease_lost" => self.lose(told, faults),
             "step.retry_scheduled" => {
                 faults.require(Rule::Attempts, self.owes, || format!("step {number} retries without cause"));
                 self.attempt(told, self.spent + 1, faults);
@@ -136,6 +155,20 @@ impl StepRun {
             _ => return false,
         }
         true
+    }
+
+    /// While it runs, or right after one offer too many.
+    fn lose(&mut self, told: &Told<'_>, faults: &mut Faults) {
+        if self.untaken < UNTAKEN_MAX {
+            self.work(told, Some(true), faults);
+        } else {
+            let (number, grant) = (self.number, told.number("grant"));
+            let said = || format!("step {number} is lost under grant {grant}");
+            faults.require(Rule::Grants, grant == self.grant, said);
+        }
+        self.attempt(told, self.spent + 1, faults);
+        self.spend();
+        (self.unspent, self.untaken) = (false, 0);
     }
 
     /// After a loss, or instead of a failure.
@@ -238,6 +271,6 @@ impl StepRun {
 
     pub(super) fn finish(&self, faults: &mut Faults) {
         let said = || format!("nothing follows the last attempt of step {}", self.number);
-        faults.require(Rule::Attempts, !self.owes, said);
+        faults.require(Rule::Attempts, !self.owes && self.untaken < UNTAKEN_MAX, said);
     }
 }
