@@ -17,7 +17,7 @@ use domain::operation::definition::{
     Definition, EffectClass, FailurePolicy, Location, Priority, Requirements, StepDefinition,
 };
 use domain::operation::retry::RetryPolicy;
-use domain::views::Views;
+use domain::views::{Stamp, Views};
 use domain::{AgentId, Json, OperationId, Timestamp};
 
 /// Most steps of one operation in the third case; more ready steps are spread over more operations.
@@ -31,6 +31,14 @@ fn agent(id: &str) -> AgentId {
     id.parse().unwrap()
 }
 
+fn stamp(revision: u64) -> Stamp {
+    Stamp { revision, position: revision, at: Timestamp::default() }
+}
+
+fn scene<'s>(views: &'s Views, in_flight: &'s InFlight) -> Scene<'s> {
+    Scene { views, in_flight, now: Timestamp::default(), elsewhere_ms: 30_000 }
+}
+
 fn register(views: &mut Views, id: &str, slots: u32) {
     let profile = Profile {
         name: id.into(),
@@ -41,7 +49,7 @@ fn register(views: &mut Views, id: &str, slots: u32) {
         metadata: Json::object(),
     };
     let event = AgentEvent::Registered(Box::new(Registered { profile, incarnation: 1 }));
-    views.apply_agent(&agent(id), &event, 1, Timestamp::default());
+    views.apply_agent(&agent(id), &event, stamp(1));
 }
 
 fn definition(steps: usize, asks: Option<&str>) -> Definition {
@@ -90,7 +98,7 @@ impl Stage {
             register(&mut views, &format!("agent-{number}"), 4);
         }
         register(&mut views, "full", 0);
-        Self { views, ready: Ready::new(300_000), in_flight: InFlight::default(), operations: 0 }
+        Self { views, ready: Ready::new(300_000, 1), in_flight: InFlight::default(), operations: 0 }
     }
 
     fn add(&mut self, steps: usize, asks: Option<&str>) {
@@ -102,20 +110,20 @@ impl Stage {
         self.operations += 1;
         let id = OperationId::from_bits(self.operations);
         let created = Event::Created(Box::new(definition(steps, asks)));
-        self.views.apply_operation(&id, &created, 1, Timestamp::default());
-        self.views.apply_operation(&id, &Event::Started, 2, Timestamp::default());
+        self.views.apply_operation(&id, &created, stamp(1));
+        self.views.apply_operation(&id, &Event::Started, stamp(2));
         id
     }
 
     fn look(&mut self, id: &OperationId, moved: impl IntoIterator<Item = usize>) {
-        let scene = Scene { views: &self.views, in_flight: &self.in_flight, now: Timestamp::default() };
+        let scene = scene(&self.views, &self.in_flight);
         self.ready.look(scene, id, moved);
     }
 
     /// Matches one claim, and lets the step come back as if it were refused.
     fn claim(&mut self, who: &AgentId) {
         let floor = Floor {
-            scene: Scene { views: &self.views, in_flight: &self.in_flight, now: Timestamp::default() },
+            scene: scene(&self.views, &self.in_flight),
             presence: &Presence::default(),
             waiting: BTreeMap::from([(who, Appetite::of(1, None))]),
             able: BTreeSet::from([who]),

@@ -77,6 +77,14 @@ pub struct DispatchContext<'c> {
     pub now: Timestamp,
 }
 
+impl DispatchContext<'_> {
+    /// What steps are matched by.
+    fn scene<'s>(&'s self, in_flight: &'s InFlight, settings: &Settings) -> Scene<'s> {
+        let elsewhere_ms = settings.periods.retry_elsewhere_ms;
+        Scene { views: self.views, in_flight, now: self.now, elsewhere_ms }
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
@@ -202,7 +210,7 @@ impl Dispatch {
         }
         self.finish_reached(context, &mut able);
         self.match_waiting(&able, context);
-        self.end_once();
+        self.end_once(context);
         let moved = self.claims.take_moved().into_iter();
         self.actions.extend(moved.map(|(agent, waits)| Action::Waits(agent, waits)));
         self.tell_next_wake(context.now);
@@ -215,12 +223,7 @@ impl Dispatch {
         for (id, moved) in &changes.operations {
             let Debts { wakes, owed } = effects::of_operation(views, id, &self.settings.periods);
             self.arm(id, wakes, now);
-            let scene = Scene {
-                views,
-                in_flight: &self.in_flight,
-                now,
-                elsewhere_ms: self.settings.periods.retry_elsewhere_ms,
-            };
+            let scene = context.scene(&self.in_flight, &self.settings);
             self.ready.look(scene, id, moved.iter().copied());
             self.pay(owed, now);
         }

@@ -173,6 +173,16 @@ pub fn of_agent(views: &Views, id: &AgentId, periods: &Periods, thresholds: &Thr
     debts
 }
 
+/// What one lease is owed.
+#[must_use]
+pub fn of_lease(views: &Views, id: &LeaseId, periods: &Periods) -> Debts {
+    let mut debts = Debts::default();
+    if let Some(lease) = views.leases.get(id) {
+        debts.add_lease(views, id.clone(), lease, periods);
+    }
+    debts
+}
+
 impl Debts {
     fn add_lease(&mut self, views: &Views, id: LeaseId, lease: &Lease, periods: &Periods) {
         let row = views.agents.ever(&lease.agent);

@@ -9,6 +9,7 @@ use domain::agent::{self, Agent};
 
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Operation, Rejection, StepWish};
+use domain::views::agent_directory::Row;
 use domain::views::leases::State;
 use domain::{ActionName, AgentId, Json, LeaseId, Timestamp, presence};
 use thiserror::Error;
@@ -119,6 +120,31 @@ pub struct LeaseInfo {
     pub since: Timestamp,
     /// Milliseconds until it is lost unless it is renewed.
     pub remaining_ms: u64,
+}
+
+/// What is known of an agent that was just heard, before it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) incarnation: u64,
+    status: Status,
+    is_timed_out: bool,
+    is_drained: bool,
+    heartbeat_interval_ms: u64,
+    reported: ReportedMetrics,
+}
+
+impl Heard {
+    fn of(row: &Row) -> Self {
+        let agent = &row.agent;
+        Self {
+            incarnation: agent.incarnation,
+            status: agent.status,
+            is_timed_out: agent.is_timed_out(),
+            is_drained: agent.is_drained(),
+            heartbeat_interval_ms: agent.profile.config.heartbeat_interval_ms,
+            reported: row.reported,
+        }
+    }
 }
 
 /// A claim that waits. Dropped before it is answered, it tells the dispatcher that the client is gone.
@@ -246,21 +272,21 @@ impl Core {
         incarnation: Option<u64>,
         metrics: Option<ReportedMetrics>,
         metadata: &Metadata,
-    ) -> Result<Agent, ProtocolError> {
-        let known = self.projected.views.read().agents.get(id).map(|row| (row.agent.clone(), row.reported));
-        let (agent, reported) = known.ok_or_else(|| ProtocolError::UnknownAgent(id.clone()))?;
+    ) -> Result<Heard, ProtocolError> {
+        let known = self.projected.views.read().agents.get(id).map(Heard::of);
+        let agent = known.ok_or_else(|| ProtocolError::UnknownAgent(id.clone()))?;
         if let Some(given) = incarnation.filter(|given| *given < agent.incarnation) {
             return Err(ProtocolError::StaleIncarnation { given, current: agent.incarnation });
         }
         let sample_due = self.presence.heard(id, metrics, self.now(), self.periods.sample_ms);
         // Presence must not fail a call: what cannot be recorded now is recorded at the next sign of life.
-        if agent.is_timed_out() {
+        if agent.is_timed_out {
             let (status, reason) = (Status::Active, StatusReason::HeardAgain);
             let command = agent::Command::SetStatus { status, reason };
             // A claim that follows is matched by what the views show.
             let _ = self.gateway.execute_shown::<Agent>(id, Order::of(command, plain(metadata))).await;
         } else if sample_due {
-            let seen = presence::Seen { agent: id.clone(), metrics: metrics.unwrap_or(reported) };
+            let seen = presence::Seen { agent: id.clone(), metrics: metrics.unwrap_or(agent.reported) };
             self.system.note_presence(&presence::Event::Seen(seen));
         }
         Ok(agent)
@@ -298,7 +324,7 @@ impl Core {
             let command = agent::Command::SetStatus { status, reason: StatusReason::Heartbeat };
             let _ = self.gateway.execute::<Agent>(id, Order::of(command, plain(metadata))).await;
         }
-        let mut pulse = Pulse { next_ms: agent.profile.config.heartbeat_interval_ms, ..Pulse::default() };
+        let mut pulse = Pulse { next_ms: agent.heartbeat_interval_ms, ..Pulse::default() };
         // All first: what cannot be said of one lease must not cost the agent another.
         self.note_presence(id, &beat);
         let mut failed = None;
@@ -316,9 +342,9 @@ impl Core {
         }
         self.add_closing(id, &mut pulse);
         // Silence alone is no wish to drain: being heard has ended it.
-        let drained = agent.status == Status::Inactive && !agent.is_timed_out();
+        let drained = agent.status == Status::Inactive && !agent.is_timed_out;
         let wanted = beat.status.map_or(drained, |status| status == Status::Inactive);
-        if wanted || agent.is_drained() {
+        if wanted || agent.is_drained {
             pulse.directives.push(Directive::Drain);
         }
         Ok(pulse)

@@ -186,7 +186,7 @@ impl Ready {
     }
 
     /// An agent has come, left or changed: who is preferred to whom may be another now.
-    pub(crate) fn refresh_avoided(&mut self) {
+    pub fn refresh_avoided(&mut self) {
         self.fresh.extend(&self.avoiding);
     }
 

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use actors::Core;
-use actors::claims::Claim;
 use actors::codec::Metadata;
+use actors::dispatch::actor::Ask;
+use actors::dispatch::claims::{Claim, ClaimId};
 use actors::gateway::Order;
 use actors::matching::Appetite;
+use domain::AgentId;
+use domain::agent::{Agent, Command as AgentCommand};
 use domain::operation::definition::Definition;
 use domain::operation::{Command, Operation};
 use events::{EventLog, MemoryLog};
+use support::stage::profile;
 use support::{core, definition, id};
 use tokio::sync::oneshot;
 
@@ -24,17 +28,21 @@ const RESTLESS: u32 = 32;
 /// Claims again and again, each of which makes the dispatcher think anew of when to wake.
 async fn ask(core: &Core, agent: u32, stop: &AtomicBool, asked: &AtomicU32) {
     let dispatcher = core.dispatcher().unwrap();
+    let id: AgentId = format!("agent-{agent}").parse().unwrap();
+    let command = AgentCommand::Register { profile: Box::new(profile(1, &[])), incarnation: None };
+    core.gateway.execute::<Agent>(&id, Order::of(command, Metadata::of_photon())).await.unwrap();
     while !stop.load(Ordering::Relaxed) {
-        asked.fetch_add(1, Ordering::Relaxed);
+        let number = asked.fetch_add(1, Ordering::Relaxed);
         let (reply, _) = oneshot::channel();
         let claim = Claim {
-            agent: format!("agent-{agent}").parse().unwrap(),
+            id: ClaimId(u64::from(number)),
+            agent: id.clone(),
+            incarnation: 1,
             appetite: Appetite::of(1, None),
             until: core.around.clock.now().plus_ms(60_000),
             metadata: Metadata::of_photon(),
-            reply,
         };
-        dispatcher.send(claim).await.unwrap();
+        dispatcher.send(Ask { claim, reply }).await.unwrap();
     }
 }
 

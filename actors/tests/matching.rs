@@ -6,8 +6,9 @@ mod support;
 
 use actors::matching::Appetite;
 use domain::operation::definition::{Definition, Priority};
-use domain::operation::event::Patch;
+use domain::operation::event::{LeaseEnd, Patch};
 use domain::operation::{Command, StepWish};
+use domain::views::Stamp;
 use domain::{AgentId, LeaseId};
 use support::stage::{STARVATION_MS, Stage, agent, operation, wide};
 
@@ -162,7 +163,7 @@ fn the_older_step_goes_first_within_an_operation() {
     let second = both.iter().find(|(_, pick)| pick.lease.step == 2).unwrap().1.lease.clone();
     stage.wait(1_000);
     stage.say(&second, StepWish::Acknowledge);
-    stage.say(&second, StepWish::LoseLease { reason: "lease_expired".into() });
+    stage.say(&second, StepWish::LoseLease { reason: LeaseEnd::LeaseExpired });
     stage.wait(10);
     stage.say(&third, StepWish::Complete { result: domain::Json::object(), usage: None });
     stage.wait(10_000);
@@ -205,8 +206,9 @@ fn a_step_for_a_person_is_given_to_no_agent() {
 #[test]
 fn a_step_that_is_gone_before_the_index_hears_of_it_is_passed_over() {
     let mut stage = Stage::new().register("a", 5, &["x"]).create(1, wide(2, "x"));
-    let cancelled = domain::operation::event::StepsCancelled { steps: vec![1] };
+    let cancelled = domain::operation::event::StepsCancelled { steps: vec![1], closing: Vec::new() };
     let event = domain::operation::Event::StepsCancelled(cancelled);
-    stage.views.apply_operation(&operation(1), &event, 3, stage.now);
+    let stamp = Stamp { revision: 3, position: 3, at: stage.now };
+    stage.views.apply_operation(&operation(1), &event, stamp);
     assert_eq!(steps(&mut stage, &agent("a"), 2), [2]);
 }

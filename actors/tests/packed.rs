@@ -54,10 +54,7 @@ async fn history(seed: u64, moves: usize) -> (MemoryLog, Vec<Arc<Recorded>>) {
 
 fn shown(id: &OperationId, row: &Row) -> String {
     let open = row.open_run().map(|run| (run.status, run.ready.len(), run.held.len(), run.paused));
-    format!(
-        "{id} {} {open:?}",
-        serde_json::to_string(&Row { run: None, cut: Vec::new(), ..row.clone() }).unwrap()
-    )
+    format!("{id} {} {open:?}", serde_json::to_string(&Row { run: None, ..row.clone() }).unwrap())
 }
 
 /// Everything that can be seen of a board without a question.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actors::past::{Comparison, Cut};
 use domain::Timestamp;
 use domain::operation::event::{Event, Patch};
-use domain::views::Views;
+use domain::views::{Stamp, Views};
 use events::{EventLog, MemoryLog};
 use support::{core, create, id, rename};
 
@@ -52,8 +52,8 @@ async fn what_is_shown_otherwise_and_what_was_never_created_differs() {
     let spoilt = found(|views, _| {
         let row = views.operations.find(&id(2)).unwrap();
         let (revision, created) = (row.revision, Event::Created(Box::new(support::definition("never"))));
-        views.operations.apply(&id(2), &renamed, revision, at);
-        views.operations.apply(&id(3), &created, 1, at);
+        views.operations.apply(&id(2), &renamed, Stamp { revision, position: 1, at });
+        views.operations.apply(&id(3), &created, Stamp { revision: 1, position: 1, at });
     })
     .await;
     for wrong in [operation(2), operation(3)] {

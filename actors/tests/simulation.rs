@@ -26,6 +26,8 @@ mod member;
 mod quiet;
 #[path = "simulation/signs.rs"]
 mod signs;
+#[path = "simulation/step_course.rs"]
+mod step_course;
 #[path = "simulation/storage.rs"]
 mod storage;
 #[path = "../../tests/support/tally.rs"]

@@ -327,3 +327,33 @@ fn a_new_incarnation_has_all_its_slots_at_once_and_the_results_of_the_one_before
     assert_eq!(counted(&fleet), ([1, 2], [0, 0, 0]));
     assert_eq!(fleet.views.leases.of_agent(&support::agent("ada")).count(), 0);
 }
+
+#[test]
+fn an_event_of_another_grant_than_the_one_that_is_held_ends_and_closes_nothing() {
+    let single = || support::Flow::of(definition(vec![step(1, &[])]));
+    let mut held = single();
+    held.begin(1);
+    held.wish(1, release()).unwrap();
+    held.offer(1, "bob").unwrap();
+    let until = held.scenario.now.plus_ms(60_000);
+    let limit = StepWish::Limit { until, error: error("rate_limited"), retryable: true };
+    let ends = [complete(json!(1)), fail("flaky"), lose(LeaseEnd::AgentTimeout), release(), limit];
+    for (begins, end) in [true, false].iter().flat_map(|begins| ends.clone().map(|end| (*begins, end))) {
+        let mut older = single();
+        older.offer(1, "ada").unwrap();
+        if begins {
+            older.wish(1, StepWish::Acknowledge).unwrap();
+        }
+        let mut events = older.wish(1, end).unwrap();
+        let mut cancelled = single();
+        cancelled.begin(1);
+        events.extend(cancelled.put(&Command::Cancel { by: "ops".into() }).unwrap());
+        events.extend(cancelled.wish(1, StepWish::CloseLease { why: CloseReason::Reported }).unwrap());
+        let mut views = held.views.clone();
+        for event in &events {
+            views.apply_operation(&held.scenario.id, event, support::stamp(99, held.scenario.now));
+            assert_eq!(views.leases.get(&held.lease(1)), held.views.leases.get(&held.lease(1)), "{event:?}");
+        }
+        assert_eq!(views.leases.taken(&support::agent("bob"), 1), 1);
+    }
+}

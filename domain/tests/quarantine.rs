@@ -137,7 +137,7 @@ fn one_operation_counts_as_one_failure_and_some_codes_as_none() {
         assert_eq!(make(&mut fleet, &broken, number, How::Fails("flaky")), None);
         assert_eq!(fleet.rows("ada"), [0, 0, 1]);
     }
-    for code in ["invalid", "type_mismatch", "rate_limited", "cancelled"] {
+    for code in ["invalid", "type_mismatch", "rate_limited", "cancelled", "released"] {
         (0..9).for_each(|_| assert_eq!(work(&mut fleet, How::Fails(code)), None));
         assert_eq!(fleet.rows("ada"), [0, 0, 1], "{code}");
     }
@@ -330,7 +330,9 @@ impl Count {
     }
 
     fn note_operation(&mut self, id: &OperationId, event: &Event, at: Timestamp) {
-        let excused = |code: &str| ["invalid", "type_mismatch", "rate_limited", "cancelled"].contains(&code);
+        let excused = |code: &str| {
+            ["invalid", "type_mismatch", "rate_limited", "cancelled", "released"].contains(&code)
+        };
         let failed = |code: &str| if excused(code) { "excused" } else { "failed" };
         let (step, grant, how) = match event {
             Event::StepReserved(new) => {

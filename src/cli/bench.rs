@@ -13,6 +13,7 @@ mod history;
 mod load;
 mod log;
 mod memory;
+mod open_loop;
 mod process;
 mod report;
 mod restart;
@@ -76,7 +77,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 100_000,
         value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     ended: u64,
-    /// Measures only these, of: creates, steps, heartbeats, log, restart, memory, ceilings
+    /// Measures only these, of: creates, open-loop, steps, heartbeats, log, restart, memory, ceilings
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', hide_possible_values = true)]
     only: Vec<Part>,
     /// Where temporary folders are made; the disk that counts
@@ -100,9 +101,11 @@ enum Alone {
 
 /// One part of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Part {
     Creates,
+    /// Creations at a fixed rate.
+    OpenLoop,
     Steps,
     Heartbeats,
     Log,
@@ -204,6 +207,10 @@ async fn measure(arguments: &Arguments) -> Report {
         output::say("Measuring creations ...");
         let measured = creates::measure(&plan, wants(Part::Creates), ceilings).await;
         report.creates = note("creates", measured, &mut report.faults);
+    }
+    if wants(Part::OpenLoop) {
+        output::say(&format!("Measuring {} creations per second ...", open_loop::RATE));
+        report.open_loop = note("openLoop", open_loop::measure(&plan).await, &mut report.faults);
     }
     if wants(Part::Steps) {
         output::say("Measuring operations of three steps ...");

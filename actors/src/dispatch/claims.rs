@@ -102,3 +102,86 @@ impl Claims {
         moved.map(waits).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::KeyUse;
+
+    fn agent() -> AgentId {
+        "a".parse().unwrap()
+    }
+
+    fn claim(id: u64, key: Option<u8>) -> Claim {
+        let key = key.map(|key| KeyUse { key: [key; 16], body: [0; 16] });
+        let metadata = Metadata { key, ..Metadata::of_photon() };
+        let (appetite, until) = (Appetite::of(1, None), Timestamp::from_micros(5_000_000));
+        Claim { id: ClaimId(id), agent: agent(), incarnation: 1, appetite, until, metadata }
+    }
+
+    fn id(claim: Option<Claim>) -> Option<u64> {
+        claim.map(|claim| claim.id.0)
+    }
+
+    /// Claims of which the first one, with this key, was taken out to be granted something.
+    fn taken(key: Option<u8>) -> (Claims, Claim) {
+        let mut claims = Claims::default();
+        claims.enter(claim(1, key));
+        let taken = claims.take(&agent()).unwrap();
+        (claims, taken)
+    }
+
+    #[test]
+    fn a_claim_waits_instead_of_the_one_that_its_agent_has() {
+        let mut claims = Claims::default();
+        assert!(claims.enter(claim(1, None)).is_none());
+        assert_eq!(id(claims.enter(claim(2, None))), Some(1));
+        assert_eq!((claims.len(), claims.of(&agent()).map(|claim| claim.id)), (1, Some(ClaimId(2))));
+    }
+
+    #[test]
+    fn the_same_claim_made_again_by_its_key_is_its_repetition() {
+        let (mut claims, first) = taken(Some(1));
+        claims.enter(claim(2, Some(1)));
+        assert_eq!(id(claims.take_repetition(&first)), Some(2));
+        assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn the_last_of_a_chain_of_resends_is_the_repetition_of_the_first() {
+        let (mut claims, first) = taken(Some(1));
+        let sent_away: Vec<_> = (2..=5).filter_map(|again| id(claims.enter(claim(again, Some(1))))).collect();
+        assert_eq!((sent_away, id(claims.take_repetition(&first))), (vec![2, 3, 4], Some(5)));
+        assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn another_claim_is_no_repetition_and_waits_on() {
+        for (first, second) in [(Some(1), Some(2)), (None, None), (Some(1), None), (None, Some(1))] {
+            let (mut claims, first) = taken(first);
+            claims.enter(claim(2, second));
+            assert!(claims.take_repetition(&first).is_none(), "{first:?} {second:?}");
+            assert!(claims.of(&agent()).is_some());
+        }
+    }
+
+    #[test]
+    fn a_claim_that_was_replaced_cannot_take_out_the_newer_one() {
+        let mut claims = Claims::default();
+        claims.enter(claim(1, None));
+        claims.enter(claim(2, None));
+        assert!(claims.take_if(&agent(), ClaimId(1)).is_none());
+        assert_eq!(id(claims.take_if(&agent(), ClaimId(2))), Some(2));
+        assert!(claims.take_if(&agent(), ClaimId(2)).is_none());
+    }
+
+    #[test]
+    fn it_says_once_whose_claims_came_or_went() {
+        let mut claims = Claims::default();
+        claims.enter(claim(1, None));
+        assert_eq!(claims.take_moved(), [(agent(), true)]);
+        assert_eq!(claims.take_moved(), []);
+        assert_eq!(claims.take_all().len(), 1);
+        assert_eq!(claims.take_moved(), [(agent(), false)]);
+    }
+}

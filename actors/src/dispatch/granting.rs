@@ -50,14 +50,16 @@ impl Dispatch {
         replaced.into_iter().for_each(|older| self.answer(older, Vec::new()));
     }
 
-    /// Ends a claim that wanted an answer at once and was not matched; the one that waits goes on.
-    pub(super) fn end_once(&mut self) {
+    /// Ends a claim that wanted an answer at once and was not matched. The one that waits goes on, and is
+    /// matched with what was offered while it stood aside.
+    pub(super) fn end_once(&mut self, context: &DispatchContext<'_>) {
         let Some((agent, id, aside)) = self.once.take() else { return };
         if let Some(unmatched) = self.claims.take_if(&agent, id) {
             self.answer(unmatched, Vec::new());
         }
         if let Some(aside) = aside {
             self.claims.enter(aside);
+            self.match_waiting(&BTreeSet::from([agent]), context);
         }
     }
 
@@ -70,11 +72,12 @@ impl Dispatch {
         }
     }
 
-    /// The client of a claim is gone: nothing is granted to it any more.
+    /// The client of a claim is gone: nothing is granted to it any more. It is answered all the same, so that
+    /// nobody keeps its place.
     pub(super) fn hung_up(&mut self, agent: &AgentId, id: ClaimId) {
-        if self.claims.take_if(agent, id).is_some() {
+        if let Some(claim) = self.claims.take_if(agent, id) {
             self.timers.clear(&Wake::Claim(agent.clone()));
-            self.actions.push(Action::Heard(agent.clone()));
+            self.answer(claim, Vec::new());
         }
     }
 
@@ -113,12 +116,7 @@ impl Dispatch {
     /// Matches what may have become possible: what is freshly offered with everybody who waits, and
     /// whatever is offered with those that have become able to take it.
     pub(super) fn match_waiting(&mut self, able: &BTreeSet<AgentId>, context: &DispatchContext<'_>) {
-        let scene = Scene {
-            views: context.views,
-            in_flight: &self.in_flight,
-            now: context.now,
-            elsewhere_ms: self.settings.periods.retry_elsewhere_ms,
-        };
+        let scene = context.scene(&self.in_flight, &self.settings);
         self.ready.advance(scene);
         if self.draining || self.claims.is_empty() {
             return;

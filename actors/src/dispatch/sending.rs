@@ -9,7 +9,7 @@ use domain::{AgentId, LeaseId, Timestamp};
 
 use super::task::{Answered, Origin, Outcome, Subject, Task};
 use super::{AGAIN_MS, Action, Dispatch, DispatchContext};
-use crate::effects::Owed;
+use crate::effects::{self, Debts, Owed};
 use crate::projections::Changes;
 
 /// Tasks that are under way at once, grants included; more wait in line.
@@ -115,19 +115,22 @@ impl Dispatch {
         context: &DispatchContext<'_>,
         able: &mut BTreeSet<AgentId>,
     ) {
-        match (self.sent.remove(&subject).map(|sent| sent.origin), &subject) {
-            (Some(Origin::Grant(_, agent) | Origin::Withdrawal(agent)), Subject::Lease(lease)) => {
-                self.in_flight.remove(lease);
-                self.look_at_lease(lease, context, able);
-                able.insert(agent);
-            }
+        match self.sent.remove(&subject).map(|sent| sent.origin) {
             // A debt that was refused is looked at again, but not at once: it would be refused again.
-            (Some(Origin::Debt), _) if outcome == Outcome::Refused => {
+            Some(Origin::Debt) if outcome == Outcome::Refused => {
                 self.sent.insert(subject.clone(), Sent { origin: Origin::Debt });
                 self.again.set(subject, context.now.plus_ms(AGAIN_MS));
+                return;
             }
-            _ => {}
+            Some(Origin::Grant(_, agent) | Origin::Withdrawal(agent)) => {
+                if let Subject::Lease(lease) = &subject {
+                    self.in_flight.remove(lease);
+                }
+                able.insert(agent);
+            }
+            Some(Origin::Wake(_) | Origin::Debt) | None => {}
         }
+        self.look_again(&subject, context, able);
     }
 
     /// Sends again what is still owed, at its moment.
@@ -138,33 +141,36 @@ impl Dispatch {
                 (Some(Origin::Withdrawal(_)), Subject::Lease(lease)) => {
                     self.put(Task::withdrawal(lease.clone()))
                 }
-                (_, Subject::Lease(lease)) => {
-                    let lease = lease.clone();
+                _ => {
                     self.sent.remove(&subject);
-                    self.look_at_lease(&lease, context, able);
-                }
-                (_, Subject::Quarantine(agent)) => {
-                    let changes = Changes { agents: BTreeSet::from([agent.clone()]), ..Changes::default() };
-                    self.sent.remove(&subject);
-                    self.look_at(&changes, context, able);
-                }
-                (_, Subject::Approval(..) | Subject::Deadline(_) | Subject::Silence(_)) => {
-                    self.sent.remove(&subject);
+                    self.look_again(&subject, context, able);
                 }
             }
         }
     }
 
-    /// Looks again at the step of a lease, and at what its holder is owed.
-    fn look_at_lease(
-        &mut self,
-        lease: &LeaseId,
-        context: &DispatchContext<'_>,
-        able: &mut BTreeSet<AgentId>,
-    ) {
+    /// Looks at what a task was about: whatever became owed while it was not over was not sent.
+    fn look_again(&mut self, subject: &Subject, context: &DispatchContext<'_>, able: &mut BTreeSet<AgentId>) {
+        match subject {
+            Subject::Lease(lease) => self.look_at_lease(lease, context),
+            Subject::Quarantine(agent) => {
+                let changes = Changes { agents: BTreeSet::from([agent.clone()]), ..Changes::default() };
+                self.look_at(&changes, context, able);
+            }
+            // These are owed by moments alone, and a moment that came too early comes again.
+            Subject::Approval(..) | Subject::Deadline(_) | Subject::Silence(_) => {}
+        }
+    }
+
+    /// Looks again at the step of a lease, and at what its holder is owed, and not at the rest of its operation:
+    /// that may have thousands of leases.
+    fn look_at_lease(&mut self, lease: &LeaseId, context: &DispatchContext<'_>) {
         let run = context.views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
-        let moved = run.and_then(|run| run.skeleton.position(lease.step)).into_iter().collect();
-        let operations = [(lease.operation.clone(), moved)].into();
-        self.look_at(&Changes { operations, ..Changes::default() }, context, able);
+        let moved = run.and_then(|run| run.skeleton.position(lease.step));
+        let scene = context.scene(&self.in_flight, &self.settings);
+        self.ready.look(scene, &lease.operation, moved);
+        // Its moments were set when the views came to show it.
+        let Debts { owed, .. } = effects::of_lease(context.views, lease, &self.settings.periods);
+        self.pay(owed, context.now);
     }
 }

@@ -4,45 +4,15 @@
 use std::collections::BTreeMap;
 
 use domain::operation::Event;
-use domain::operation::definition::{Definition, StepDefinition};
-use domain::operation::event::{Resolution, SkipReason, StepFailed};
+use domain::operation::definition::Definition;
+use domain::operation::event::{
+    CloseReason, FailureReason, LeaseClosed, LeaseEnd, Resolution, SkipReason, StepFailed, StepsCancelled,
+};
 use domain::{AgentId, LeaseId, OperationId, Timestamp};
 
 use crate::signs::{Period, Signs};
-
-/// How a step ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Completed,
-    Failed,
-    Skipped(SkipReason),
-    Cancelled,
-}
-
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) agent: AgentId,
-    pub(crate) running: bool,
-    /// When it was offered, or begun.
-    pub(crate) since: Timestamp,
-}
-
-#[derive(Debug)]
-pub(crate) struct StepCourse {
-    pub(crate) definition: StepDefinition,
-    pub(crate) end: Option<End>,
-    pub(crate) grant: u64,
-    pub(crate) held: Option<Held>,
-    pub(crate) retry_at: Option<Timestamp>,
-    pub(crate) answer_by: Option<Timestamp>,
-    pub(crate) attention: bool,
-    kept_from: Vec<(AgentId, Timestamp)>,
-    spent: u32,
-    /// Attempts that people have added.
-    granted: u32,
-    /// An attempt ended and nothing was said yet of what follows.
-    owes: bool,
-}
+use crate::step_course::{End, Held, StepCourse, UNTAKEN_MAX, how};
+pub(crate) use crate::step_course::{How, Slot};
 
 #[derive(Debug)]
 pub(crate) struct Course {
@@ -55,6 +25,8 @@ pub(crate) struct Course {
     pub(crate) started: bool,
     /// By what it ended, and at which version.
     pub(crate) end: Option<(&'static str, u64)>,
+    /// Leases that have ended and were not asked for yet.
+    ended: Vec<(Slot, How)>,
 }
 
 /// What is found, in words.
@@ -63,55 +35,6 @@ pub(crate) type Faults = Vec<String>;
 fn require(faults: &mut Faults, holds: bool, said: impl FnOnce() -> String) {
     if !holds {
         faults.push(said());
-    }
-}
-
-impl StepCourse {
-    fn of(definition: &StepDefinition) -> Self {
-        Self {
-            definition: definition.clone(),
-            end: None,
-            grant: 0,
-            held: None,
-            retry_at: None,
-            answer_by: None,
-            attention: false,
-            kept_from: Vec::new(),
-            spent: 0,
-            granted: 0,
-            owes: false,
-        }
-    }
-
-    fn satisfies(&self) -> bool {
-        match self.end {
-            Some(End::Completed) => true,
-            Some(End::Skipped(reason)) => reason != SkipReason::UpstreamFailed,
-            Some(End::Failed) => self.definition.continue_on_error,
-            Some(End::Cancelled) | None => false,
-        }
-    }
-
-    fn spoils(&self) -> bool {
-        self.end.is_some() && !self.satisfies()
-    }
-
-    fn settle(&mut self, end: End, faults: &mut Faults) {
-        if let Some(before) = self.end.replace(end) {
-            faults.push(format!("P13: step {} ends {end:?} after {before:?}", self.definition.step));
-        }
-        (self.held, self.owes, self.retry_at, self.answer_by) = (None, false, None, None);
-        self.attention = false;
-    }
-
-    fn spend(&mut self) {
-        self.spent += 1;
-        self.owes = true;
-        self.held = None;
-    }
-
-    fn lease(&self, operation: &OperationId) -> LeaseId {
-        LeaseId { operation: operation.clone(), step: self.definition.step, grant: self.grant }
     }
 }
 
@@ -126,7 +49,18 @@ impl Course {
             paused: false,
             started: false,
             end: None,
+            ended: Vec::new(),
         }
+    }
+
+    /// Every lease that takes a slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.steps.values().flat_map(|step| step.slot(&self.id).into_iter().chain(step.closing.clone()))
+    }
+
+    /// Leases that have ended since this was last asked.
+    pub(crate) fn take_ended(&mut self) -> Vec<(Slot, How)> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Who has a step under this lease.
@@ -144,10 +78,22 @@ impl Course {
         faults: &mut Faults,
     ) {
         if let Some((by, ended)) = self.end {
-            let settles =
-                matches!(event, Event::StepsCancelled(_)) && by == "cancelled" && version == ended + 1;
+            let settles = match event {
+                Event::StepsCancelled(_) => by == "cancelled" && version == ended + 1,
+                // What follows an end is that slots become free, and nothing else.
+                Event::LeaseClosed(_) => true,
+                _ => false,
+            };
             require(faults, settles, || format!("P13: {event:?} after the operation was {by}"));
         }
+        let before: Vec<Slot> = self.slots().collect();
+        self.take_any(event, version, at, signs, faults);
+        let after: Vec<LeaseId> = self.slots().map(|slot| slot.lease).collect();
+        let ended = before.into_iter().filter(|slot| !after.contains(&slot.lease));
+        self.ended.extend(ended.map(|slot| (slot, how(event))));
+    }
+
+    fn take_any(&mut self, event: &Event, version: u64, at: Timestamp, signs: &Signs, faults: &mut Faults) {
         match event {
             Event::Created(_) => faults.push("P13: it is created again".into()),
             Event::Started => {
@@ -167,7 +113,7 @@ impl Course {
                 self.finish("completed", version, faults);
             }
             Event::Failed(failed) => {
-                if failed.reason == "deadline_exceeded" {
+                if failed.reason == FailureReason::DeadlineExceeded {
                     let due = self.definition.deadline.is_some_and(|deadline| deadline <= at);
                     require(faults, due, || "P15: it expires before its deadline".into());
                 } else {
@@ -178,13 +124,34 @@ impl Course {
             }
             Event::Cancelled(_) => self.end = Some(("cancelled", version)),
             Event::StepsSkipped(skipped) => self.skip(&skipped.steps, skipped.reason, faults),
-            Event::StepsCancelled(cancelled) => {
-                for number in &cancelled.steps {
-                    self.step(*number).settle(End::Cancelled, faults);
-                }
-            }
+            Event::StepsCancelled(cancelled) => self.cancel(cancelled, at, faults),
+            Event::LeaseClosed(closed) => self.close(closed, at, signs, faults),
             _ => self.take_step(event, at, signs, faults),
         }
+    }
+
+    /// What agents hold is closing from then on, and nothing else is.
+    fn cancel(&mut self, cancelled: &StepsCancelled, at: Timestamp, faults: &mut Faults) {
+        let id = self.id.clone();
+        let mut closing = Vec::new();
+        for number in &cancelled.steps {
+            let step = self.step(*number);
+            let slot = step.slot(&id);
+            step.closing = slot.map(|slot| Slot { closing: Some(at), ..slot });
+            closing.extend(step.closing.iter().map(|slot| slot.lease.clone()));
+            step.settle(End::Cancelled, faults);
+        }
+        let same = closing == cancelled.closing;
+        require(faults, same, || format!("slots: {closing:?} were held and {cancelled:?} is closing"));
+    }
+
+    fn close(&mut self, closed: &LeaseClosed, at: Timestamp, signs: &Signs, faults: &mut Faults) {
+        let step = self.step(closed.lease_id.step);
+        let slot = step.closing.take_if(|slot| slot.lease == closed.lease_id);
+        require(faults, slot.is_some(), || format!("slots: {closed:?} was not closing"));
+        let since = slot.and_then(|slot| slot.closing).unwrap_or_default();
+        let early = closed.why == CloseReason::GraceExpired && at < signs.end_of_grace(since);
+        require(faults, !early, || format!("P15: {closed:?} is early, it is closing since {since}"));
     }
 
     fn step(&mut self, number: u32) -> &mut StepCourse {
@@ -201,6 +168,17 @@ impl Course {
     pub(crate) fn rest(&self, faults: &mut Faults) {
         for step in self.steps.values().filter(|step| step.owes) {
             faults.push(format!("P3: step {} ended an attempt and nothing follows", step.definition.step));
+        }
+        for step in self.steps.values().filter(|step| step.worn) {
+            faults.push(format!("attempts: step {} was offered in vain too often", step.definition.step));
+        }
+        for step in self.steps.values() {
+            if step.held.as_ref().is_some_and(|held| held.told_late) {
+                faults.push(format!(
+                    "P3: step {} began when it was reserved and goes on",
+                    step.definition.step
+                ));
+            }
         }
         if self.end.is_some() && self.steps.values().any(|step| step.end.is_none()) {
             faults.push("P3: it has ended and not all of its steps have".into());
@@ -258,8 +236,15 @@ impl Course {
                     step.kept_from.iter().any(|(agent, until)| *agent == reserved.agent && *until > at);
                 require(faults, !kept, || format!("P15: step {number} goes back to {}", reserved.agent));
                 require(faults, reserved.attempt == step.spent + 1, || format!("attempts: {reserved:?}"));
-                (step.grant, step.retry_at) = (reserved.grant, None);
-                step.held = Some(Held { agent: reserved.agent.clone(), running: false, since: at });
+                (step.grant, step.retry_at, step.failed_by) = (reserved.grant, None, None);
+                step.held = Some(Held {
+                    agent: reserved.agent.clone(),
+                    incarnation: reserved.incarnation,
+                    running: false,
+                    since: at,
+                    reserved_at: at,
+                    told_late: false,
+                });
             }
             Event::StepApprovalRequested(asked) => {
                 self.must_be_satisfied(number, "put to people", faults);
@@ -288,36 +273,50 @@ impl Course {
             Event::StepOfferExpired(expired) => {
                 require(faults, held && !running && expired.grant == step.grant, said);
                 if let Some(since) = step.held.as_ref().map(|held| held.since)
-                    && expired.reason == "no_sign_of_life"
+                    && expired.reason == LeaseEnd::NoSignOfLife
                 {
                     signs.not_early(Period::Offer, since, at, faults);
                 }
-                step.held = None;
+                let silent = [LeaseEnd::NoSignOfLife, LeaseEnd::AgentTimeout].contains(&expired.reason);
+                step.untaken += u32::from(silent);
+                step.worn = silent && step.untaken >= UNTAKEN_MAX;
+                step.let_go();
             }
             Event::StepReleased(released) => {
                 require(faults, held && released.grant == step.grant, said);
                 step.kept_from.retain(|(agent, _)| *agent != released.agent);
                 step.kept_from.push((released.agent.clone(), released.held_until));
-                step.held = None;
+                step.untaken = 0;
+                step.let_go();
             }
             Event::StepLimited(limited) => {
                 require(faults, held && limited.grant == step.grant, said);
-                step.held = None;
+                step.untaken = 0;
+                step.let_go();
             }
             Event::StepStarted(started) => {
                 require(faults, held && !running && started.grant == step.grant, said);
                 let right = started.attempt == step.spent + 1 && started.attempt <= most;
                 require(faults, right, || format!("attempts: {started:?} of {most}"));
-                step.held.iter_mut().for_each(|held| (held.running, held.since) = (true, at));
+                step.untaken = 0;
+                if let Some(held) = &mut step.held {
+                    let began = started.started_at;
+                    let right = held.reserved_at <= began && began <= at;
+                    require(faults, right, || format!("times: {started:?} of {}", held.reserved_at));
+                    held.told_late = began == held.reserved_at && began < at;
+                    (held.running, held.since) = (true, began);
+                }
             }
             Event::StepProgressed(progressed) => {
                 require(faults, running && progressed.grant == step.grant, said);
             }
             Event::StepCheckpointed(kept) => require(faults, running && kept.grant == step.grant, said),
             Event::StepLeaseLost(lost) => {
-                require(faults, running && lost.grant == step.grant, said);
+                require(faults, (running || step.worn) && lost.grant == step.grant, said);
+                require(faults, lost.attempt == step.spent + 1, || format!("attempts: {lost:?}"));
+                (step.untaken, step.worn) = (0, false);
                 if let Some(since) = step.held.as_ref().map(|held| held.since)
-                    && lost.reason == "lease_expired"
+                    && lost.reason == LeaseEnd::LeaseExpired
                 {
                     signs.not_early(Period::Lease(&lease), since, at, faults);
                 }
@@ -327,6 +326,7 @@ impl Course {
                 let right = step.owes && retry.attempt == step.spent + 1 && retry.attempt <= most;
                 require(faults, right, || format!("attempts: {retry:?} after {} of {most}", step.spent));
                 (step.owes, step.retry_at) = (false, Some(retry.at));
+                step.failed_by = step.last.clone();
             }
             _ => self.take_word(number, event, faults),
         }
@@ -357,7 +357,7 @@ impl Course {
             Event::StepResolved(resolved) if resolved.resolution == Resolution::Retry => {
                 require(faults, step.held.is_none(), || format!("people: {resolved:?} of a held step"));
                 step.kept_from.clear();
-                (step.retry_at, step.attention) = (None, false);
+                (step.retry_at, step.failed_by, step.attention) = (None, None, false);
                 step.granted += 1;
             }
             Event::StepResolved(_) => {}

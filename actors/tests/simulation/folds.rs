@@ -38,8 +38,8 @@ fn same_run(one: &Run, other: &Run) -> bool {
         == (other.status, other.paused, other.max_parallel, other.settled, other.progress())
         && one.steps == other.steps
         && (&one.ready, &one.held) == (&other.ready, &other.held)
-        && (&one.backing_off, &one.with_people, &one.failed)
-            == (&other.backing_off, &other.with_people, &other.failed)
+        && (&one.backing_off, &one.with_people, &one.failed, &one.closing)
+            == (&other.backing_off, &other.with_people, &other.failed, &other.closing)
 }
 
 /// What lists show of an operation.

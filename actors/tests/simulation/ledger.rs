@@ -8,14 +8,15 @@ use actors::aggregate_actor::Receipt;
 use actors::codec::{Durable as Codec, Metadata, Stored};
 use actors::effects::Periods;
 use actors::gateway::stream_of;
-use domain::agent::{Agent, Event as AgentEvent};
+use domain::agent::Agent;
 use domain::lane::{Event as LaneEvent, Lane};
+use domain::operation::event::{CloseReason, LeaseEnd, StepReserved};
 use domain::operation::{Event, Operation};
 use domain::{AgentId, Aggregate, LaneId, OperationId, Timestamp};
 use events::{EventLog, Position, Recorded, Since, StreamId, Version};
 use futures_util::{FutureExt, StreamExt};
 
-use crate::course::{Course, Faults};
+use crate::course::{Course, Faults, Slot};
 use crate::member::Member;
 use crate::signs::{LATE_MS, Signs};
 use crate::storage::Durable;
@@ -44,8 +45,6 @@ pub(crate) struct Ledger {
     /// By what was asked: the append that its events stand in.
     appends: HashMap<String, usize>,
     lanes: BTreeMap<LaneId, (Timestamp, Timestamp)>,
-    /// Slots whose leases are over, and since when.
-    over: BTreeMap<(AgentId, domain::LeaseId), Timestamp>,
 }
 
 impl Ledger {
@@ -67,7 +66,6 @@ impl Ledger {
             versions: HashMap::new(),
             appends: HashMap::new(),
             lanes: BTreeMap::new(),
-            over: BTreeMap::new(),
         }
     }
 
@@ -151,15 +149,84 @@ impl Ledger {
             }
             return;
         }
-        if let Event::StepReserved(reserved) = &decoded {
-            let member = self.crew.get(&reserved.agent);
-            if !member.is_some_and(|member| member.leases.contains_key(&reserved.lease_id)) {
-                faults.push(format!("slots: {} has no slot for {}", reserved.agent, reserved.lease_id));
+        let Some(course) = self.courses.get_mut(&id) else {
+            return faults.push("P13: it was not created".into());
+        };
+        let avoided = match &decoded {
+            Event::StepReserved(reserved) => course
+                .steps
+                .get(&reserved.step)
+                .and_then(|step| Some((step.retry_at?, step.failed_by.clone()?))),
+            _ => None,
+        };
+        course.take(&decoded, version, at, &self.signs, faults);
+        for (slot, how) in course.take_ended() {
+            let Some(member) = self.crew.get_mut(&slot.agent) else { continue };
+            member.note(&slot, &how, at);
+            if let Some(why) = lost_by(&decoded) {
+                member.must_be_lost(&slot, why, &self.signs, faults);
             }
         }
-        match self.courses.get_mut(&id) {
-            Some(course) => course.take(&decoded, version, at, &self.signs, faults),
-            None => faults.push("P13: it was not created".into()),
+        if let Event::StepReserved(reserved) = &decoded {
+            self.reserved(reserved, at, faults);
+            if let Some((due, failed)) = avoided.filter(|(_, failed)| *failed == reserved.agent) {
+                self.elsewhere(&id, reserved, due, &failed, faults);
+            }
+        }
+    }
+
+    /// The agent has room for it, and its account is open.
+    fn reserved(&self, reserved: &StepReserved, at: Timestamp, faults: &mut Faults) {
+        let (agent, incarnation) = (&reserved.agent, reserved.incarnation);
+        let Some(member) = self.crew.get(agent) else {
+            return faults.push(format!("slots: there is no {agent}"));
+        };
+        let all = self.courses.values().flat_map(Course::slots);
+        let same: Vec<Slot> =
+            all.filter(|slot| slot.agent == *agent && slot.incarnation == incarnation).collect();
+        if let Some(slot) = same.iter().find(|slot| slot.lease == reserved.lease_id) {
+            member.must_take(slot, same.len(), &self.signs, faults);
+        }
+        if let Some((since, until)) = self.lanes.get(&LaneId::of_agent(agent, &member.config()))
+            && since.plus_ms(self.signs.crossing_ms) < at
+            && at < *until
+        {
+            faults.push(format!("P15: {agent} is given work though its lane is parked until {until}"));
+        }
+    }
+
+    /// A step that was due again a moment ago goes to the agent that failed it: nobody else could take it.
+    fn elsewhere(
+        &self,
+        id: &OperationId,
+        reserved: &StepReserved,
+        due: Timestamp,
+        failed: &AgentId,
+        faults: &mut Faults,
+    ) {
+        let (course, at) = (&self.courses[id], self.time);
+        let step = &course.steps[&reserved.step];
+        if at >= due.plus_ms(self.periods.retry_elsewhere_ms) || self.signs.crosses(course.defined_at, at) {
+            return;
+        }
+        let another = self.crew.iter().find(|(other, member)| {
+            let asked = step.definition.agent.as_ref().is_none_or(|only| only == *other);
+            let listed = course.definition.agents.is_empty() || course.definition.agents.contains(other);
+            let kept =
+                step.kept_from.iter().any(|(from, until)| from == *other && self.signs.crosses(*until, at));
+            let parked = self
+                .lanes
+                .get(&LaneId::of_agent(other, &member.config()))
+                .is_some_and(|(_, until)| self.signs.crosses(*until, at));
+            *other != failed
+                && asked
+                && listed
+                && !kept
+                && !parked
+                && member.was_able(&step.definition, at, &self.signs)
+        });
+        if let Some((other, _)) = another {
+            faults.push(format!("retries: {} goes back to {failed} before {other}", reserved.lease_id));
         }
     }
 
@@ -168,22 +235,7 @@ impl Ledger {
         let decoded = Agent::decode(&event.name, event.schema, &event.body).unwrap();
         fold(&mut self.agents, &id, &decoded, version, at);
         self.touched_agents.insert(id.clone());
-        let member = self.crew.entry(id.clone()).or_default();
-        if let AgentEvent::Released(released) = &decoded {
-            let lease = &released.lease_id;
-            if self.courses.get(&lease.operation).and_then(|course| course.holder(lease)) == Some(&id) {
-                faults.push(format!("slots: {lease} is released while it is held"));
-            }
-            self.over.remove(&(id.clone(), lease.clone()));
-        }
-        if let AgentEvent::Assigned(_) = &decoded
-            && let Some((since, until)) = self.lanes.get(&LaneId::of_agent(&id, member.config()))
-            && since.plus_ms(self.signs.crossing_ms) < at
-            && at < *until
-        {
-            faults.push(format!("P15: {id} is given work though its lane is parked until {until}"));
-        }
-        member.take(&id, &decoded, at, &self.signs, faults);
+        self.crew.entry(id.clone()).or_default().take(&id, &decoded, at, &self.signs, faults);
     }
 
     fn of_lane(&mut self, event: &Recorded, at: Timestamp) {
@@ -225,7 +277,7 @@ impl Ledger {
     }
 
     /// Whatever waits is served in time (P15), and no slot stays behind.
-    pub(crate) fn nothing_is_late(&mut self, now: Timestamp, quarantined: &[StreamId], faults: &mut Faults) {
+    pub(crate) fn nothing_is_late(&self, now: Timestamp, quarantined: &[StreamId], faults: &mut Faults) {
         let calm = self.signs.undisturbed_since();
         let Periods { offer_ms, lease_ms, grace_ms, .. } = self.periods;
         for course in self.courses.values().filter(|course| course.end.is_none()) {
@@ -259,34 +311,52 @@ impl Ledger {
             }
         }
         self.slots_are_free(now, calm, grace_ms, quarantined, faults);
+        for (agent, member) in &self.crew {
+            let since = member.condemned_since().map(|since| since.max(calm).plus_ms(LATE_MS));
+            if since.is_some_and(|by| by < now) && !quarantined.contains(&stream_of::<Agent>(agent)) {
+                faults.push(format!("quarantine: {agent} is still in service: {member:?}"));
+            }
+        }
     }
 
+    /// What is closing becomes free, and what its agent has lost is taken from it.
     fn slots_are_free(
-        &mut self,
+        &self,
         now: Timestamp,
         calm: Timestamp,
         grace_ms: u64,
         quarantined: &[StreamId],
         faults: &mut Faults,
     ) {
-        for (agent, member) in &self.crew {
-            if quarantined.contains(&stream_of::<Agent>(agent)) {
+        for course in self.courses.values() {
+            if quarantined.contains(&stream_of::<Operation>(&course.id)) {
                 continue;
             }
-            for lease in member.leases.keys() {
-                let key = (agent.clone(), lease.clone());
-                let course = self.courses.get(&lease.operation);
-                if course.and_then(|course| course.holder(lease)) == Some(agent) {
-                    self.over.remove(&key);
-                    continue;
-                }
-                let since = *self.over.entry(key).or_insert(now);
-                if since.max(calm).plus_ms(grace_ms + LATE_MS) < now {
-                    faults.push(format!("slots: {lease} of {agent} is over since {since} and not free"));
+            for slot in course.slots() {
+                let closes = slot.closing.map(|since| since.max(calm).plus_ms(grace_ms));
+                let lost = self.crew.get(&slot.agent).and_then(|agent| agent.lost_since(slot.incarnation));
+                let lost = lost.map(|lost| lost.max(slot.reserved_at).max(calm));
+                if closes.into_iter().chain(lost).any(|by| by.plus_ms(LATE_MS) < now) {
+                    faults.push(format!("slots: {slot:?} is over and not free"));
                 }
             }
         }
     }
+}
+
+/// Why an event says that a lease was lost.
+fn lost_by(event: &Event) -> Option<LeaseEnd> {
+    Some(match event {
+        Event::StepLeaseLost(lost) => lost.reason,
+        Event::StepOfferExpired(expired) => expired.reason,
+        Event::LeaseClosed(closed) => match closed.why {
+            CloseReason::AgentTimeout => LeaseEnd::AgentTimeout,
+            CloseReason::AgentUnregistered => LeaseEnd::AgentUnregistered,
+            CloseReason::NewIncarnation => LeaseEnd::NewIncarnation,
+            CloseReason::Reported | CloseReason::GraceExpired | CloseReason::Revoked => return None,
+        },
+        _ => return None,
+    })
 }
 
 fn fold<A: Aggregate>(

@@ -21,7 +21,7 @@ use crate::clock::SimulatedClock;
 use crate::folds::{check_agent, check_reader, check_recovery, check_row};
 use crate::follower::follow;
 use crate::storage::Storage;
-use crate::world::{PERIODS, Roughness, Shared, now};
+use crate::world::{PERIODS, Roughness, Shared, THRESHOLDS, now};
 use crate::{clients, quiet, workers};
 
 /// Steps between two looks for what is late.
@@ -101,6 +101,7 @@ async fn be_born(world: &Shared) -> Arc<Core> {
         platforms: ["worker", "human"].map(|name| (name.parse().unwrap(), PlatformRule::AnyAction)).into(),
         periods: PERIODS,
         weights: Weights::default(),
+        thresholds: THRESHOLDS,
     });
     core.catch_up().await.unwrap();
     let mut guard = world.borrow_mut();

@@ -15,6 +15,7 @@ use domain::views::operation_board::Row;
 use domain::{Json, OperationId, Timestamp};
 use tokio::time::sleep;
 
+use crate::course::Course;
 use crate::folds::{check_reader, check_recovery};
 use crate::follower::all_seen;
 use crate::life::{beat, check};
@@ -63,7 +64,7 @@ pub(crate) async fn wind_up(world: &Shared, core: &Arc<Core>) {
 /// Every operation has ended, every slot is free, every reader has seen it.
 fn is_over(world: &World) -> bool {
     world.open().is_empty()
-        && world.ledger.crew.values().all(|member| member.leases.is_empty())
+        && world.ledger.courses.values().all(|course| course.slots().next().is_none())
         && all_seen(&world.seen, world.ledger.position)
 }
 
@@ -71,7 +72,7 @@ fn left(world: &World, core: &Core) -> String {
     let views = core.projected.views.read();
     let causes = |id: &OperationId| views.operations.get(id).map(Row::causes);
     let open: Vec<_> = world.open().into_iter().map(|id| format!("{id} {:?}", causes(&id))).collect();
-    let taken: Vec<_> = world.ledger.crew.iter().map(|(id, member)| (id, member.leases.keys())).collect();
+    let taken: Vec<_> = world.ledger.courses.values().flat_map(Course::slots).collect();
     format!("operations {open:?}, slots {taken:?}, readers at {:?}", world.seen)
 }
 
@@ -113,7 +114,7 @@ async fn work(world: &Shared, core: &Arc<Core>, at: usize) {
         }
     }
     arrive(core).await;
-    let asks = core.claim(&id, Appetite::of(3, None), 0, Metadata::default()).await;
+    let asks = core.claim(&id, None, Appetite::of(3, None), 0, Metadata::default()).await;
     let process = world.borrow().workers[at].process;
     workers::take(world, at, process, &asks.unwrap_or_default());
 }

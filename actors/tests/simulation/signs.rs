@@ -62,6 +62,17 @@ impl Signs {
         self.agents.clear();
     }
 
+    /// Whether something of the first moment may not have been known when what happens at the second one was
+    /// decided.
+    pub(crate) fn crosses(&self, moment: Timestamp, at: Timestamp) -> bool {
+        moment.plus_ms(self.crossing_ms) >= at
+    }
+
+    /// When the grace of a lease ends that is closing since then; a restart gives a full one again.
+    pub(crate) fn end_of_grace(&self, since: Timestamp) -> Timestamp {
+        since.max(self.born).plus_ms(self.periods.grace_ms)
+    }
+
     /// Since when nothing disturbs the timers.
     pub(crate) fn undisturbed_since(&self) -> Timestamp {
         self.stalls.last().map_or(self.born, |(_, to)| self.born.max(*to))

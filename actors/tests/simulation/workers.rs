@@ -1,15 +1,16 @@
 //! Agents: they claim, begin, report, repeat themselves, come late, fall silent, start anew, leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::Core;
 use actors::aggregate_actor::DispatchError;
 use actors::codec::{KeyUse, Metadata};
-use actors::granting::Granted;
+use actors::dispatch::task::Granted;
 use actors::limiting::LimitError;
 use actors::matching::Appetite;
 use actors::protocol::{Beat, Directive, LeaseBeat};
-use actors::reclaiming::Holder;
+use actors::settling::Aftermath;
 use domain::agent::event::{Config, Patch, Profile, Status};
 use domain::agent::{Agent, Command};
 use domain::operation::definition::Location;
@@ -24,6 +25,9 @@ use crate::world::{Shared, arrive, now, put};
 pub(crate) const NAMES: [&str; 4] = ["ada", "bob", "eve", "kim"];
 /// Leases that an agent remembers after they were over, to speak of them too late.
 const REMEMBERED_MAX: usize = 8;
+
+/// Longest wait for the views.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// One agent's process, and the lives before it.
 pub(crate) struct Worker {
@@ -166,18 +170,26 @@ pub(crate) async fn claim(world: Shared, core: Arc<Core>, at: usize) {
     arrive(&core).await;
     heard(&world, &core, &id);
     let asked = now(&core);
-    let outcome = core.claim(&id, appetite.clone(), wait_ms, metadata.clone()).await;
+    let outcome = core.claim(&id, None, appetite.clone(), wait_ms, metadata.clone()).await;
     answered(&world, &core, &id, asked);
     let granted = outcome.unwrap_or_default();
+    shown(&world, &core).await;
     take(&world, at, process, &granted);
     if metadata.key.is_some() && !granted.is_empty() {
         arrive(&core).await;
         let asked = now(&core);
-        let again = core.claim(&id, appetite, 0, metadata).await;
+        let again = core.claim(&id, None, appetite, 0, metadata).await;
         answered(&world, &core, &id, asked);
         claimed_again(&world, at, process, &granted, again.ok());
     }
     world.borrow_mut().workers[at].claims -= 1;
+}
+
+/// Waits, as requests do, until the views show what the answers so far rest on.
+async fn shown(world: &Shared, core: &Core) {
+    world.borrow_mut().read();
+    let head = world.borrow().ledger.position;
+    core.projected.reached(head, SHOWN_WITHIN).await;
 }
 
 /// The same claim again brings the same leases, as far as they live, and others only if it was not known
@@ -264,10 +276,9 @@ pub(crate) async fn report(world: Shared, core: Arc<Core>, at: usize) {
             limited(&world, &core, at, &lease, now(&core).plus_ms(ms), metadata).await;
             continue;
         }
-        let holder = core.holder_of(&lease);
         let settled = say(&world, &core, (at, &id), &lease, wish.clone(), metadata).await;
-        if let Some((process, max)) = more.filter(|_| settled) {
-            claim_more(&world, &core, (at, &id, process), (&lease, holder), max).await;
+        if let Some(((process, max), after)) = more.zip(settled) {
+            claim_more(&world, &core, (at, &id, process), &after, max).await;
         }
     }
 }
@@ -277,11 +288,11 @@ async fn claim_more(
     world: &Shared,
     core: &Arc<Core>,
     (at, id, process): (usize, &AgentId, u64),
-    (lease, holder): (&LeaseId, Option<Holder>),
+    after: &Aftermath,
     max: u32,
 ) {
     let (asked, metadata) = (now(core), Metadata { actor: id.to_string(), ..Metadata::default() });
-    let outcome = core.claim_after(lease, holder, None, max, metadata).await;
+    let outcome = core.claim_after(after, Appetite::of(max, None), metadata).await;
     answered(world, core, id, asked);
     take(world, at, process, &outcome.unwrap_or_default());
 }
@@ -295,7 +306,7 @@ fn renewed(world: &Shared, core: &Core, lease: &LeaseId) {
     }
 }
 
-/// Says something about a step. True when it was taken and the attempt is over.
+/// Says something about a step. Tells how the operation stood when it was taken and the attempt is over.
 pub(crate) async fn say(
     world: &Shared,
     core: &Arc<Core>,
@@ -303,21 +314,26 @@ pub(crate) async fn say(
     lease: &LeaseId,
     wish: StepWish,
     metadata: Metadata,
-) -> bool {
+) -> Option<Aftermath> {
     let (key, ends) = (metadata.key, ends(&wish));
     if !ends || key.is_some() {
         arrive(core).await;
     }
     renewed(world, core, lease);
-    let outcome = core.report(lease, wish, metadata).await;
+    let outcome = match ends {
+        true => {
+            core.settle(lease, wish, metadata).await.map(|settled| (settled.receipt, Some(settled.after)))
+        }
+        false => core.report(lease, wish, metadata).await.map(|receipt| (receipt, None)),
+    };
     let mut world = world.borrow_mut();
     match outcome {
-        Ok(receipt) => {
+        Ok((receipt, after)) => {
             world.answered::<Operation>(core, &lease.operation, key, &receipt);
             if ends {
                 world.workers[at].drop_lease(lease);
             }
-            return ends;
+            return after;
         }
         Err(DispatchError::Rejected(Rejection::LeaseLost | Rejection::AlreadyTerminal { .. })) => {
             world.workers[at].drop_lease(lease);
@@ -325,7 +341,7 @@ pub(crate) async fn say(
         // Not carried out, or perhaps: it will be said again.
         Err(_) => {}
     }
-    false
+    None
 }
 
 fn ends(wish: &StepWish) -> bool {

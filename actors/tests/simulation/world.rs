@@ -11,6 +11,7 @@ use actors::aggregate_actor::{DispatchError, Receipt};
 use actors::codec::{KeyUse, Metadata};
 use actors::effects::Periods;
 use actors::gateway::{Housed, Order, stream_of};
+use domain::agent::quarantine::Thresholds;
 use domain::operation::definition::Definition;
 use domain::{OperationId, Timestamp};
 use events::dice::Dice;
@@ -32,7 +33,11 @@ pub(crate) const PERIODS: Periods = Periods {
     idle_ms: 3_000,
     starvation_ms: 20_000,
     views_wait_ms: 2_000,
+    retry_elsewhere_ms: 5_000,
 };
+
+/// When an agent is quarantined.
+pub(crate) const THRESHOLDS: Thresholds = Thresholds { losses: 3, untaken: 5, failures: 5 };
 
 /// When the first server is born; late enough that a clock can be a day behind.
 const BEGINNING_US: i64 = 1_700_000_000_000_000;

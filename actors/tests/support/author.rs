@@ -4,23 +4,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actors::codec::{Durable, Encoded, KeyUse, Metadata};
+use actors::codec::{Durable, Encoded, KeyUse, Metadata, Stored};
 use actors::gateway::stream_of;
 use actors::past::Past;
-use domain::agent::event::Outcome;
+use bytes::Bytes;
+use domain::agent::event::ReportedMetrics;
 use domain::agent::{self, Agent};
 use domain::lane::{self, Lane};
 use domain::operation::definition::StepDefinition;
-use domain::operation::event::{Patch, StepError};
+use domain::operation::event::{CloseReason, LeaseEnd, Patch, StepError};
 use domain::operation::positions::Positions;
 use domain::operation::step::Run;
 use domain::operation::{self, Operation, StepWish};
-use domain::views::Views;
-use domain::views::operation_board::LeaseState;
+use domain::views::leases::State;
+use domain::views::{Stamp, Views};
 use domain::world::Everybody;
-use domain::{AgentId, Given, Json, LaneId, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World};
+use domain::{
+    AgentId, Given, Json, LaneId, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World, presence,
+};
 use events::dice::Dice;
-use events::{Append, Beside, EventLog, Expected, NewEvent, Position};
+use events::{Append, Beside, EventLog, Expected, NewEvent, Position, StreamId};
 use uuid::Uuid;
 
 use super::stage::profile;
@@ -44,7 +47,7 @@ impl<A> Default for Known<A> {
 }
 
 /// How the views take an event of one kind of aggregate.
-type Show<Id, Event> = fn(&mut Views, &Id, &Event, u64, Timestamp);
+type Show<Id, Event> = fn(&mut Views, &Id, &Event, Stamp);
 
 /// Makes a history up.
 pub struct Author {
@@ -62,6 +65,8 @@ pub struct Author {
     operations: BTreeMap<OperationId, Known<Operation>>,
     agents: BTreeMap<AgentId, Known<Agent>>,
     lanes: BTreeMap<LaneId, Known<Lane>>,
+    /// Versions of the streams of presence.
+    days: BTreeMap<StreamId, u64>,
     appends: Vec<Append>,
 }
 
@@ -80,6 +85,7 @@ impl Author {
             operations: BTreeMap::new(),
             agents: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            days: BTreeMap::new(),
             appends: Vec::new(),
         }
     }
@@ -106,8 +112,8 @@ impl Author {
             2..=3 => self.change_operation(),
             4..=5 => self.change_agent(),
             6 => self.change_lane(),
-            7 => self.free_slots(),
-            8..=12 => self.assign(),
+            7 => self.close(),
+            8..=12 => self.reserve(),
             _ => self.settle(),
         }
         std::mem::take(&mut self.appends)
@@ -164,7 +170,7 @@ impl Author {
         let command = match self.dice.below(8) {
             0 => agent::Command::Unregister,
             1 => agent::Command::TimeOut { silent_ms: 30_000 },
-            2 => agent::Command::RecordSeen { metrics: Default::default() },
+            2 => return self.see(&id),
             3 | 4 => {
                 let patch = agent::event::Patch { name: Some("İpek-ğ".into()), ..Default::default() };
                 agent::Command::Update { patch: Box::new(patch), status: None }
@@ -183,58 +189,54 @@ impl Author {
             _ => lane::Command::Park { until, lease: LeaseId { operation, step: 1, grant: 1 } },
         };
         let mut known = self.lanes.remove(&id).unwrap_or_default();
-        let show: Show<_, _> = |views, id, event, _, at| views.lanes.apply(id, event, at);
+        let show: Show<_, _> = |views, id, event, stamp| views.lanes.apply(id, event, stamp.at);
         self.decide::<Lane>(&id, &mut known, &command, show);
         self.lanes.insert(id, known);
     }
 
-    /// A slot is taken and the step reserved, mostly both or neither.
-    fn assign(&mut self) {
+    /// A step is reserved, mostly for the incarnation that its agent has.
+    fn reserve(&mut self) {
         let (Some(id), agent) = (self.operation(), self.agent()) else { return };
         let Some((step, grant)) = self.step(&id, |run| &run.ready) else { return };
-        let grant = grant + 1;
-        let lease = LeaseId { operation: id.clone(), step, grant };
-        let taken = self.on_agent(&agent, &agent::Command::Reserve { lease });
-        if taken != (self.dice.below(8) == 0) {
-            let wish = StepWish::Reserve { agent, candidates: Default::default() };
-            self.on_operation(&id, &operation::Command::Step { step, grant, wish });
-        }
+        let state = self.agents.get(&agent).and_then(|known| known.state.as_ref());
+        let incarnation = state.map_or(1, |agent| agent.incarnation);
+        let incarnation = incarnation.saturating_sub(u64::from(self.dice.below(8) == 0));
+        let wish = StepWish::Reserve { agent, incarnation, candidates: Default::default() };
+        self.on_operation(&id, &operation::Command::Step { step, grant: grant + 1, wish });
     }
 
-    /// Something becomes of a step, and mostly of the slot.
+    /// Something becomes of a step.
     fn settle(&mut self) {
-        let (Some(id), agent) = (self.operation(), self.agent()) else { return };
+        let Some(id) = self.operation() else { return };
         let Some((step, grant)) = self.step(&id, |run| &run.held) else { return };
         let error = StepError { code: "flaky".into(), message: "once more".into() };
         let result = Json::from(serde_json::json!({"n": self.live.events, "part": 1.0 / 3.0, "ß": "é"}));
-        let (wish, outcome) = match self.dice.below(14) {
-            0 => (StepWish::Fail { error, retryable: true, retry_after_ms: None }, Some(Outcome::Failed)),
-            1 => (StepWish::Release { reason: "busy".into(), hold_ms: None }, Some(Outcome::Returned)),
-            2 => (StepWish::LoseLease { reason: "agent_gone".into() }, Some(Outcome::Lost)),
-            3 => (StepWish::ExpireOffer { reason: "silence".into() }, Some(Outcome::Untaken)),
-            4 => (StepWish::Checkpoint(result), None),
-            5 => (StepWish::Progress { progress: 40, note: None, usage: None }, None),
-            6..=8 => (StepWish::Acknowledge, None),
-            _ => (StepWish::Complete { result, usage: None }, Some(Outcome::Completed)),
+        let wish = match self.dice.below(14) {
+            0 => StepWish::Fail { error, retryable: true, retry_after_ms: None },
+            1 => StepWish::Release { reason: "busy".into(), hold_ms: None },
+            2 => StepWish::LoseLease { reason: self.dice.pick(&[LeaseEnd::LeaseExpired, LeaseEnd::Revoked]) },
+            3 => StepWish::ExpireOffer {
+                reason: self.dice.pick(&[LeaseEnd::NoSignOfLife, LeaseEnd::NotHeard]),
+            },
+            4 => StepWish::Checkpoint(result),
+            5 => StepWish::Progress { progress: 40, note: None, usage: None },
+            6..=8 => StepWish::Acknowledge,
+            _ => StepWish::Complete { result, usage: None },
         };
         self.on_operation(&id, &operation::Command::Step { step, grant, wish });
-        let Some(outcome) = outcome else { return };
-        let lease = LeaseId { operation: id, step, grant };
-        // Mostly by the agent that has it, sometimes by one that has not.
-        let holder = self.live.views.agents.working_for(&lease.operation).find(|held| held.1 == lease);
-        let holder = holder.map(|held| held.0.clone()).filter(|_| self.dice.below(8) > 0);
-        self.on_agent(&holder.unwrap_or(agent), &agent::Command::Release { lease, outcome });
     }
 
-    /// An agent gives back what no operation wants it to do any more.
-    fn free_slots(&mut self) {
-        let id = self.agent();
-        let Some(agent) = self.agents.get(&id).and_then(|known| known.state.as_ref()) else { return };
-        let held = |lease: &&LeaseId| self.live.views.operations.lease(lease) == LeaseState::Held;
-        let over: Vec<_> = agent.assignments.keys().filter(|lease| !held(lease)).cloned().collect();
-        for lease in over {
-            self.on_agent(&id, &agent::Command::Release { lease, outcome: Outcome::Returned });
+    /// An agent is done with something that was cancelled under it.
+    fn close(&mut self) {
+        let closing = self.live.views.leases.all().filter(|(_, lease)| lease.state != State::Held);
+        let closing: Vec<LeaseId> = closing.map(|(lease, _)| lease).collect();
+        if closing.is_empty() {
+            return;
         }
+        let LeaseId { operation, step, grant } = self.dice.pick(&closing);
+        let wish =
+            StepWish::CloseLease { why: self.dice.pick(&[CloseReason::Reported, CloseReason::Revoked]) };
+        self.on_operation(&operation, &operation::Command::Step { step, grant, wish });
     }
 
     /// A step and its grant: mostly one of those to which something can happen next.
@@ -251,34 +253,46 @@ impl Author {
 
     fn on_operation(&mut self, id: &OperationId, command: &operation::Command) {
         let mut known = self.operations.remove(id).unwrap_or_default();
-        self.decide(id, &mut known, command, Views::apply_operation);
-        if known.state.as_ref().is_some_and(|state| !state.run.status.is_terminal()) {
+        let show: Show<_, _> = |views, id, event, stamp| _ = views.apply_operation(id, event, stamp);
+        self.decide(id, &mut known, command, show);
+        if known.state.as_ref().is_some_and(|state| !state.run.is_over()) {
             self.operations.insert(id.clone(), known);
         }
     }
 
-    fn on_agent(&mut self, id: &AgentId, command: &agent::Command) -> bool {
+    fn on_agent(&mut self, id: &AgentId, command: &agent::Command) {
         let mut known = self.agents.remove(id).unwrap_or_default();
-        let agreed = self.decide(id, &mut known, command, Views::apply_agent);
+        self.decide(id, &mut known, command, Views::apply_agent);
         self.agents.insert(id.clone(), known);
-        agreed
     }
 
-    /// Takes the events of one command as one append. False when it is refused.
+    /// An agent is heard, which is noted in the stream of the day.
+    fn see(&mut self, agent: &AgentId) {
+        let stream = StreamId::lossy(presence::CATEGORY, &presence::day(self.now));
+        let version = self.days.entry(stream.clone()).or_default();
+        *version += 1;
+        let metrics = ReportedMetrics { cpu_usage: Some(self.dice.below(100) as f64), ..Default::default() };
+        let event = presence::Event::Seen(presence::Seen { agent: agent.clone(), metrics });
+        let stamp = Stamp { revision: *version, position: self.live.events + 1, at: self.now };
+        self.live.views.apply_presence(&event, stamp);
+        let events = vec![self.record::<presence::Event>(&event, Metadata::of_photon().encode())];
+        self.append(stream, events);
+    }
+
+    /// Takes the events of one command as one append; one that is refused has none.
     fn decide<A: Durable>(
         &mut self,
         id: &A::Id,
         known: &mut Known<A>,
         command: &A::Command,
         show: Show<A::Id, A::Event>,
-    ) -> bool
-    where
+    ) where
         A::Event: PartialEq + std::fmt::Debug,
     {
         let given = Given { now: self.now, world: &self.world };
-        let Ok(decided) = A::decide(known.state.as_ref(), id, command, &given) else { return false };
+        let Ok(decided) = A::decide(known.state.as_ref(), id, command, &given) else { return };
         if decided.is_empty() {
-            return true;
+            return;
         }
         let (key, body) = (Uuid::from_u64_pair(self.dice.roll(), self.dice.roll()).into_bytes(), [1; 16]);
         let key = self.dice.coin().then_some(KeyUse { key, body });
@@ -287,23 +301,28 @@ impl Author {
         for event in &decided {
             known.version += 1;
             known.state = A::evolve(known.state.take(), event, self.now);
-            show(&mut self.live.views, id, event, known.version, self.now);
-            self.live.events += 1;
-            let Encoded { name, schema, body } = A::encode(event).unwrap();
-            // What travels beside the bytes is what anybody would read from them.
-            assert_eq!(A::decode(name, schema, &body).unwrap(), *event, "{name}");
-            events.push(NewEvent {
-                id: Uuid::from_u64_pair(self.seed, self.live.events).into(),
-                name: name.into(),
-                schema,
-                time_us: self.now.as_micros(),
-                metadata: metadata.clone(),
-                body,
-                beside: Beside::NONE,
-            });
+            let (revision, position) = (known.version, self.live.events + 1);
+            show(&mut self.live.views, id, event, Stamp { revision, position, at: self.now });
+            events.push(self.record::<A>(event, metadata.clone()));
         }
+        self.append(stream_of::<A>(id), events);
+    }
+
+    fn record<S: Stored>(&mut self, event: &S::Fact, metadata: Bytes) -> NewEvent
+    where
+        S::Fact: PartialEq + std::fmt::Debug,
+    {
+        self.live.events += 1;
+        let Encoded { name, schema, body } = S::encode(event).unwrap();
+        // What travels beside the bytes is what anybody would read from them.
+        assert_eq!(S::decode(name, schema, &body).unwrap(), *event, "{name}");
+        let id = Uuid::from_u64_pair(self.seed, self.live.events).into();
+        let (time_us, beside) = (self.now.as_micros(), Beside::NONE);
+        NewEvent { id, name: name.into(), schema, time_us, metadata, body, beside }
+    }
+
+    fn append(&mut self, stream: StreamId, events: Vec<NewEvent>) {
         (self.live.position, self.live.time) = (Position::new(self.live.events), self.now);
-        self.appends.push(Append { stream: stream_of::<A>(id), expected: Expected::Any, events });
-        true
+        self.appends.push(Append { stream, expected: Expected::Any, events });
     }
 }

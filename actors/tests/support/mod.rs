@@ -73,6 +73,7 @@ pub async fn core_with(log: Arc<dyn EventLog>, limits: domain::Limits, periods: 
         platforms: ["worker", "human"].map(|name| (name.parse().unwrap(), PlatformRule::AnyAction)).into(),
         periods,
         weights: domain::agent::selection::Weights::default(),
+        thresholds: domain::agent::quarantine::Thresholds::default(),
     });
     core.catch_up().await.unwrap();
     core

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use actors::matching::{Appetite, Pick};
 use actors::ready::Scene;
-use domain::agent::selection::{Applicant, Candidates, Need, Weights, select};
+use domain::agent::event::Status as AgentStatus;
+use domain::agent::selection::{Applicant, Candidates, Need, Weights, fits, select};
 use domain::operation::step::{Run, Status, StepStatus};
 use domain::views::operation_board::Row;
 use domain::{ActionName, AgentId, LeaseId, OperationId, Timestamp};
@@ -43,9 +44,11 @@ impl Model {
                 let held = step.held_from.iter().map(|(_, until)| *until);
                 let moment = match step.status {
                     StepStatus::BackingOff { at, .. } if at > then => Some(at),
-                    StepStatus::BackingOff { .. } | StepStatus::Ready => {
-                        held.filter(|until| *until > then).min()
+                    StepStatus::BackingOff { at, .. } => {
+                        let elsewhere = at.plus_ms(scene.elsewhere_ms);
+                        held.chain([elsewhere]).filter(|until| *until > then).min()
                     }
+                    StepStatus::Ready => held.filter(|until| *until > then).min(),
                     _ => None,
                 };
                 moments.extend(moment.filter(|at| *at <= scene.now).map(|at| (at, id.clone(), position)));
@@ -113,10 +116,22 @@ impl Model {
                 }
                 let candidates = candidates(scene, row, run, position, waiting);
                 let Some(agent) = candidates.best().cloned() else { continue };
-                best = Some((rank, id.clone(), agent, Pick { lease, candidates }));
+                best = Some((rank, id.clone(), agent, pick(run, position, lease, candidates)));
             }
         }
         best.map(|(_, id, agent, pick)| (id, agent, pick))
+    }
+}
+
+fn pick(run: &Run, position: usize, lease: LeaseId, candidates: Candidates) -> Pick {
+    let step = &run.skeleton.steps[position];
+    Pick {
+        lease,
+        candidates,
+        action: step.action.clone(),
+        timeout_ms: step.timeout_ms,
+        effect: step.effect,
+        has_checkpoint: run.steps[position].checkpointed_at.is_some(),
     }
 }
 
@@ -150,17 +165,39 @@ fn candidates(
 ) -> Candidates {
     let step = &run.skeleton.steps[position];
     let held_from = &run.steps[position].held_from;
-    let need = Need { agent: step.agent.as_ref(), among: &row.agents, requires: &step.requires, held_from };
-    let applicants = scene.views.agents.iter().map(|(id, agent)| Applicant {
+    let (agent, among, requires) = (step.agent.as_ref(), &row.agents[..], &step.requires);
+    let mut need = Need { agent, among, requires, held_from, avoids: None };
+    need.avoids = avoided(scene, run, position).filter(|avoided| {
+        let others = scene.views.agents.iter().filter(|(id, _)| *id != *avoided);
+        others.into_iter().any(|(id, other)| {
+            let held = held_from.iter().any(|(from, until)| from == id && *until > scene.now);
+            let parked = scene.views.lanes.holds_back(id, &other.agent, scene.now);
+            let fit = fits(agent, among, requires, id, &other.agent.profile);
+            fit && !held && !parked && other.agent.status == AgentStatus::Active
+        })
+    });
+    let applicants = scene.views.agents.iter().map(|(id, row)| Applicant {
         id,
-        agent: &agent.agent,
-        free_slots: scene.in_flight.free_slots(id, &agent.agent),
+        agent: &row.agent,
+        record: &row.work.record,
+        idle_since: row.work.idle_since,
+        free_slots: scene.in_flight.free_slots(id, &row.agent, &scene.views.leases),
         freshness: 1.0,
-        reported: agent.agent.reported,
-        parked: scene.views.lanes.holds_back(id, &agent.agent, scene.now),
+        reported: row.reported,
+        parked: scene.views.lanes.holds_back(id, &row.agent, scene.now),
         waits: waiting.get(id).is_some_and(|appetite| wants(appetite, &step.action)),
     });
     select(&need, applicants, Weights::default(), scene.now)
+}
+
+/// The agent whose attempt failed last, while the next one is due and not due for long.
+fn avoided<'r>(scene: Scene<'_>, run: &'r Run, position: usize) -> Option<&'r AgentId> {
+    let step = &run.steps[position];
+    let StepStatus::BackingOff { at, .. } = step.status else { return None };
+    // Without a failure of the newest grant, it is due for another reason.
+    let failed = step.error_grant == step.grant;
+    let just_due = at <= scene.now && scene.now < at.plus_ms(scene.elsewhere_ms);
+    step.agent.as_ref().filter(|_| failed && just_due)
 }
 
 fn wants(appetite: &Appetite, action: &ActionName) -> bool {

@@ -2,9 +2,9 @@
 
 use actors::matching::Appetite;
 use domain::agent::Command as AgentCommand;
-use domain::agent::event::{Patch as AgentPatch, Status};
+use domain::agent::event::{Patch as AgentPatch, Status, StatusReason};
 use domain::operation::definition::{Definition, FailurePolicy, Priority, StepDefinition};
-use domain::operation::event::{Patch, StepError};
+use domain::operation::event::{LeaseEnd, Patch, StepError};
 use domain::operation::{Command, StepWish};
 use domain::{AgentId, Json, OperationId};
 use proptest::collection::vec;
@@ -97,8 +97,8 @@ fn wishes() -> impl Strategy<Value = StepWish> {
             StepWish::Fail { error: error(), retryable, retry_after_ms: None }
         }),
         2 => Just(StepWish::Release { reason: "busy".into(), hold_ms: None }),
-        1 => Just(StepWish::LoseLease { reason: "lease_expired".into() }),
-        1 => Just(StepWish::ExpireOffer { reason: "no_sign_of_life".into() }),
+        1 => Just(StepWish::LoseLease { reason: LeaseEnd::LeaseExpired }),
+        1 => Just(StepWish::ExpireOffer { reason: LeaseEnd::NoSignOfLife }),
     ]
 }
 
@@ -130,7 +130,7 @@ fn agent_commands() -> impl Strategy<Value = AgentCommand> {
     prop_oneof![
         4 => registered,
         2 => learned,
-        2 => status.prop_map(|status| AgentCommand::SetStatus { status, reason: "asked".into() }),
+        2 => status.prop_map(|status| AgentCommand::SetStatus { status, reason: StatusReason::Updated }),
         1 => Just(AgentCommand::Unregister),
     ]
 }

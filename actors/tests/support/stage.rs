@@ -12,9 +12,9 @@ use domain::agent::event::{Config, Profile};
 use domain::agent::selection::Weights;
 use domain::agent::{self, Agent};
 use domain::operation::definition::{Definition, Location};
+use domain::operation::event::CloseReason;
 use domain::operation::{self, Operation, StepWish};
-use domain::views::Views;
-use domain::views::operation_board::LeaseState;
+use domain::views::{Stamp, Views};
 use domain::world::Everybody;
 use domain::{
     AgentId, Aggregate, Given, Json, LaneId, LeaseId, Limits, OperationId, PlatformRule, Timestamp, World,
@@ -25,6 +25,8 @@ use super::model::Model;
 
 /// A ready step that waited so long rises one class.
 pub const STARVATION_MS: u64 = 10_000;
+/// A due retry is kept so long from the agent that failed it, while another one could take it.
+pub const ELSEWHERE_MS: u64 = 20_000;
 
 pub struct Stage {
     pub views: Views,
@@ -58,6 +60,11 @@ pub fn profile(slots: u32, capabilities: &[&str]) -> Profile {
     }
 }
 
+/// What the index and the model look at.
+pub fn scene<'s>(views: &'s Views, in_flight: &'s InFlight, now: Timestamp) -> Scene<'s> {
+    Scene { views, in_flight, now, elsewhere_ms: ELSEWHERE_MS }
+}
+
 /// Steps without dependencies, each of which needs this.
 pub fn wide(steps: u32, needs: &str) -> Definition {
     let mut definition = super::definition("wide");
@@ -74,7 +81,7 @@ impl Stage {
         let platforms = Arc::new(BTreeMap::from(platforms));
         Self {
             views: Views::default(),
-            ready: Ready::new(STARVATION_MS),
+            ready: Ready::new(STARVATION_MS, 7),
             model: Model::default(),
             in_flight: InFlight::default(),
             now: Timestamp::from_micros(1_700_000_000_000_000),
@@ -87,7 +94,7 @@ impl Stage {
     }
 
     pub fn scene(&self) -> Scene<'_> {
-        Scene { views: &self.views, in_flight: &self.in_flight, now: self.now }
+        scene(&self.views, &self.in_flight, self.now)
     }
 
     /// Puts a command to an agent. Says whether it was taken.
@@ -97,13 +104,15 @@ impl Stage {
         let Ok(events) = Agent::decide(state.as_ref(), id, command, &given) else { return false };
         for event in &events {
             *state = Agent::evolve(state.take(), event, self.now);
-            self.views.apply_agent(id, event, 1, self.now);
+            self.views.apply_agent(id, event, Stamp { revision: 1, position: 1, at: self.now });
         }
         self.able.insert(id.clone());
+        // Who is preferred to whom may be another now.
+        self.ready.refresh_avoided();
         true
     }
 
-    /// Puts a command to an operation, and frees the slots of agents whose lease it ended.
+    /// Puts a command to an operation. Agents whose leases it ended are able to take more.
     pub fn operation(&mut self, id: &OperationId, command: &operation::Command) -> bool {
         let given = Given { now: self.now, world: &self.world };
         let state = self.operations.entry(id.clone()).or_default();
@@ -111,28 +120,27 @@ impl Stage {
         let mut moved = BTreeSet::new();
         for event in &events {
             *state = Operation::evolve(state.take(), event, self.now);
-            self.views.apply_operation(id, event, 1, self.now);
+            let stamp = Stamp { revision: 1, position: 1, at: self.now };
+            self.able.extend(self.views.apply_operation(id, event, stamp));
             let run = self.views.operations.get(id).and_then(|row| row.run.as_ref());
             moved.extend(run.into_iter().flat_map(|run| run.moved().iter().copied()));
         }
         self.look(id, moved);
-        self.free_slots(id);
+        self.close(id);
         true
     }
 
-    fn free_slots(&mut self, id: &OperationId) {
-        let working: Vec<_> = self.views.agents.working_for(id).cloned().collect();
-        for (agent, lease) in working {
-            let over = self.views.operations.lease(&lease) != LeaseState::Held;
-            if over && !self.in_flight.contains(&lease) {
-                let outcome = agent::event::Outcome::Returned;
-                self.agent(&agent, &agent::Command::Release { lease, outcome });
-            }
+    /// Agents stop at once when what they work on is cancelled.
+    fn close(&mut self, id: &OperationId) {
+        let leases = self.views.leases.of_operation(id).map(|(lease, _)| lease);
+        let closing: Vec<LeaseId> = leases.filter(|lease| self.views.leases.is_closing(lease)).collect();
+        for lease in closing {
+            self.say(&lease, StepWish::CloseLease { why: CloseReason::Reported });
         }
     }
 
     fn look(&mut self, id: &OperationId, moved: BTreeSet<usize>) {
-        let scene = Scene { views: &self.views, in_flight: &self.in_flight, now: self.now };
+        let scene = scene(&self.views, &self.in_flight, self.now);
         self.ready.look(scene, id, moved);
         self.model.look(scene, id);
     }
@@ -161,7 +169,7 @@ impl Stage {
         let parked = |at: Timestamp| self.views.lanes.parked(at).map(|(id, _)| id.clone()).collect();
         let (before, after): (BTreeSet<LaneId>, BTreeSet<LaneId>) = (parked(then), parked(self.now));
         self.enable(|lane| before.contains(lane) && !after.contains(lane));
-        let scene = Scene { views: &self.views, in_flight: &self.in_flight, now: self.now };
+        let scene = scene(&self.views, &self.in_flight, self.now);
         self.ready.advance(scene);
         self.model.advance(scene, then);
     }
@@ -184,10 +192,10 @@ impl Stage {
 
     /// One pass over what may have become possible, held against the model's over everything.
     pub fn pass(&mut self) -> Vec<(AgentId, Pick)> {
-        let scene = Scene { views: &self.views, in_flight: &self.in_flight, now: self.now };
+        let scene = scene(&self.views, &self.in_flight, self.now);
         self.ready.advance(scene);
         let hungry = self.waiting.iter().filter_map(|(id, appetite)| {
-            let free = self.in_flight.free_slots(id, &self.views.agents.get(id)?.agent);
+            let free = self.in_flight.free_slots(id, &self.views.agents.get(id)?.agent, &self.views.leases);
             let appetite = Appetite { max: appetite.max.min(free), ..appetite.clone() };
             (appetite.max > 0).then_some((id, appetite))
         });
@@ -207,7 +215,8 @@ impl Stage {
         assert_eq!(told(&picks), told(&expected));
         for (agent, pick) in &picks {
             self.waiting.remove(agent);
-            self.in_flight.insert(pick.lease.clone(), agent.clone());
+            let incarnation = self.views.agents.get(agent).unwrap().agent.incarnation;
+            self.in_flight.insert(pick.lease.clone(), agent.clone(), incarnation);
         }
         picks
     }
@@ -215,16 +224,16 @@ impl Stage {
     /// Carries a grant out, or lets it be refused.
     pub fn answer(&mut self, agent: &AgentId, pick: &Pick, granted: bool) {
         let LeaseId { operation, step, grant } = pick.lease.clone();
-        let reserve = agent::Command::Reserve { lease: pick.lease.clone() };
-        if granted && self.agent(agent, &reserve) {
-            let wish = StepWish::Reserve { agent: agent.clone(), candidates: pick.candidates.clone() };
+        if granted {
+            let incarnation = self.views.agents.ever(agent).unwrap().agent.incarnation;
+            let (agent, candidates) = (agent.clone(), pick.candidates.clone());
+            let wish = StepWish::Reserve { agent, incarnation, candidates };
             self.operation(&operation, &operation::Command::Step { step, grant, wish });
         }
         self.in_flight.remove(&pick.lease);
         let run = self.views.operations.get(&operation).and_then(|row| row.run.as_ref());
         let position = run.and_then(|run| run.skeleton.position(step));
         self.look(&operation, position.into_iter().collect());
-        self.free_slots(&operation);
         self.able.insert(agent.clone());
     }
 

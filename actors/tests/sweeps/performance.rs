@@ -193,7 +193,7 @@ impl Stage<'_> {
         }
         self.until("every slot is free", |core| {
             let views = core.projected.views.read();
-            views.agents.get(&performer()).is_some_and(|row| row.agent.assignments.is_empty())
+            views.agents.get(&performer()).is_some() && views.leases.of_agent(&performer()).next().is_none()
         })
         .await;
         self.ending().await
@@ -268,7 +268,7 @@ impl Stage<'_> {
             }
             self.hurry("all the work is claimed");
             let appetite = Appetite::of(16, None);
-            for granted in self.core.claim(&performer(), appetite, 10, me()).await.unwrap() {
+            for granted in self.core.claim(&performer(), None, appetite, 10, me()).await.unwrap() {
                 let (lease, attempt) = (granted.reserved.lease_id.clone(), granted.reserved.attempt);
                 // One that took too long to reach the agent is offered again.
                 if self.report(&lease, StepWish::Acknowledge).await {

@@ -1,6 +1,7 @@
 //! Owns the closed loop: so many connections, each with one request under way, for so long. It must never
 //! count what was answered outside of the window, nor go on after the first wrong answer.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,9 @@ pub(super) struct Answered {
     /// What the server spent on one, in microseconds of one core; absent for a server of somebody else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server_cpu_us: Option<f64>,
+    /// The same by the names of its threads.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) server_cpu_us_by_thread: BTreeMap<String, f64>,
     /// What this client spent on one.
     pub(super) client_cpu_us: f64,
     /// Cores that others took meanwhile: the more, the less the rates mean. A server that is not ours
@@ -57,6 +61,7 @@ pub(super) struct Window {
     length: Duration,
     client: Cpu,
     server: Option<Cpu>,
+    threads: BTreeMap<String, Cpu>,
     machine: Cpu,
 }
 
@@ -73,10 +78,15 @@ impl Window {
         let begun = Instant::now();
         let (client, machine) = (Cpu::of_this(), Cpu::of_machine());
         let before = server.map(Process::cpu);
+        let threads_before = server.map(Process::threads).unwrap_or_default();
         tokio::time::sleep_until(closes.into()).await;
         let (client, machine) = (Cpu::of_this().since(client), Cpu::of_machine().since(machine));
+        let mut threads = server.map(Process::threads).unwrap_or_default();
+        for (name, after) in &mut threads {
+            *after = after.since(threads_before.get(name).copied().unwrap_or_default());
+        }
         let server = server.map(Process::cpu).zip(before).map(|(after, before)| after.since(before));
-        Self { begun, length: begun.elapsed(), client, server, machine }
+        Self { begun, length: begun.elapsed(), client, server, threads, machine }
     }
 
     /// The figures of what was answered in it.
@@ -94,6 +104,11 @@ impl Window {
             answers,
             latency,
             server_cpu_us: self.server.map(each),
+            server_cpu_us_by_thread: self
+                .threads
+                .iter()
+                .map(|(name, cpu)| (name.clone(), each(*cpu)))
+                .collect(),
             client_cpu_us: each(self.client),
             others_cores: rounded(others, 2),
         })

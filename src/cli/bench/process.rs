@@ -1,6 +1,7 @@
 //! Owns the server processes that are measured, apart from this one, so that their memory and their share of
 //! the processor can be told from the client's. It must never leave one behind.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -57,7 +58,10 @@ impl Cpu {
     }
 
     fn read(process: &str) -> Self {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        Self::in_stat(&fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default())
+    }
+
+    fn in_stat(stat: &str) -> Self {
         // The name may hold spaces; after its bracket come state (3), …, utime (14) and stime (15).
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         Self(fields.filter_map(|field| field.parse::<u64>().ok()).sum())
@@ -142,6 +146,21 @@ impl Process {
     /// Its processor time so far.
     pub(super) fn cpu(&self) -> Cpu {
         Cpu::read(&self.pid.to_string())
+    }
+
+    /// The processor time of its threads so far, by name; those whose names differ in numbers only count as
+    /// one.
+    pub(super) fn threads(&self) -> BTreeMap<String, Cpu> {
+        let mut threads: BTreeMap<String, Cpu> = BTreeMap::new();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid));
+        for task in tasks.into_iter().flatten().flatten() {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map(|(name, _)| name);
+            let plain: String =
+                name.unwrap_or_default().chars().filter(|letter| !letter.is_ascii_digit()).collect();
+            threads.entry(plain).or_default().0 += Cpu::in_stat(&stat).0;
+        }
+        threads
     }
 
     /// Its memory now.
