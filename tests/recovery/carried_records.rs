@@ -1,5 +1,5 @@
-//! What operations leave that leave the log: how their agents did. From the floor on an agent is shown as it was
-//! before, at each position, after several compactions, and whenever a compaction is killed.
+//! What operations leave that leave the log: how their agents did. From the floor on an agent is shown as it
+//! was before, at each position, after several compactions, and whenever a compaction is killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -81,8 +81,8 @@ impl Photon {
     }
 }
 
-/// A part of a history with everything that changes what is shown of agents. It ends with operations that stay,
-/// so that what has ended is sealed.
+/// A part of a history with everything that changes what is shown of agents. It ends with operations that
+/// stay, so that what has ended is sealed.
 async fn live(photon: &Photon, part: usize, dice: &mut Dice) -> Vec<String> {
     let mut agents: Vec<String> = (0..9).map(|number| format!("w{number}")).collect();
     if part == 0 {

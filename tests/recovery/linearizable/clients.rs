@@ -237,7 +237,8 @@ impl Call {
     }
 }
 
-/// What is shown of an agent changes without its revision too: its tag names both, and nothing that is to come.
+/// What is shown of an agent changes without its revision too: its tag names both, and nothing that is to
+/// come.
 fn must_be_of_agent(tag: &str, revision: u64, position: u64) {
     let parts = tag.trim_matches('"').split_once('.').and_then(|(of, since)| Some((of, since.parse().ok()?)));
     let (of, since): (&str, u64) = parts.unwrap_or_else(|| panic!("{tag} is no tag of an agent"));
