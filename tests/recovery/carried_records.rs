@@ -89,6 +89,7 @@ async fn live(photon: &Photon, part: usize, dice: &mut Dice) -> Vec<String> {
         for agent in &agents {
             photon.agent(agent, &[]).await;
         }
+        photon.agent("idle", &[]).await;
     }
     for ending in 0..9 {
         let agent = dice.pick(&agents);
@@ -103,7 +104,7 @@ async fn live(photon: &Photon, part: usize, dice: &mut Dice) -> Vec<String> {
     perform(photon, &late, 8).await;
     agents.push(late);
     for _ in 0..8 {
-        create(photon, "w0").await;
+        create(photon, "idle").await;
     }
     agents
 }
