@@ -316,7 +316,8 @@ async fn an_operation_at_its_parallel_limit_disturbs_nobody() {
     let nothing = photon.post("/api/v1/agents/b/claim", json!({"wait": "300ms"})).await.expect(200);
     assert_eq!(nothing.data()["leases"], json!([]));
     let reserved = photon.get("/api/v1/events?types=step.reserved").await.expect(200);
-    let given: Vec<&Value> = reserved.data().as_array().unwrap().iter().map(|it| &it["data"]["agent"]).collect();
+    let given: Vec<&Value> =
+        reserved.data().as_array().unwrap().iter().map(|it| &it["data"]["agent"]).collect();
     assert_eq!(given, ["a"], "b was given what it could not have");
     let other = photon.operation(one_step()).await;
     assert_eq!(photon.claim("b").await["operationId"], json!(other));

@@ -122,7 +122,10 @@ fn whole_operation_samples() -> Vec<OperationEvent> {
         E::Cancelled(Cancelled { by: "anonymous".into() }),
         E::Progressed(Progressed { progress: 50 }),
         E::Completed,
-        E::Failed(Failed { reason: FailureReason::StepFailed, errors: vec!["step 3: boom: it broke".into()] }),
+        E::Failed(Failed {
+            reason: FailureReason::StepFailed,
+            errors: vec!["step 3: boom: it broke".into()],
+        }),
     ]
 }
 

@@ -94,13 +94,7 @@ impl Script {
     }
 
     /// By a worker that reports at the end for the first time: the start travels with the report.
-    pub(crate) fn complete_at_once(
-        &mut self,
-        agent: &str,
-        step: u64,
-        grant: u64,
-        attempt: u64,
-    ) -> &mut Self {
+    pub(crate) fn complete_at_once(&mut self, agent: &str, step: u64, grant: u64, attempt: u64) -> &mut Self {
         self.of_grant("step.started", step, grant, attempt).complete(agent, step, grant, attempt).at_once()
     }
 

@@ -45,15 +45,9 @@ fn every_reason_of_a_failure_reads_as_it_was_written() {
 fn every_end_of_a_lease_reads_as_it_was_written() {
     use LeaseEnd::*;
     let (step, grant, attempt) = (3, 2, 1);
-    for reason in [
-        NoSignOfLife,
-        LeaseExpired,
-        AgentTimeout,
-        AgentUnregistered,
-        NewIncarnation,
-        Revoked,
-        NotHeard,
-    ] {
+    for reason in
+        [NoSignOfLife, LeaseExpired, AgentTimeout, AgentUnregistered, NewIncarnation, Revoked, NotHeard]
+    {
         let lost = StepLeaseLost { step, grant, attempt, agent: agent(), reason };
         check::<Operation>(&OperationEvent::StepLeaseLost(lost), "reason", reason.name());
         let expired = StepOfferExpired { step, grant, agent: agent(), reason };
