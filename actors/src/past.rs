@@ -365,7 +365,8 @@ impl Past {
         Ok((past, later))
     }
 
-    /// One hash for all operations, agents, leases and parked lanes: equal for equal histories, on any machine.
+    /// One hash for all operations, agents, leases and parked lanes: equal for equal histories, on any
+    /// machine.
     #[must_use]
     pub fn hash(&self) -> String {
         let mut all = blake3::Hasher::new();

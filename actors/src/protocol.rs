@@ -1,17 +1,18 @@
 //! The agent protocol: claim, heartbeat, report. Joins presence, which is memory, with the aggregates,
 //! which are history. Knows neither HTTP nor JSON bodies.
 
+mod words;
+
 use std::sync::atomic::Ordering;
 
 use actix::prelude::Addr;
 use domain::agent::event::{ReportedMetrics, Status, StatusReason};
 use domain::agent::{self, Agent};
-
 use domain::operation::step::StepStatus;
 use domain::operation::{Command, Operation, Rejection, StepWish};
 use domain::views::agent_directory::Row;
 use domain::views::leases::State;
-use domain::{ActionName, AgentId, Json, LeaseId, Timestamp, presence};
+use domain::{ActionName, AgentId, LeaseId, Timestamp, presence};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -23,6 +24,8 @@ use crate::dispatch::claims::{Claim, ClaimId};
 use crate::dispatch::task::Granted;
 use crate::gateway::{Gateway, Order};
 use crate::matching::Appetite;
+
+pub use words::{Beat, Directive, LeaseBeat, LeaseInfo, Pulse, Renewed};
 
 /// Why a claim or a heartbeat was refused.
 #[derive(Debug, Error)]
@@ -44,82 +47,6 @@ pub enum ProtocolError {
     /// What was said about a lease was not, or perhaps not, taken.
     #[error("what was said about a lease was not taken")]
     NotTaken(Box<DispatchError<Operation>>),
-}
-
-/// What an agent says in a heartbeat.
-#[derive(Clone, Debug, Default)]
-pub struct Beat {
-    /// Which incarnation speaks.
-    pub incarnation: Option<u64>,
-    /// The status it wants.
-    pub status: Option<Status>,
-    /// What it reports about itself.
-    pub metrics: Option<ReportedMetrics>,
-    /// Leases that it works on.
-    pub leases: Vec<LeaseBeat>,
-}
-
-/// What an agent says about one lease.
-#[derive(Clone, Debug)]
-pub struct LeaseBeat {
-    /// The lease.
-    pub lease: LeaseId,
-    /// Whole percent.
-    pub progress: Option<u8>,
-    /// For people.
-    pub note: Option<String>,
-    /// To be kept for the next attempt.
-    pub checkpoint: Option<Json>,
-}
-
-/// What an agent is told to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Directive {
-    /// Stop working on this lease: its operation has ended.
-    Cancel(LeaseId),
-    /// This lease is somebody else's, or over.
-    Lost(LeaseId),
-    /// Finish what you have and ask for no more.
-    Drain,
-}
-
-/// A lease that was renewed.
-#[derive(Clone, Debug)]
-pub struct Renewed {
-    /// The lease.
-    pub lease: LeaseId,
-    /// Milliseconds until it is lost.
-    pub remaining_ms: u64,
-    /// Whether the checkpoint that came with it is durable; false when the last one is not a second old.
-    pub checkpoint_kept: Option<bool>,
-}
-
-/// The answer to a heartbeat.
-#[derive(Clone, Debug, Default)]
-pub struct Pulse {
-    /// Leases that were renewed.
-    pub renewed: Vec<Renewed>,
-    /// What to do.
-    pub directives: Vec<Directive>,
-    /// When to speak again, in milliseconds.
-    pub next_ms: u64,
-}
-
-/// A lease as an operator sees it.
-#[derive(Clone, Debug)]
-pub struct LeaseInfo {
-    /// Its id.
-    pub lease: LeaseId,
-    /// Who holds it.
-    pub agent: AgentId,
-    /// Which attempt it is.
-    pub attempt: u32,
-    /// Whether the attempt has begun.
-    pub started: bool,
-    /// Since when it is offered, or runs.
-    pub since: Timestamp,
-    /// Milliseconds until it is lost unless it is renewed.
-    pub remaining_ms: u64,
 }
 
 /// What is known of an agent that was just heard, before it was.

@@ -74,7 +74,8 @@ impl Core {
         });
         let outcome = self.put_step(lease, order).await;
         if let Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) = &outcome {
-            // The agent needs no further time to stop. If it is not taken now, the end of grace does the same.
+            // The agent needs no further time to stop. If it is not taken now, the end of grace does the
+            // same.
             let wish = StepWish::CloseLease { why: CloseReason::Reported };
             let _ = execute_step(&self.gateway, lease, wish, Metadata::of_photon()).await;
         }

@@ -1,5 +1,6 @@
 //! Owns the writing of what Photon notes by itself, in the order in which it was noted: facts about itself,
-//! in the `system` stream, and traces of agents that were heard, in one stream per day. It must never make anybody wait, and never decide what is worth a note.
+//! in the `system` stream, and traces of agents that were heard, in one stream per day. It must never make
+//! anybody wait, and never decide what is worth a note.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -96,7 +96,8 @@ fn a_grant_that_crosses_a_new_incarnation_is_lost_and_takes_no_slot_of_it() {
     shell.decide(0, Fate::Heard);
     shell.tell(0);
     shell.show_all();
-    let lost = matches!(&shell.tasks()[..], [Task::Lease(of, StepWish::LoseLease { reason: LeaseEnd::NewIncarnation })] if *of == lease(1, 1));
+    let lost = matches!(&shell.tasks()[..],
+        [Task::Lease(of, StepWish::LoseLease { reason: LeaseEnd::NewIncarnation })] if *of == lease(1, 1));
     assert!(lost, "{:?}", shell.tasks());
     let second = shell.claim(&agent("ada"), any(1), 10_000);
     shell.settle();

@@ -113,7 +113,8 @@ fn acts() -> impl Strategy<Value = Act> {
     let (operation, step, who) = (|| 0..3_usize, || 0..9_usize, || 0..NAMES.len());
     prop_oneof![
         30 => (operation(), moves()).prop_map(|(of, next)| Act::Operation(of, next)),
-        12 => (operation(), step(), who(), 0..3_u64).prop_map(|(of, step, who, ago)| Act::Grant(of, step, who, ago)),
+        12 => (operation(), step(), who(), 0..3_u64)
+            .prop_map(|(of, step, who, ago)| Act::Grant(of, step, who, ago)),
         4 => (operation(), step()).prop_map(|(of, step)| Act::Close(of, step)),
         4 => (who(), proptest::sample::select(lives)).prop_map(|(who, command)| Act::Agent(who, command)),
         4 => who().prop_map(Act::Settle),
@@ -176,7 +177,12 @@ fn compare(fleet: &Fleet, facts: &Facts) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        max_shrink_iters: 40,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_history_keeps_the_laws_of_leases(

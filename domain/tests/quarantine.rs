@@ -424,7 +424,8 @@ fn acts() -> impl Strategy<Value = Act> {
         Command::Unregister,
     ];
     prop_oneof![
-        20 => (operation(), step(), who(), hows()).prop_map(|(of, step, who, how)| Act::Work(of, step, who, how)),
+        20 => (operation(), step(), who(), hows())
+            .prop_map(|(of, step, who, how)| Act::Work(of, step, who, how)),
         8 => (operation(), step(), who()).prop_map(|(of, step, who)| Act::Begin(of, step, who)),
         8 => (operation(), step(), hows()).prop_map(|(of, step, how)| Act::End(of, step, how)),
         3 => (who(), proptest::sample::select(lives)).prop_map(|(who, command)| Act::Agent(who, command)),

@@ -206,8 +206,8 @@ pub struct LeaseGrant {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub checkpoint: Option<Json>,
-    /// What performing it does to the world: `read`, `idempotent` or `write`. Acknowledge the lease before you
-    /// begin a `write`.
+    /// What performing it does to the world: `read`, `idempotent` or `write`. Acknowledge the lease before
+    /// you begin a `write`.
     #[schema(value_type = String)]
     pub effect: EffectClass,
     /// Milliseconds within which a first sign of life is expected.

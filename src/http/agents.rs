@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
+use actors::aggregate_actor::DispatchError;
 use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
 use actors::protocol::{Beat, LeaseBeat};
-use domain::agent::{Agent, Command};
+use domain::agent::{Agent, Command, Rejection};
 use domain::views::Views;
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
@@ -227,7 +228,10 @@ pub async fn unregister(api: Reach, request: HttpRequest, id: web::Path<String>)
 async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Command) -> Answer<AgentView> {
     let if_version = if_match(request);
     let order = Order { if_version, ..Order::<Agent>::of(command, metadata()).with_state() };
-    let receipt = api.core.gateway.execute(id, order).await?;
+    let receipt = api.core.gateway.execute(id, order).await.map_err(|fault| match fault {
+        DispatchError::Rejected(Rejection::Unknown) => unknown(id),
+        fault => fault.into(),
+    })?;
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let views = api.core.projected.views.read();
     let row = with_state(&views, id, &agent, receipt.version.get());

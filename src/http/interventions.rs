@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::front::Reach;
 use super::intent::Intent;
 use super::operation_view::StepView;
-use super::operations::{Answer, unknown};
+use super::operations::{Answer, refused, unknown};
 use super::query::Parameters;
 
 /// Why a person does something.
@@ -160,7 +160,8 @@ async fn intervene(
     let by = intent.metadata.actor.clone();
     let command = Command::Intervene { step, by, reason, intervention };
     let order = Order::<Operation>::of(command, intent.metadata.clone()).with_state();
-    let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
+    let done = api.core.gateway.execute::<Operation>(&id, order).await;
+    let receipt = done.map_err(|fault| refused(fault, &id))?;
     let operation = receipt.state.ok_or_else(|| unknown(&id))?;
     let reply = view(&operation, receipt.version.get())?;
     Ok(reply.position(receipt.position))

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use actix_web::{Either, HttpRequest, web};
+use actors::aggregate_actor::DispatchError;
 use actors::gateway::{Order, stream_of};
 use actors::past::Seen;
 use actors::projections::Watch;
 use domain::operation::definition::{Definition, Priority};
 use domain::operation::pending::Cause;
 use domain::operation::step::Status;
-use domain::operation::{Command, Operation};
+use domain::operation::{Command, Operation, Rejection};
 use domain::views::filter::Filter;
 use domain::views::listing::{Begun, Listing, Order as Sorted, Search};
 use domain::views::operation_board::Place;
@@ -228,6 +229,14 @@ pub(super) fn unknown(id: &OperationId) -> ApiError {
     ApiError::not_found(format!("There is no operation {id}; GET /api/v1/operations lists them."))
 }
 
+/// Why an operation did not take a command; one that is not there is named.
+pub(super) fn refused(fault: DispatchError<Operation>, id: &OperationId) -> ApiError {
+    match fault {
+        DispatchError::Rejected(Rejection::Unknown) => unknown(id),
+        fault => fault.into(),
+    }
+}
+
 /// Shows an operation; with `wait` not before it has ended or reached a revision.
 #[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
     params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
@@ -315,7 +324,8 @@ async fn execute(
 }
 
 async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<OperationView> {
-    let receipt = api.core.gateway.execute::<Operation>(id, order).await?;
+    let done = api.core.gateway.execute::<Operation>(id, order).await;
+    let receipt = done.map_err(|fault| refused(fault, id))?;
     let operation = receipt.state.ok_or_else(|| unknown(id))?;
     let revision = receipt.version.get();
     api.core.reader.remember(id, revision, &operation);

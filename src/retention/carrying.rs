@@ -1,7 +1,7 @@
 //! How agents did in operations that leave the log: folded from the part of the log that is written anew, and
 //! carried over in one event for each agent. Chooses nothing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use uuid::Uuid;
 #[derive(Default)]
 pub(super) struct Carrying {
     views: Views,
+    /// Where each agent registered for the first time.
+    registered: HashMap<AgentId, Position>,
     /// Those whose records are to be carried over.
     agents: VecDeque<AgentId>,
     floor: Position,
@@ -50,6 +52,7 @@ impl Carrying {
                 if let (Ok(id), Ok(event)) = (recorded.stream.id().parse(), Agent::decode(name, schema, body))
                 {
                     self.views.apply_agent(&id, &event, stamp);
+                    self.registered.entry(id).or_insert(recorded.position);
                 }
             }
             work::CATEGORY => {
@@ -68,11 +71,13 @@ impl Carrying {
         }
     }
 
-    /// Everything up to the floor is folded: these agents are to be carried over.
+    /// Everything up to the floor is folded: these agents are to be carried over. In the order in which they
+    /// registered, since a record is of no agent before that: of each one an event goes that is later, and
+    /// the places are those of the last events that go.
     pub(super) fn begin(&mut self, agents: HashSet<AgentId>, floor: Position) -> usize {
         let mut agents: Vec<AgentId> =
             agents.into_iter().filter(|agent| self.views.agents.ever(agent).is_some()).collect();
-        agents.sort_unstable();
+        agents.sort_by_key(|agent| self.registered.get(agent).copied());
         (self.agents, self.floor) = (agents.into(), floor);
         self.agents.len()
     }

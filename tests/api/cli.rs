@@ -111,7 +111,11 @@ async fn what_is_missing_is_3_and_what_conflicts_5_and_what_is_wrong_1() {
     for arguments in [["op", "get"], ["op", "watch"], ["op", "cancel"], ["agent", "get"], ["agent", "rm"]] {
         let nobody = if arguments[0] == "op" { "op_00000000000000000000000000000000" } else { "nobody" };
         let called = photon.call([&arguments[..], &[nobody]].concat()).ends_with(3);
-        assert!(called.stderr.contains(nobody) && called.stdout.is_empty());
+        assert!(
+            called.stderr.contains(nobody) && called.stdout.is_empty(),
+            "{arguments:?}: {}",
+            called.stderr
+        );
     }
     let wrong = photon.call(["op", "create", "-"]).input(r#"{"name": "x", "workflow": [], "priorty": 1}"#);
     assert!(wrong.ends_with(1).stderr.contains("'priority'"));

@@ -6,7 +6,7 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Answer, PATIENCE, Photon, step};
+use support::{Answer, PATIENCE, Photon, checker, step};
 
 const QUICK: &str = "[agents]\nlease_ms = 1000\noffer_ms = 300\n";
 
@@ -149,4 +149,101 @@ async fn an_offer_and_a_lease_end_in_time_however_busy_their_operation_is() {
         }
     }
     photon.report(&lease, "progress", json!({"progress": 1})).await.refused(410, "lease_lost");
+}
+
+/// One write, which is tried twice.
+fn a_write() -> Value {
+    let mut workflow = one_step();
+    workflow[0]["effect"] = json!("write");
+    workflow[0]["retryPolicy"] = json!({"initialDelayMs": 1, "maxAttempts": 2});
+    workflow
+}
+
+#[tokio::test]
+async fn an_offer_of_a_write_that_expires_proves_that_nothing_was_done() {
+    let photon = Photon::configured(QUICK).await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(a_write()).await;
+    let first = photon.claim("a").await;
+    assert_eq!(first["effect"], json!("write"), "an agent acknowledges before it begins such a step");
+    let second = photon.claim("a").await;
+    assert_eq!((&second["attempt"], &second["fencingToken"]), (&json!(1), &json!(2)));
+    let kinds = ["step.offer_expired", "step.needs_attention", "step.lease_lost"];
+    let history = photon.history(&id).await;
+    assert_eq!(kinds.map(|kind| history.iter().filter(|name| *name == kind).count()), [1, 0, 0]);
+    // Whoever begins without saying so has lost the lease before.
+    photon.report(&first, "ack", json!({})).await.refused(410, "lease_lost");
+    photon.report(&second, "ack", json!({})).await.expect(200);
+    // What was begun is another matter: nobody knows.
+    let path = format!("/api/v1/operations/{id}/steps/1");
+    photon.until(&path, |step| step["status"] == "needs_attention").await;
+    let plain = photon.operation(one_step()).await;
+    let lease = photon.claim("a").await;
+    assert_eq!((&lease["operationId"], &lease["effect"]), (&json!(plain), &json!("idempotent")));
+    checker::check_log(&photon).await.must_be_clean();
+}
+
+#[tokio::test]
+async fn the_fifth_offer_in_a_row_that_nobody_takes_spends_the_attempt() {
+    let photon = Photon::configured(&format!("{QUICK}untaken_in_a_row = 1000\n")).await;
+    photon.agent("a", &[]).await;
+    let id = photon.operation(a_write()).await;
+    for grant in 1..=10 {
+        let lease = photon.claim("a").await;
+        let attempt = if grant <= 5 { 1 } else { 2 };
+        assert_eq!((&lease["fencingToken"], &lease["attempt"]), (&json!(grant), &json!(attempt)));
+    }
+    let ended = photon.get(&format!("/api/v1/operations/{id}?wait=10s")).await.expect(200);
+    let step = &ended.data()["workflow"][0];
+    assert_eq!((&step["status"], &step["errorCode"]), (&json!("failed"), &json!("lease_lost")));
+    let history = photon.history(&id).await;
+    let count = |kind: &str| history.iter().filter(|name| *name == kind).count();
+    let kinds = ["step.offer_expired", "step.lease_lost", "step.retry_scheduled", "step.needs_attention"];
+    assert_eq!(kinds.map(count), [10, 2, 1, 0], "{history:?}");
+    // A sign of life between them begins the row again.
+    let other = photon.operation(one_step()).await;
+    for _ in 0..4 {
+        photon.claim("a").await;
+    }
+    let taken = photon.claim("a").await;
+    photon.report(&taken, "release", json!({"holdMs": 0})).await.expect(200);
+    for _ in 0..4 {
+        photon.claim("a").await;
+    }
+    let last = photon.claim("a").await;
+    assert_eq!((&last["attempt"], &last["operationId"]), (&json!(1), &json!(other)));
+    photon.report(&last, "complete", json!({"result": 1})).await.expect(200);
+    checker::check_log(&photon).await.must_be_over();
+}
+
+#[tokio::test]
+async fn a_claim_of_an_old_incarnation_gets_nothing() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let again = json!({"id": "a", "config": {"heartbeatIntervalMs": 0}});
+    // One waits while the next incarnation registers.
+    let (old, _) = tokio::join!(photon.post("/api/v1/agents/a/claim", json!({"wait": "20s"})), async {
+        photon.claims_waiting(1).await;
+        photon.post("/api/v1/agents", again.clone()).await.expect(200);
+        photon.operation(one_step()).await
+    });
+    assert_eq!(old.expect(200).data()["leases"], json!([]));
+    // The others come later.
+    let claim = |incarnation: u64| {
+        photon.post("/api/v1/agents/a/claim", json!({"wait": "200ms", "incarnation": incarnation}))
+    };
+    claim(1).await.refused(409, "stale_incarnation");
+    let current = claim(2).await.expect(200);
+    let lease = current.data()["leases"][0].clone();
+    // A report of before the registration is not answered with work either.
+    photon.operation(one_step()).await;
+    photon.post("/api/v1/agents", again).await.expect(200);
+    let body = json!({"result": 1, "claim": {"max": 1}});
+    let late = photon.report(&lease, "complete", body).await;
+    assert_ne!(late.data()["leases"].as_array().map(Vec::len), Some(1), "{}", late.body);
+    claim(2).await.refused(409, "stale_incarnation");
+    assert_eq!(claim(3).await.expect(200).data()["leases"].as_array().unwrap().len(), 1);
+    let reserved = types_of(&photon, "types=step.reserved").await;
+    assert!((2..=3).contains(&reserved.len()), "{reserved:?}");
+    checker::check_log(&photon).await.must_be_clean();
 }

@@ -6,6 +6,7 @@ mod compression;
 mod docs;
 mod event_kinds;
 mod expressions;
+mod failing_agents;
 mod inputs;
 #[cfg(feature = "testing")]
 mod lagging_views;

@@ -28,35 +28,50 @@ async fn finds_nothing(photon: &Photon, agent: &str) {
     assert_eq!(nothing.data()["leases"], json!([]));
 }
 
-/// Types of the agent's events with what tells them apart, in order.
+/// The agent's own events: what became of its status, and why.
 async fn told(photon: &Photon, agent: &str) -> Vec<(String, String)> {
-    let path = format!("/api/v1/events?agent={agent}&limit=500");
+    let path = format!("/api/v1/events?agent={agent}&types=agent.status_changed&limit=500");
     let events = photon.get(&path).await.expect(200).data().as_array().unwrap().clone();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let what = |event: &Value| match text(&event["type"]).as_str() {
-        "agent.released" => text(&event["data"]["outcome"]),
-        _ => text(&event["data"]["to"]),
-    };
-    events.iter().map(|event| (text(&event["type"]), what(event))).collect()
+    let text = |event: &Value, name: &str| event["data"][name].as_str().unwrap().to_owned();
+    events.iter().map(|event| (text(event, "to"), text(event, "reason"))).collect()
 }
 
-fn ends_with(history: &[(String, String)], expected: [(&str, &str); 2]) -> bool {
-    let expected = expected.map(|(kind, what)| (kind.to_owned(), what.to_owned()));
-    history.ends_with(&expected)
+fn quarantined(reason: &str) -> Vec<(String, String)> {
+    vec![("error".to_owned(), reason.to_owned())]
+}
+
+/// How often something happened to an operation.
+async fn count(photon: &Photon, id: &str, kind: &str) -> usize {
+    photon.history(id).await.iter().filter(|name| *name == kind).count()
+}
+
+async fn row(photon: &Photon, agent: &str, name: &str) -> Value {
+    let shown = photon.get(&format!("/api/v1/agents/{agent}")).await.expect(200);
+    shown.data()["metrics"][name].clone()
 }
 
 #[tokio::test]
 async fn five_offers_that_are_not_taken_are_a_quarantine_until_the_owner_ends_it() {
     let mut photon = Photon::configured(QUICK).await;
     photon.agent("deaf", &[]).await;
-    photon.operation(stubborn()).await;
-    for _ in 0..5 {
+    let workflow = stubborn();
+    // No two of them are offers of one step in a row: those spend its attempt.
+    let mut ids = vec![photon.operation(workflow.clone()).await];
+    for _ in 0..4 {
         photon.claim("deaf").await;
     }
+    let lost = ids[0].clone();
+    photon.until(&format!("/api/v1/operations/{lost}/steps/1"), |step| step["status"] == "ready").await;
+    photon.delete(&format!("/api/v1/operations/{lost}")).await.expect(200);
+    assert_eq!(row(&photon, "deaf", "untakenInARow").await, json!(4));
+    ids.push(photon.operation(workflow).await);
+    photon.claim("deaf").await;
     let shown = photon.until("/api/v1/agents/deaf", |agent| agent["status"] == json!("error")).await;
-    assert_eq!(shown["statusReason"], json!("quarantined: five offers in a row not taken"));
-    let history = told(&photon, "deaf").await;
-    assert!(ends_with(&history, [("agent.released", "untaken"), ("agent.status_changed", "error")]));
+    assert_eq!(shown["statusReason"], json!("quarantined_untaken"));
+    assert_eq!(told(&photon, "deaf").await, quarantined("quarantined_untaken"));
+    for (id, times) in ids.iter().zip([4, 1]) {
+        assert_eq!(count(&photon, id, "step.offer_expired").await, times);
+    }
     heartbeat(&photon, "deaf", json!({})).await;
     finds_nothing(&photon, "deaf").await;
     // It is history, not memory.
@@ -74,16 +89,16 @@ async fn five_offers_that_are_not_taken_are_a_quarantine_until_the_owner_ends_it
 async fn a_step_that_was_given_back_is_no_offer_that_was_not_taken() {
     let photon = Photon::configured("[agents]\nrelease_hold_ms = 0\n").await;
     photon.agent("picky", &[]).await;
-    photon.operation(stubborn()).await;
+    let id = photon.operation(stubborn()).await;
     for _ in 0..6 {
         let lease = photon.claim("picky").await;
         photon.report(&lease, "release", json!({"reason": "not mine"})).await.expect(200);
     }
     let lease = photon.claim("picky").await;
     photon.report(&lease, "complete", json!({"result": 1})).await.expect(200);
-    let history = told(&photon, "picky").await;
-    assert_eq!(history.iter().filter(|(_, what)| what == "returned").count(), 6);
-    assert!(history.iter().all(|(_, what)| what != "untaken" && what != "error"), "{history:?}");
+    assert_eq!(count(&photon, &id, "step.released").await, 6);
+    assert_eq!(count(&photon, &id, "step.offer_expired").await, 0);
+    assert_eq!(told(&photon, "picky").await, []);
 }
 
 #[tokio::test]
@@ -94,7 +109,7 @@ async fn three_lost_leases_are_a_quarantine_in_which_running_work_goes_on() {
     let steady = photon.operation(json!([step(1, "steady", &[], json!({}))])).await;
     let kept = photon.claim("frail").await;
     let alive = json!({"leases": [{"leaseId": kept["leaseId"]}]});
-    photon.operation(stubborn()).await;
+    let id = photon.operation(stubborn()).await;
     let begun = Instant::now();
     while photon.get("/api/v1/agents/frail").await.data()["status"] != json!("error") {
         assert!(begun.elapsed() < PATIENCE, "{:?}", told(&photon, "frail").await);
@@ -105,9 +120,9 @@ async fn three_lost_leases_are_a_quarantine_in_which_running_work_goes_on() {
             photon.report(lost, "ack", json!({})).await.expect(200);
         }
     }
-    let history = told(&photon, "frail").await;
-    assert!(ends_with(&history, [("agent.released", "lost"), ("agent.status_changed", "error")]));
-    assert_eq!(history.iter().filter(|(_, what)| what == "lost").count(), 3);
+    assert_eq!(told(&photon, "frail").await, quarantined("quarantined_losses"));
+    assert_eq!(count(&photon, &id, "step.lease_lost").await, 3);
+    assert_eq!(row(&photon, "frail", "lostInARow").await, json!(3));
     heartbeat(&photon, "frail", alive).await;
     finds_nothing(&photon, "frail").await;
     photon.report(&kept, "complete", json!({"result": 1})).await.expect(200);

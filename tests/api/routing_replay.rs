@@ -128,8 +128,8 @@ fn a_long_history_is_read_page_by_page_and_listed_line_by_line() {
         let candidates = json!({"ranked": ranked, "excluded": excluded,
                 "weights": weights});
         let lease = format!("ls_{}_{step}_1", "0".repeat(32));
-        let data = json!({"step": step, "grant": 1, "leaseId": lease, "agent": "fit", "attempt": 1,
-            "inputs": {}, "candidates": candidates});
+        let data = json!({"step": step, "grant": 1, "leaseId": lease, "agent": "fit", "incarnation": 1,
+            "attempt": 1, "inputs": {}, "candidates": candidates});
         json!({"specversion": "1.0", "id": "x", "source": "/photon", "type": kind, "actor": "photon",
             "subject": format!("operation/op_{}", "0".repeat(32)), "time": "2026-01-01T00:00:00Z",
             "datacontenttype": "application/json", "sequence": step.to_string(), "revision": "1",

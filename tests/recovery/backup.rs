@@ -130,6 +130,7 @@ async fn a_restore_ends_at_a_position_or_a_time_and_says_what_is_lost() {
     photon.agent("second", &[]).await;
     told(&photon, &["create", "copy"]);
     perform(&photon).await;
+    photon.put("/api/v1/agents/scout", json!({"name": "Scout"})).await.expect(200);
     let end = photon.get("/health").await.header("photon-position").parse::<u64>().unwrap();
     assert!(refused(&photon, &["restore", "copy", "--replace"], 69).contains("running server"));
     assert!(refused(&photon, &["restore", "copy", "--dry-run"], 69).contains("running server"));
@@ -145,7 +146,7 @@ async fn a_restore_ends_at_a_position_or_a_time_and_says_what_is_lost() {
         let present = &plan["plan"]["present"];
         assert_eq!((&present["sameHistory"], present["position"].as_u64()), (&json!(true), Some(end)));
         assert_eq!(present["lost"]["operationsGone"], 2);
-        assert_eq!(present["lost"]["agentsBack"], 1, "scout has done more since");
+        assert_eq!(present["lost"]["agentsBack"], 1, "scout has another name since");
     }
     assert!(refused(&photon, &["restore", "copy"], 5).contains("--replace"));
     assert!(refused(&photon, &["restore", "copy", "--at", "99999"], 2).contains("ends at position"));

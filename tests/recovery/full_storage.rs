@@ -18,8 +18,8 @@ fn limit(mib: usize) -> String {
 }
 
 fn operation() -> Value {
-    let inputs = json!({"text": "x".repeat(300_000)});
-    json!({"name": "large", "workflow": [step(1, "work", &[], inputs)]})
+    let inputs = json!({"text": "x".repeat(150_000)});
+    json!({"name": "large", "workflow": [step(1, "work", &[], inputs.clone()), step(2, "work", &[], inputs)]})
 }
 
 /// Creates operations until the folder is full; says how many there are.

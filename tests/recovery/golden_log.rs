@@ -60,6 +60,12 @@ async fn lead_a_life(photon: &Photon) {
     photon.put(&format!("/api/v1/operations/{other}"), json!({"priority": "high"})).await.expect(200);
     photon.delete(&format!("/api/v1/operations/{other}")).await.expect(200);
     photon.delete("/api/v1/agents/bob").await.expect(200);
+    // Cancelled while an agent had it: the lease is closed after the end.
+    let cut = photon.operation(json!([step(1, "call", &[], json!({}))])).await;
+    let lease = photon.claim("ada").await;
+    photon.delete(&format!("/api/v1/operations/{cut}")).await.expect(200);
+    photon.report(&lease, "release", json!({})).await.refused(409, "already_terminal");
+    assert_eq!(photon.history(&cut).await.last().unwrap(), "lease.closed");
 }
 
 async fn write_today(folder: &Path) {

@@ -1,6 +1,7 @@
 //! What survives kills, damage, full storage and false clocks; copies of the log that are made and read.
 
 mod backup;
+mod carried_records;
 mod clock_jumps;
 mod damaged_log;
 mod failed_sync;

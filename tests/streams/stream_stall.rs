@@ -26,9 +26,17 @@ fn small(photon: &Photon, way: Way, after: u64) -> Asked {
     Asked { receive_buffer: Some(2_048), ..asked }
 }
 
+/// More than that are no inputs of one step.
+const PART: usize = 250_000;
+
 /// Creates operations with this text in them, and answers with the newest position.
 async fn create(photon: &Photon, count: usize, text: &str) -> u64 {
-    let body = json!({"name": "x", "workflow": [step(1, "x", &[], json!({"text": text}))]});
+    let steps = 1..=u32::try_from(text.len().div_ceil(PART).max(1)).unwrap();
+    let parts = text.as_bytes().chunks(PART).map(|part| std::str::from_utf8(part).unwrap());
+    let parts = steps.zip(parts.chain([""]));
+    let workflow: Vec<Value> =
+        parts.map(|(number, part)| step(number, "x", &[], json!({"text": part}))).collect();
+    let body = json!({"name": "x", "workflow": workflow});
     let answers = join_all((0..count).map(|_| photon.post("/api/v1/operations", body.clone()))).await;
     let ends = answers.into_iter().map(|answer| {
         let answer = answer.expect(201);

@@ -104,15 +104,21 @@ async fn each_late_word_gets_its_stated_code_and_changes_nothing() {
     photon.report(&first, "complete", json!({"result": {"n": 1}})).await.expect(200);
     let second = begun(&photon, "a").await;
     cancel(&photon, &id).await;
-    let revision = photon.shown(&id).await["revision"].clone();
+    let revision = photon.shown(&id).await["revision"].as_u64().unwrap();
     photon.report(&first, "complete", json!({"result": {"n": 1}})).await.expect(200);
     photon.report(&first, "complete", json!({"result": {"n": 2}})).await.refused(409, "already_terminal");
-    photon.report(&second, "complete", json!({"result": null})).await.refused(409, "already_terminal");
+    assert_eq!(photon.shown(&id).await["revision"], json!(revision));
+    // The first report frees the slot, and that is all that it does.
+    for _ in 0..2 {
+        photon.report(&second, "complete", json!({"result": null})).await.refused(409, "already_terminal");
+        assert_eq!(photon.shown(&id).await["revision"], json!(revision + 1));
+    }
     for what in ["ack", "complete", "release"] {
         photon.report(&older, what, json!({})).await.refused(410, "lease_lost");
     }
     photon.delete(&format!("/api/v1/operations/{id}")).await.expect(200);
-    assert_eq!(photon.shown(&id).await["revision"], revision);
+    assert_eq!(photon.shown(&id).await["revision"], json!(revision + 1));
+    assert_eq!(photon.history(&id).await.last().unwrap(), "lease.closed");
     checker::check_log(&photon).await.must_be_over();
 }
 
@@ -150,5 +156,89 @@ async fn a_server_that_is_killed_within_the_grace_frees_the_slot_in_the_end() {
     // Who was away does not know how much of the grace was left: it is kept in full.
     assert!(kept_ms(&photon, &id).await >= GRACE_MS);
     photon.report(&lease, "complete", json!({"result": 1})).await.refused(409, "already_terminal");
+    checker::check_log(&photon).await.must_be_over();
+}
+
+/// Why the lease was closed that the operation's cancel left.
+async fn closed_by(photon: &Photon, id: &str) -> String {
+    let query = format!("limit=500&operation={id}&types=operation.cancelled,steps.cancelled,lease.closed");
+    let events = checker::read(photon, &query).await;
+    let kinds: Vec<&Value> = events.iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["operation.cancelled", "steps.cancelled", "lease.closed"]);
+    events[2]["data"]["why"].as_str().unwrap().to_owned()
+}
+
+/// An operation that was cancelled while its first step was offered, and not begun.
+async fn cancelled_offer(photon: &Photon, agent: &str) -> (String, Value) {
+    let id = photon.operation(chain()).await;
+    let lease = photon.claim(agent).await;
+    cancel(photon, &id).await;
+    assert_eq!(free_slots(photon, agent).await, 0, "whoever was offered it may be about to begin");
+    (id, lease)
+}
+
+#[tokio::test]
+async fn an_offer_that_is_cancelled_keeps_its_slot_until_the_end_of_grace() {
+    let photon = Photon::configured(SHORT_GRACE).await;
+    photon.agent("deaf", &[]).await;
+    let (id, lease) = cancelled_offer(&photon, "deaf").await;
+    // Nothing is given out for the slot meanwhile.
+    let next = photon.operation(chain()).await;
+    let claim = photon.post("/api/v1/agents/deaf/claim", json!({"wait": "300ms"})).await.expect(200);
+    assert_eq!(claim.data()["leases"], json!([]));
+    assert_eq!(photon.claim("deaf").await["operationId"], json!(next));
+    assert!(kept_ms(&photon, &id).await >= GRACE_MS);
+    assert_eq!(closed_by(&photon, &id).await, "grace_expired");
+    photon.report(&lease, "ack", json!({})).await.refused(409, "already_terminal");
+    checker::check_log(&photon).await.must_be_clean();
+}
+
+#[tokio::test]
+async fn a_report_about_a_cancelled_offer_frees_its_slot_at_once() {
+    let photon = Photon::configured(LONG_GRACE).await;
+    photon.agent("a", &[]).await;
+    let endings = [
+        ("complete", json!({"result": 1})),
+        ("fail", json!({"code": "stopped", "message": "as you wished"})),
+        ("release", json!({"reason": "as you wished"})),
+    ];
+    for (what, body) in endings {
+        let (id, lease) = cancelled_offer(&photon, "a").await;
+        let told = photon.report(&lease, "ack", json!({})).await.expect(200);
+        assert_eq!((&told.data()["cancelRequested"], free_slots(&photon, "a").await), (&json!(true), 0));
+        let revision = photon.shown(&id).await["revision"].as_u64().unwrap();
+        photon.report(&lease, what, body).await.refused(409, "already_terminal");
+        assert_eq!(free_slots(&photon, "a").await, 1, "after {what}");
+        assert_eq!(closed_by(&photon, &id).await, "reported");
+        assert_eq!(photon.shown(&id).await["revision"], json!(revision + 1), "the close is an event as any");
+    }
+    checker::check_log(&photon).await.must_be_over();
+}
+
+#[tokio::test]
+async fn a_cancelled_offer_of_an_agent_that_is_gone_is_closed_at_once() {
+    let photon = Photon::configured(LONG_GRACE).await;
+    photon.agent("a", &[]).await;
+    let body = json!({"id": "a", "config": {"heartbeatIntervalMs": 0}});
+    let (revoked, lease) = cancelled_offer(&photon, "a").await;
+    let path = format!("/api/v1/leases/{}", lease["leaseId"].as_str().unwrap());
+    photon.delete(&path).await.expect(200);
+    assert_eq!(free_slots(&photon, "a").await, 1);
+    assert_eq!(closed_by(&photon, &revoked).await, "revoked");
+    let (again, _) = cancelled_offer(&photon, "a").await;
+    photon.post("/api/v1/agents", body.clone()).await.expect(200);
+    assert_eq!(free_slots(&photon, "a").await, 1, "an old incarnation takes no slot");
+    let left = |id: &str| format!("/api/v1/events?operation={id}&types=lease.closed");
+    photon.until(&left(&again), |events| events[0].is_object()).await;
+    assert_eq!(closed_by(&photon, &again).await, "new_incarnation");
+    let (gone, _) = cancelled_offer(&photon, "a").await;
+    photon.delete("/api/v1/agents/a").await.expect(200);
+    photon.until(&left(&gone), |events| events[0].is_object()).await;
+    assert_eq!(closed_by(&photon, &gone).await, "agent_unregistered");
+    let silent = json!({"id": "mute", "config": {"heartbeatIntervalMs": 200}});
+    photon.post("/api/v1/agents", silent).await.expect(201);
+    let (mute, _) = cancelled_offer(&photon, "mute").await;
+    photon.until(&left(&mute), |events| events[0].is_object()).await;
+    assert_eq!(closed_by(&photon, &mute).await, "agent_timeout");
     checker::check_log(&photon).await.must_be_over();
 }

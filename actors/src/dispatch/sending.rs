@@ -162,8 +162,8 @@ impl Dispatch {
         }
     }
 
-    /// Looks again at the step of a lease, and at what its holder is owed, and not at the rest of its operation:
-    /// that may have thousands of leases.
+    /// Looks again at the step of a lease, and at what its holder is owed, and not at the rest of its
+    /// operation: that may have thousands of leases.
     fn look_at_lease(&mut self, lease: &LeaseId, context: &DispatchContext<'_>) {
         let run = context.views.operations.get(&lease.operation).and_then(|row| row.run.as_ref());
         let moved = run.and_then(|run| run.skeleton.position(lease.step));

@@ -1,5 +1,5 @@
-//! What is done when a moment has come: offers, leases and attempts that end, silence, claims, lanes. When the
-//! server itself stood still, nobody is blamed for it.
+//! What is done when a moment has come: offers, leases and attempts that end, silence, claims, lanes. When
+//! the server itself stood still, nobody is blamed for it.
 
 use std::collections::BTreeSet;
 

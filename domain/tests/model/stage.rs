@@ -310,8 +310,8 @@ impl Stage {
         self.put(&Command::Step { step: number(at), grant, wish: said(wish, self.now()) }, wanted);
     }
 
-    /// What the dispatcher does for an agent: it loses what the agent can no longer carry out, closes what was
-    /// cancelled, and puts it out of service if its work came to nothing too often.
+    /// What the dispatcher does for an agent: it loses what the agent can no longer carry out, closes what
+    /// was cancelled, and puts it out of service if its work came to nothing too often.
     pub(crate) fn settle(&mut self, agent: usize) {
         for ((step, grant), life, _) in self.leases(agent) {
             let at = self.flow.position(step);

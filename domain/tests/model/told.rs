@@ -84,7 +84,10 @@ impl Told {
             Event::StepApproved(_) | Event::StepRejected(_) => assert_eq!(one.asked, 1, "{event:?}"),
             // What expires as an offer was not begun.
             Event::StepLeaseLost(lost) => {
-                let offered = |event: &&Event| matches!(event, Event::StepOfferExpired(expired) if expired.grant == lost.grant);
+                let offered = |event: &&Event| match event {
+                    Event::StepOfferExpired(expired) => expired.grant == lost.grant,
+                    _ => false,
+                };
                 one.unknown = one.kind == Kind::Write && before.filter(offered).is_none();
             }
             Event::StepNeedsAttention(_) => {

@@ -14,8 +14,8 @@ use super::memory::Held;
 use super::restart::Restart;
 use super::steps::Steps;
 
-/// Durable creations in relation to bare actix-web, by processor time, and microseconds of the server's for one;
-/// before one booking: 0.24 and 149.
+/// Durable creations in relation to bare actix-web, by processor time, and microseconds of the server's for
+/// one; before one booking: 0.24 and 149.
 const CREATES_RATIO: f64 = 0.4;
 const CREATE_US: f64 = 80.0;
 /// Operations of three steps per second, and microseconds of the server's for one; before: 1 072 and 1 306.

@@ -200,9 +200,12 @@ impl<'a> Client<'a> {
         let Ok(body) = answer.json::<Value>().await else { return Outcome::Unknown };
         match status {
             200 | 201 => {
-                let (data, position) = (&body["data"], header("photon-position").parse().unwrap());
+                let (data, position): (_, u64) = (&body["data"], header("photon-position").parse().unwrap());
                 let revision = data["revision"].as_u64().unwrap();
-                assert_eq!(header("etag"), format!("\"{revision}\""));
+                match is_agent(call.place) {
+                    true => must_be_of_agent(header("etag"), revision, position),
+                    false => assert_eq!(header("etag"), format!("\"{revision}\"")),
+                }
                 let path = if is_agent(call.place) { "/api/v1/agents" } else { "/api/v1/operations" };
                 let path = format!("{path}/{}", data["id"].as_str().unwrap());
                 self.known[call.place] = Some(Known { path, revision });
@@ -224,10 +227,20 @@ impl Call {
         }
         match &self.wish {
             Wish::Change { only_at: Some(revision), .. } => {
-                request.header("if-match", format!("\"{revision}\""))
+                // Of an agent's tag the revision is looked at alone.
+                let position = if is_agent(self.place) { ".1" } else { "" };
+                request.header("if-match", format!("\"{revision}{position}\""))
             }
             Wish::Change { key: Some(key), .. } => request.header("idempotency-key", key),
             _ => request,
         }
     }
+}
+
+/// What is shown of an agent changes without its revision too: its tag names both, and nothing that is to
+/// come.
+fn must_be_of_agent(tag: &str, revision: u64, position: u64) {
+    let parts = tag.trim_matches('"').split_once('.').and_then(|(of, since)| Some((of, since.parse().ok()?)));
+    let (of, since): (&str, u64) = parts.unwrap_or_else(|| panic!("{tag} is no tag of an agent"));
+    assert_eq!((of, since <= position), (&*revision.to_string(), true), "{tag} at {position}");
 }
