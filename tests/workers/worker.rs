@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support;
 
 use support::called::{call, command, until};
-use support::{Photon, step};
+use support::{Photon, checker, step};
 
 /// Says that it is at work by writing its process id and that of a child into files, then works for ever.
 const WORK_FOR_EVER: &str = "sleep 300 & echo $! > child; echo $$ > shell; wait";
@@ -312,4 +312,45 @@ async fn the_next_step_comes_with_the_answer_to_the_report() {
     let line = metrics.as_str().unwrap().lines().find(of_claims).unwrap();
     let claims: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(claims < 3, "five steps took {claims} claims: {line}");
+}
+
+/// Which agents each operation's step was given to, in order.
+async fn given_to(photon: &Photon, ids: &[String]) -> Vec<Vec<String>> {
+    let mut given = Vec::new();
+    for id in ids {
+        let query = format!("limit=500&operation={id}&types=step.reserved");
+        let events = checker::read(photon, &query).await;
+        let agents = events.iter().map(|event| event["data"]["agent"].as_str().unwrap().to_owned());
+        given.push(agents.collect());
+    }
+    given
+}
+
+#[tokio::test]
+async fn a_worker_that_fails_everything_neither_eats_the_queue_nor_fails_an_operation() {
+    let photon = Photon::start().await;
+    let _good = Worker::start(&photon, "good", "sleep 0.3; echo ok");
+    let _bad = Worker::start(&photon, "bad", "echo not logged in >&2; exit 1");
+    photon.claims_waiting(2).await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(photon.operation(json!([step(1, "work", &[], json!({}))])).await);
+    }
+    for id in &ids {
+        let path = format!("/api/v1/operations/{id}");
+        let ended = photon.until(&path, |shown| shown["completedAt"] != json!(null)).await;
+        assert_eq!(ended["status"], json!("completed"));
+    }
+    let given = given_to(&photon, &ids).await;
+    let again = given.iter().filter(|agents| agents.len() > 1);
+    assert!(again.clone().count() >= 5, "{given:?}");
+    for agents in again {
+        assert_eq!(agents[..], ["bad", "good"], "a retry goes to another agent than the one that failed");
+    }
+    let bad = photon.until("/api/v1/agents/bad", |agent| agent["status"] == "error").await;
+    assert_eq!(bad["statusReason"], json!("quarantined_failures"));
+    // One that it was given before the quarantine was known may be among them.
+    let failed = bad["metrics"]["operationsFailed"].as_u64().unwrap();
+    assert!((5..=6).contains(&failed), "{failed} failures until it was out of service");
+    checker::check_log(&photon).await.must_be_over();
 }
