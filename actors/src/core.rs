@@ -110,9 +110,10 @@ impl Core {
     /// The same from what was folded before: the log is followed from there on.
     #[must_use]
     pub fn start_from(options: CoreOptions, start: Start) -> Arc<Self> {
-        let house = Arbiter::new();
-        let handle = house.handle();
-        Self::start_on(options, start, &[handle.clone(), handle.clone(), handle], vec![house])
+        // A thread each: who decides, who follows the log, who gives out work.
+        let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
+        let handles = [aggregates.handle(), views.handle(), house.handle()];
+        Self::start_on(options, start, &handles, vec![house, aggregates, views])
     }
 
     /// The same on the thread of the caller alone, in whose order everything then happens: only for tests

@@ -227,7 +227,7 @@ impl Dispatch {
             self.ready.look(scene, id, moved.iter().copied());
             self.pay(owed, now);
         }
-        for id in &changes.agents {
+        for id in changes.agents.union(&changes.holders) {
             let (periods, thresholds) = (&self.settings.periods, &self.settings.thresholds);
             let Debts { wakes, owed } = effects::of_agent(views, id, periods, thresholds);
             self.set(wakes, now);
@@ -243,10 +243,11 @@ impl Dispatch {
         if !changes.lanes.is_empty() {
             able.extend(self.members(context, |lane| changes.lanes.contains(lane)));
         }
+        // What others hold makes nobody preferred.
         if !(changes.agents.is_empty() && changes.lanes.is_empty()) {
             self.ready.refresh_avoided();
         }
-        able.extend(changes.agents.iter().cloned());
+        able.extend(changes.agents.union(&changes.holders).cloned());
     }
 
     /// Sets the wakes of one operation and clears those that it is no longer owed.

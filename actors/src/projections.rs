@@ -37,24 +37,30 @@ const CHUNK: usize = 256;
 pub struct Changes {
     /// Operations with new facts, and the positions of their steps that were moved by them.
     pub operations: BTreeMap<OperationId, BTreeSet<usize>>,
-    /// Agents with new facts.
+    /// Agents with new facts of their own.
     pub agents: BTreeSet<AgentId>,
+    /// Agents whose leases changed.
+    pub holders: BTreeSet<AgentId>,
     /// Lanes with new facts.
     pub lanes: BTreeSet<LaneId>,
 }
 
 impl Changes {
     fn is_empty(&self) -> bool {
-        self.operations.is_empty() && self.agents.is_empty() && self.lanes.is_empty()
+        self.operations.is_empty()
+            && self.agents.is_empty()
+            && self.holders.is_empty()
+            && self.lanes.is_empty()
     }
 
     /// The same in parts of at most so many aggregates: lanes and agents first.
     pub(crate) fn parts(self, max: usize) -> impl Iterator<Item = Self> {
         let lanes = self.lanes.into_iter().map(|id| Self { lanes: [id].into(), ..Self::default() });
         let agents = self.agents.into_iter().map(|id| Self { agents: [id].into(), ..Self::default() });
+        let holders = self.holders.into_iter().map(|id| Self { holders: [id].into(), ..Self::default() });
         let operations = self.operations.into_iter();
         let operations = operations.map(|entry| Self { operations: [entry].into(), ..Self::default() });
-        let mut rest = lanes.chain(agents).chain(operations).peekable();
+        let mut rest = lanes.chain(agents).chain(holders).chain(operations).peekable();
         std::iter::from_fn(move || {
             rest.peek()?;
             Some(rest.by_ref().take(max).fold(Self::default(), Self::and))
@@ -66,6 +72,7 @@ impl Changes {
             self.operations.entry(id).or_default().extend(moved);
         }
         self.agents.extend(more.agents);
+        self.holders.extend(more.holders);
         self.lanes.extend(more.lanes);
         self
     }
@@ -256,7 +263,7 @@ impl Projected {
         }
         match applied.about {
             About::Operation(id, agent) => {
-                touched.agents.extend(agent);
+                touched.holders.extend(agent);
                 let run = views.operations.get(&id).and_then(|row| row.run.as_ref());
                 let moved = run.map_or(&[][..], Run::moved);
                 touched.operations.entry(id).or_default().extend(moved);
@@ -280,6 +287,7 @@ impl Projected {
             changes.operations.entry(id).or_default().extend(moved);
         }
         changes.agents.extend(touched.agents);
+        changes.holders.extend(touched.holders);
         changes.lanes.extend(touched.lanes);
         drop(changes);
         self.changed.notify_one();

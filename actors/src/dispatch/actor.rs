@@ -1,7 +1,7 @@
 //! The actor around the dispatcher: hands it the views, the time and what happened, and performs its actions.
 //! Owns the channels of those that wait for an answer; decides nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -192,6 +192,7 @@ fn everything(views: &Views, now: Timestamp) -> Changes {
     Changes {
         operations: open.chain(closing).collect(),
         agents: views.agents.all().map(|(id, _)| id.clone()).collect(),
+        holders: BTreeSet::new(),
         lanes: views.lanes.parked(now).map(|(id, _)| id.clone()).collect(),
     }
 }

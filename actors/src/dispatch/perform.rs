@@ -25,7 +25,7 @@ pub(super) async fn perform(gateway: &Gateway, task: Task) -> Answered {
         Task::ExpireApproval(id, step) => tell(gateway, &id, Command::ExpireApproval { step }).await,
         Task::ExpireDeadline(id) => tell(gateway, &id, Command::ExpireDeadline).await,
         Task::TimeOut(id, silent_ms) => told(
-            gateway.answer::<Agent>(&id, Order::of(agent::Command::TimeOut { silent_ms }, photon())).await,
+            &gateway.answer::<Agent>(&id, Order::of(agent::Command::TimeOut { silent_ms }, photon())).await,
         ),
         Task::Quarantine { agent, reason, revision } => quarantine(gateway, &agent, reason, revision).await,
     };
@@ -58,27 +58,27 @@ async fn tell_lease(gateway: &Gateway, lease: &LeaseId, wish: StepWish) -> Told 
     let answer = gateway.answer::<Operation>(&lease.operation, Order::of(command, photon())).await;
     // An operation that is out of service will never say more than its log does.
     let silent = matches!(answer.outcome, Err(DispatchError::Quarantined | DispatchError::Unreadable(_)));
-    match told(answer) {
+    match told(&answer) {
         (_, rests_on, granted) if withdraws && silent => (Outcome::Refused, rests_on, granted),
         told => told,
     }
 }
 
 async fn tell(gateway: &Gateway, id: &OperationId, command: Command) -> Told {
-    told(gateway.answer::<Operation>(id, Order::of(command, photon())).await)
+    told(&gateway.answer::<Operation>(id, Order::of(command, photon())).await)
 }
 
 async fn quarantine(gateway: &Gateway, id: &AgentId, reason: StatusReason, revision: u64) -> Told {
     let order = Order::<Agent>::of(agent::Command::Quarantine { reason }, photon());
     let order = Order { if_version: Some(vec![Version::new(revision)]), ..order };
-    told(gateway.answer(id, order).await)
+    told(&gateway.answer(id, order).await)
 }
 
 fn photon() -> Metadata {
     Metadata::of_photon()
 }
 
-fn told<A: Durable>(answer: Answer<A>) -> Told {
+fn told<A: Durable>(answer: &Answer<A>) -> Told {
     (outcome_of(&answer.outcome), answer.rests_on, None)
 }
 

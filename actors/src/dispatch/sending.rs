@@ -139,7 +139,7 @@ impl Dispatch {
             let origin = self.sent.get(&subject).map(|sent| sent.origin.clone());
             match (origin, &subject) {
                 (Some(Origin::Withdrawal(_)), Subject::Lease(lease)) => {
-                    self.put(Task::withdrawal(lease.clone()))
+                    self.put(Task::withdrawal(lease.clone()));
                 }
                 _ => {
                     self.sent.remove(&subject);

@@ -181,7 +181,7 @@ impl Record {
         for (fact, stamp) in self.facts.iter().skip(self.shown).take(many) {
             match fact {
                 Fact::Operation(id, event) => {
-                    changes.agents.extend(self.views.apply_operation(id, event, *stamp));
+                    changes.holders.extend(self.views.apply_operation(id, event, *stamp));
                     let run = self.views.operations.get(id).and_then(|row| row.run.as_ref());
                     let moved: BTreeSet<usize> =
                         run.map(|run| run.moved().iter().copied().collect()).unwrap_or_default();

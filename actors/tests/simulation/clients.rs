@@ -57,7 +57,7 @@ fn step(dice: &mut Dice, number: u32, dependencies: Vec<u32>, agents: &[AgentId]
         agent,
         platform: if human { "human" } else { "worker" }.parse().unwrap(),
         action: if human { "approve" } else { dice.pick(&["cut", "glue"]) }.parse().unwrap(),
-        title: (number % 3 == 0).then(|| format!("number {number} of {{{{ operation.name }}}}")),
+        title: number.is_multiple_of(3).then(|| format!("number {number} of {{{{ operation.name }}}}")),
         inputs: Json::from(inputs),
         dependencies,
         timeout_ms: dice.between(2_000, 40_000),

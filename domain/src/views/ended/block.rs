@@ -21,7 +21,7 @@ use crate::operation::definition::Priority;
 use crate::operation::step::Status;
 use crate::views::filter::Filter;
 use crate::views::operation_board::{Place, Row};
-use crate::{OperationId, Timestamp};
+use crate::{AgentId, OperationId, PlatformName, Timestamp};
 
 /// How an operation can have ended, as a row's first byte numbers it.
 const ENDS: [Status; 3] = [Status::Completed, Status::Failed, Status::Cancelled];
@@ -394,8 +394,8 @@ fn put_row<'r>(out: &mut Vec<u8>, texts: &mut Texts<'r>, oldest: Timestamp, id: 
         put_number(out, at.as_micros().wrapping_sub(from.as_micros()) as u64);
     };
     moment(out, oldest, row.created_at);
-    put_list(out, texts, row.agents_used.iter().map(|agent| agent.as_str()));
-    put_list(out, texts, row.platforms.iter().map(|platform| platform.as_str()));
+    put_list(out, texts, row.agents_used.iter().map(AgentId::as_str));
+    put_list(out, texts, row.platforms.iter().map(PlatformName::as_str));
     for at in [row.deadline, row.started_at, row.completed_at].into_iter().flatten() {
         moment(out, row.created_at, at);
     }
@@ -406,7 +406,7 @@ fn put_row<'r>(out: &mut Vec<u8>, texts: &mut Texts<'r>, oldest: Timestamp, id: 
         put_number(out, texts.place(value));
     }
     put_number(out, row.status_reason.as_ref().map_or(0, |reason| texts.place(reason) + 1));
-    put_list(out, texts, row.agents.iter().map(|agent| agent.as_str()));
+    put_list(out, texts, row.agents.iter().map(AgentId::as_str));
     if let Some(max) = row.max_parallel {
         put_number(out, u64::from(max));
     }
