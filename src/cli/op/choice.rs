@@ -89,7 +89,7 @@ mod tests {
         };
         let choice: StepReserved = serde_json::from_value(json!({
             "step": 2, "grant": 1, "leaseId": format!("ls_{}_2_1", "0".repeat(32)), "agent": "a",
-            "attempt": 1, "inputs": {}, "candidates": {
+            "incarnation": 1, "attempt": 1, "inputs": {}, "candidates": {
                 "ranked": [scored("a", 0.85, 1.0), scored("b", 0.53, 0.2)],
                 "excluded": {"notAsked": 0, "capability": 5, "requirement": 0, "status": 1, "held": 0,
                     "capacity": 0, "notWaiting": 0},
