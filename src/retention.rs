@@ -106,6 +106,12 @@ struct Archive {
 }
 
 impl Ended {
+    /// Agents that these streams tell of.
+    fn told_of(&self, going: &HashSet<StreamId>) -> HashSet<AgentId> {
+        let told = self.going.iter().filter(|(stream, _)| going.contains(*stream));
+        told.flat_map(|(_, agents)| agents).cloned().collect()
+    }
+
     fn archive_folder(&self) -> PathBuf {
         self.folder.join(ARCHIVE)
     }
@@ -147,9 +153,12 @@ impl Retention for Ended {
             // A day is written to until it is over.
             .filter(|(stream, _)| stream.category() != presence::CATEGORY || stream.id() < &*day(before_us));
         self.going = going.map(|(stream, known)| (stream, known.agents)).collect();
-        let agents: HashSet<&AgentId> = self.going.values().flatten().collect();
-        let replaced = agents.into_iter().filter(|agent| self.carried_before.contains(*agent));
-        self.going.keys().cloned().chain(replaced.map(carrying::stream_of)).collect()
+        self.going.keys().cloned().collect()
+    }
+
+    fn replaced(&mut self, going: &HashSet<StreamId>) -> HashSet<StreamId> {
+        let agents = self.told_of(going).into_iter().filter(|agent| self.carried_before.contains(agent));
+        agents.map(|agent| carrying::stream_of(&agent)).collect()
     }
 
     fn fold(&mut self, event: &Recorded) {
@@ -157,8 +166,7 @@ impl Retention for Ended {
     }
 
     fn carried(&mut self, going: &HashSet<StreamId>, floor: Position) -> usize {
-        let told = self.going.iter().filter(|(stream, _)| going.contains(*stream));
-        let mut agents: HashSet<AgentId> = told.flat_map(|(_, agents)| agents).cloned().collect();
+        let mut agents = self.told_of(going);
         // What goes of it must come again, even if nothing is added.
         let before = self.carried_before.iter().filter(|agent| going.contains(&carrying::stream_of(agent)));
         agents.extend(before.cloned());

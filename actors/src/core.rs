@@ -91,7 +91,7 @@ pub struct Core {
     /// The last look at the past.
     pub(crate) pasts: Arc<Pasts>,
     pub(crate) weights: Weights,
-    thresholds: Thresholds,
+    pub(crate) thresholds: Thresholds,
     /// Claims that were made since the start.
     pub(crate) claims_made: AtomicU64,
     house: ArbiterHandle,

@@ -183,6 +183,12 @@ impl Gateway {
         answer
     }
 
+    /// The highest position that any answer rested on.
+    #[must_use]
+    pub fn highest_answered(&self) -> Position {
+        self.projected.answered()
+    }
+
     /// Has a command carried out, and returns when the views show what the answer rests on.
     ///
     /// # Errors

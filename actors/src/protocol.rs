@@ -122,6 +122,12 @@ impl Core {
         Some(self.remaining_ms(lease, since, started))
     }
 
+    /// The same for a lease that was just granted: the views may not show it yet.
+    #[must_use]
+    pub fn remaining_of_grant(&self, lease: &LeaseId) -> u64 {
+        self.remaining_of(lease).unwrap_or(self.periods.offer_ms)
+    }
+
     /// Every lease of this moment.
     #[must_use]
     pub fn leases(&self) -> Vec<LeaseInfo> {

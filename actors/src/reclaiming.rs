@@ -91,7 +91,8 @@ impl Core {
         let (revision, incarnation) = {
             let views = self.projected.views.read();
             let held = views.leases.get(lease)?;
-            if held.agent != *agent || held.state != State::Held {
+            let current = views.agents.get(agent)?.agent.incarnation;
+            if held.agent != *agent || held.incarnation != current || held.state != State::Held {
                 return None;
             }
             (views.operations.get(&lease.operation)?.revision, held.incarnation)
@@ -122,8 +123,12 @@ impl Core {
 
     fn check_takes_work(&self, id: &AgentId) -> Result<(), ClaimRefusal> {
         let (views, now) = (self.projected.views.read(), self.now());
-        let agent = &views.agents.get(id).ok_or(ClaimRefusal::UnknownAgent)?.agent;
-        if agent.is_quarantined() {
+        let row = views.agents.get(id).ok_or(ClaimRefusal::UnknownAgent)?;
+        let agent = &row.agent;
+        // The quarantine follows the report that leads to it a moment later.
+        if agent.is_quarantined()
+            || row.work.streaks.verdict(&agent.profile.config, &self.thresholds).is_some()
+        {
             return Err(ClaimRefusal::Quarantined);
         }
         if agent.status != Status::Active {

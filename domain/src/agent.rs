@@ -251,7 +251,9 @@ impl Agent {
 
     /// The status that it wants to have.
     fn set_status(&self, to: Status, reason: StatusReason) -> Option<Event> {
-        (self.status != to && !self.is_drained()).then(|| changed(self.status, to, reason))
+        // What was heard may be older than what has happened to the agent since.
+        let is_late = reason == StatusReason::HeardAgain && !self.is_timed_out();
+        (self.status != to && !self.is_drained() && !is_late).then(|| changed(self.status, to, reason))
     }
 
     fn time_out(&self, silent_ms: u64) -> Vec<Event> {

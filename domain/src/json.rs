@@ -25,7 +25,13 @@ pub enum Unstorable {
     /// It could not be read again.
     #[error("must not be nested deeper than {DEPTH_MAX} levels: send what is deeper as a string")]
     Depth,
+    /// The JSON library would take the value for a text of JSON, and its content for data.
+    #[error("must not hold a key that begins with \"{RESERVED_KEY}\": use another name")]
+    ReservedKey,
 }
+
+/// How keys begin that mean something to the JSON library itself.
+pub const RESERVED_KEY: &str = "$serde_json::private::";
 
 impl Unstorable {
     /// A stable slug.
@@ -34,6 +40,7 @@ impl Unstorable {
         match self {
             Self::Integer => "integer_out_of_bounds",
             Self::Depth => "too_deep",
+            Self::ReservedKey => "reserved_key",
         }
     }
 }
@@ -143,9 +150,14 @@ fn unstorable(text: &str) -> Option<Unstorable> {
         }
         match bytes[at] {
             b'"' => {
+                let begin = at;
                 at += 1;
                 while at < bytes.len() && bytes[at] != b'"' {
                     at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                let rest = text.get(at + 1..).unwrap_or_default();
+                if rest.trim_start().starts_with(':') && is_reserved(&text[begin..=at]) {
+                    return Some(Unstorable::ReservedKey);
                 }
             }
             b'[' | b'{' => depth += 1,
@@ -169,6 +181,14 @@ fn unstorable(text: &str) -> Option<Unstorable> {
         at += 1;
     }
     None
+}
+
+/// Whether a key, as it is written with its quotes, is one of the JSON library's own.
+fn is_reserved(written: &str) -> bool {
+    // Few keys are as long, and of those few are written with escapes.
+    let may_be =
+        written.len() > RESERVED_KEY.len() && (written.contains('\\') || written.contains("private::"));
+    may_be && serde_json::from_str::<String>(written).is_ok_and(|key| key.starts_with(RESERVED_KEY))
 }
 
 /// Levels of a value.
@@ -235,6 +255,21 @@ impl<'de> Deserialize<'de> for Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_the_json_library_are_refused_however_they_are_written() {
+        for text in [
+            r#"{"$serde_json::private::RawValue": "[1, 2]"}"#,
+            r#"[{"a": {"\u0024serde_json::private::RawValue" : "1"}}]"#,
+            r#"{"$serde_json::private::Number": "1"}"#,
+        ] {
+            assert_eq!(Json::read(text).unwrap().unstorable(), Some(Unstorable::ReservedKey), "{text}");
+        }
+        for text in [r#"{"a": "$serde_json::private::RawValue"}"#, r#"{"serde_json::private::RawValue": 1}"#]
+        {
+            assert_eq!(Json::read(text).unwrap().unstorable(), None, "{text}");
+        }
+    }
 
     #[test]
     fn binary_and_text_forms_hold_the_same_value() {

@@ -77,7 +77,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 100_000,
         value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     ended: u64,
-    /// Measures only these, of: creates, open-loop, steps, heartbeats, log, restart, memory, ceilings
+    /// Measure only these, of: creates, open-loop, steps, heartbeats, log, restart, memory, ceilings
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', hide_possible_values = true)]
     only: Vec<Part>,
     /// Where temporary folders are made; the disk that counts

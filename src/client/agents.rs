@@ -88,12 +88,13 @@ impl Client {
     pub async fn claim(
         &self,
         id: &str,
+        incarnation: Option<u64>,
         max: u32,
         wait: Duration,
         key: &str,
     ) -> Result<ClaimView, ClientError> {
         let [api, version, agents] = AGENTS;
-        let body = ClaimWork { wait: Some(written(wait)), max, actions: None, incarnation: None };
+        let body = ClaimWork { wait: Some(written(wait)), max, actions: None, incarnation };
         self.data(Call::post(&[api, version, agents, id, "claim"], &body)?.key(Some(key)).waits(wait)).await
     }
 }

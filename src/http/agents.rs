@@ -322,7 +322,7 @@ pub async fn claim(
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let appetite = Appetite::of(max, actions);
     let granted = api.core.claim(&id, incarnation, appetite, wait_ms, intent.metadata.clone()).await?;
-    let remaining_ms = |lease: &domain::LeaseId| api.core.remaining_of(lease).unwrap_or(0);
+    let remaining_ms = |lease: &domain::LeaseId| api.core.remaining_of_grant(lease);
     let traceparent = intent.metadata.traceparent.as_deref();
     Ok(Reply::ok(ClaimView::of(&granted, remaining_ms, traceparent, &api.lease_names)))
 }

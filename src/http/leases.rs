@@ -96,7 +96,11 @@ fn sign_of_life(
     outcome: Result<Receipt<Operation>, DispatchError<Operation>>,
 ) -> Answer<LeaseRenewedView> {
     match outcome {
-        Ok(receipt) => Ok(Reply::ok(renewed(api, lease)).position(receipt.position)),
+        // It was the holder's, and renewed the lease; the views may not show that yet.
+        Ok(receipt) => {
+            let view = LeaseRenewedView { remaining_ms: api.core.periods.lease_ms, cancel_requested: false };
+            Ok(Reply::ok(view).position(receipt.position))
+        }
         Err(DispatchError::Rejected(Rejection::AlreadyTerminal { .. })) if api.core.is_closing(lease) => {
             Ok(Reply::ok(renewed(api, lease)))
         }

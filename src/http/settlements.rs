@@ -227,7 +227,7 @@ async fn claimed(api: &Api, claim: Option<Appetite>, after: &Aftermath, intent: 
         api.core.claim_after(after, appetite, intent.metadata.clone()).await
     };
     let granted = outcome.as_deref().unwrap_or_default();
-    let remaining_ms = |lease: &LeaseId| api.core.remaining_of(lease).unwrap_or(0);
+    let remaining_ms = |lease: &LeaseId| api.core.remaining_of_grant(lease);
     let traceparent = intent.metadata.traceparent.as_deref();
     let leases = Some(ClaimView::of(granted, remaining_ms, traceparent, &api.lease_names).leases);
     ClaimedView { leases, claim_refused: outcome.err().map(ClaimRefusedView::from) }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::agent::quarantine::Thresholds;
 use domain::{AgentId, Timestamp};
 
 use super::claims::{Claim, ClaimId};
@@ -126,7 +127,8 @@ impl Dispatch {
         } else {
             able.iter().filter_map(|agent| self.claims.of(agent)).collect()
         };
-        let waiting: BTreeMap<_, _> = claims.into_iter().filter_map(|claim| demand(scene, claim)).collect();
+        let waiting: BTreeMap<_, _> =
+            claims.into_iter().filter_map(|claim| demand(scene, claim, &self.settings.thresholds)).collect();
         let able = able.iter().filter(|agent| waiting.contains_key(agent)).collect();
         let weights = self.settings.weights;
         let floor = Floor { scene, presence: context.presence, waiting, able, weights };
@@ -201,8 +203,17 @@ fn is_current(claim: &Claim, context: &DispatchContext<'_>) -> bool {
 }
 
 /// What a claim would take, as far as its agent has free slots.
-fn demand<'c>(scene: Scene<'_>, claim: &'c Claim) -> Option<(&'c AgentId, Appetite)> {
-    let agent = &scene.views.agents.get(&claim.agent)?.agent;
+fn demand<'c>(
+    scene: Scene<'_>,
+    claim: &'c Claim,
+    thresholds: &Thresholds,
+) -> Option<(&'c AgentId, Appetite)> {
+    let row = scene.views.agents.get(&claim.agent)?;
+    let agent = &row.agent;
+    // It is about to be quarantined.
+    if row.work.streaks.verdict(&agent.profile.config, thresholds).is_some() {
+        return None;
+    }
     if scene.views.lanes.holds_back(&claim.agent, agent, scene.now) {
         return None;
     }

@@ -59,7 +59,8 @@ async fn tell_lease(gateway: &Gateway, lease: &LeaseId, wish: StepWish) -> Told 
     // An operation that is out of service will never say more than its log does.
     let silent = matches!(answer.outcome, Err(DispatchError::Quarantined | DispatchError::Unreadable(_)));
     match told(&answer) {
-        (_, rests_on, granted) if withdraws && silent => (Outcome::Refused, rests_on, granted),
+        // What its log says of the reservation may not be shown yet.
+        (_, _, granted) if withdraws && silent => (Outcome::Refused, gateway.highest_answered(), granted),
         told => told,
     }
 }

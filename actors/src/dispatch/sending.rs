@@ -84,6 +84,8 @@ impl Dispatch {
                         self.sent.insert(subject, Sent { origin: Origin::Withdrawal(agent) });
                         self.put(task);
                     }
+                    // The step is offered again, but not at once: it would not be taken again.
+                    (Outcome::NotTaken, _) => self.again.set(subject, context.now.plus_ms(AGAIN_MS)),
                     _ => _ = self.settling.insert((rests_on, subject), outcome),
                 }
             }
@@ -138,6 +140,7 @@ impl Dispatch {
         while let Some(subject) = self.again.take_due(context.now) {
             let origin = self.sent.get(&subject).map(|sent| sent.origin.clone());
             match (origin, &subject) {
+                (Some(Origin::Grant(..)), _) => self.finish(subject, Outcome::NotTaken, context, able),
                 (Some(Origin::Withdrawal(_)), Subject::Lease(lease)) => {
                     self.put(Task::withdrawal(lease.clone()));
                 }

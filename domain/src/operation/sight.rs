@@ -65,7 +65,12 @@ impl<'o> Sight<'o> {
         let inputs = if expression::may_hold_mark(asked.as_str()) {
             let asked = asked.value();
             let read = expression::outlook(&asked)?.steps;
-            Json::from(expression::render(&asked, &self.scope(&read))?)
+            let inputs = Json::from(expression::render(&asked, &self.scope(&read))?);
+            if let Some(why) = inputs.unstorable() {
+                let message = format!("the resolved inputs {why}");
+                return Err(ExpressionError { code: "invalid_inputs", message });
+            }
+            inputs
         } else {
             asked.clone()
         };

@@ -117,6 +117,12 @@ pub trait Retention {
     /// The log's last event has that time.
     fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId>;
 
+    /// Streams that go too when these do, since what is carried over takes their place. They hold nothing that
+    /// is newer.
+    fn replaced(&mut self, _going: &HashSet<StreamId>) -> HashSet<StreamId> {
+        HashSet::new()
+    }
+
     /// Sees every event of the part of the log that is written anew, in order, once it is known what goes.
     fn fold(&mut self, _event: &Recorded) {}
 
@@ -177,7 +183,11 @@ pub(crate) fn compact(
     let mut going = retention.choose(walk.ledger.last_time_us());
     let heads = walk.ledger.heads().read();
     let may_go = |position| position <= sealed && position != newest;
-    going.retain(|stream| heads.get(stream.as_str()).is_some_and(|head| may_go(head.position)));
+    let is_sealed = |stream: &StreamId| heads.get(stream.as_str()).is_some_and(|head| may_go(head.position));
+    going.retain(&is_sealed);
+    if !going.is_empty() {
+        going.extend(retention.replaced(&going).into_iter().filter(&is_sealed));
+    }
     drop(heads);
     let bytes = going.iter().filter_map(|stream| sizes.get(stream)).sum();
     if going.is_empty() || bytes < worth {

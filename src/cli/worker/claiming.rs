@@ -40,13 +40,15 @@ async fn claim_for_ever(session: &Rc<Session>) {
 /// One claim, repeated under its key until it is answered: an answer that got lost held leases, and they
 /// would wait for their first sign of life in vain.
 async fn claim(session: &Session, free: u32) -> ClaimView {
-    let key = Uuid::new_v4().to_string();
+    let mut key = Uuid::new_v4().to_string();
     let mut backoff = Backoff::default();
     loop {
-        let registrations = session.registrations();
-        match session.client.claim(session.agent(), free, WAIT, &key).await {
+        let (registrations, incarnation) = (session.registrations(), session.incarnation());
+        match session.client.claim(session.agent(), Some(incarnation), free, WAIT, &key).await {
             Ok(view) => return view,
             Err(failure) if failure.is(Code::NotFound) => {
+                // The incarnation is part of what is asked for.
+                key = Uuid::new_v4().to_string();
                 if let Err(failure) = session.register_after(registrations).await {
                     say_refused(session, &failure);
                     sleep(backoff.next(failure.retry_after())).await;

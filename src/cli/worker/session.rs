@@ -106,6 +106,12 @@ impl Session {
     }
 
     /// How often this process registered so far; to be handed to [`Session::register_after`].
+    /// The incarnation of this process.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation.get()
+    }
+
+    /// How often it has registered.
     pub(super) fn registrations(&self) -> u64 {
         self.registrations.get()
     }
