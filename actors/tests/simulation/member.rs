@@ -14,7 +14,7 @@ use crate::signs::{Period, Signs};
 use crate::world::THRESHOLDS;
 
 /// Codes of failures that say nothing of an agent.
-const EXCUSED: [&str; 4] = ["invalid", "type_mismatch", "rate_limited", "cancelled"];
+const EXCUSED: [&str; 6] = ["invalid", "type_mismatch", "rate_limited", "cancelled", "released", "timeout"];
 
 #[derive(Debug, Default)]
 pub(crate) struct Member {

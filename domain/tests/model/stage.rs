@@ -223,7 +223,7 @@ impl Stage {
             member::Wish::Register => register(profile(self.crew[agent].slots as u32, &[])),
             member::Wish::Unregister => agent::Command::Unregister,
             member::Wish::Rest => own(Status::Inactive, StatusReason::Heartbeat),
-            member::Wish::Activate => own(Status::Active, StatusReason::HeardAgain),
+            member::Wish::Activate => own(Status::Active, StatusReason::Heartbeat),
             member::Wish::Drain => foreign(Status::Inactive),
             member::Wish::Undrain => foreign(Status::Active),
             member::Wish::TimeOut => agent::Command::TimeOut { silent_ms: 30_000 },

@@ -301,7 +301,7 @@ impl Step {
 
     fn release(&mut self, until: Timestamp, now: Timestamp) -> Answer {
         if self.kind == Kind::Write && matches!(self.state, State::Running { .. }) {
-            self.ends(End::Failed);
+            self.ends(End::Excused);
             return self.end_attempt("released", true, true, now);
         }
         let (agent, limited) = (self.state.holder(), self.limited);
@@ -363,7 +363,7 @@ impl Step {
     fn time_out(&mut self, timeout_ms: u64, now: Timestamp) -> Answer {
         match self.state {
             State::Running { since, .. } if now.ms_since(since) >= timeout_ms => {
-                self.ends(End::Failed);
+                self.ends(End::Excused);
                 self.end_attempt("timeout", true, true, now)
             }
             _ => Answer::Refused,
