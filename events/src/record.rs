@@ -89,7 +89,7 @@ impl fmt::Debug for Beside {
 pub struct NewEvent {
     /// Chosen by the caller, once per event and for ever.
     pub id: EventId,
-    /// The written name, such as `agent.assigned`: 1 to 100 characters of `[A-Za-z0-9._-]`.
+    /// The written name, such as `agent.registered`: 1 to 100 characters of `[A-Za-z0-9._-]`.
     pub name: Cow<'static, str>,
     /// The number of the body's format.
     pub schema: u16,

@@ -33,7 +33,7 @@ pub struct AgentView {
     /// `active`, `busy`, `inactive` or `error`.
     pub status: String,
     /// `registered`, `unregistered`, `updated`, `drained`, `heartbeat`, `timeout`, `heard_again`,
-    /// `quarantined_losses`, `quarantined_untaken` or `quarantined_failures`.
+    /// `pool_shrinks`, `quarantined_losses`, `quarantined_untaken` or `quarantined_failures`.
     pub status_reason: String,
     /// When it was last heard.
     #[schema(value_type = String, format = DateTime)]
@@ -53,7 +53,7 @@ pub struct AgentView {
     /// When it first registered.
     #[schema(value_type = String, format = DateTime)]
     pub registered_at: Timestamp,
-    /// Version of its history; also the `ETag`.
+    /// Version of its history: the first part of the `ETag`, and what `If-Match` looks at.
     pub revision: u64,
 }
 

@@ -138,7 +138,7 @@ pub struct FailLease {
     /// Whether another attempt may help; true when absent.
     #[serde(default = "yes")]
     pub retryable: bool,
-    /// Not before so many milliseconds, of which at most a day counts.
+    /// Earliest next attempt, in milliseconds from now; at most one day counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// With the code `rate_limited`: when the provider takes calls again, RFC 3339. Until then nobody who
@@ -158,8 +158,8 @@ pub struct FailLease {
 pub struct ReleaseLease {
     /// Why.
     pub reason: String,
-    /// How long the step is kept from this agent, at most a day; as configured when absent. 0 from one that
-    /// stops and will be back.
+    /// Milliseconds for which the step is kept from this agent, at most one day; as configured when absent. Send
+    /// 0 when the worker restarts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
     /// More work for the same agent. It is no part of the body that is compared when the report is repeated.

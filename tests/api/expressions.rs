@@ -100,7 +100,7 @@ async fn conditions_names_and_constants_are_checked_at_creation() {
         ("when", json!("{{ steps[1].result.ok }}"), "write the expression without braces"),
         ("when", json!("steps[1].rseult.ok"), "did you mean result?"),
         ("inputs", json!({"x": {"$expr": "operation.nmae"}}), "did you mean name?"),
-        ("inputs", json!({"x": {"$expr": "'12' > 80"}}), "a text with a number"),
+        ("inputs", json!({"x": {"$expr": "'12' > 80"}}), "a string with a number"),
         ("inputs", json!({"x": {"$secret": "TOKEN"}}), "not available yet"),
         ("inputs", json!({"x": {"$artifact": {"digest": "b3-0"}}}), "not available yet"),
         ("inputs", json!({"x": "x".repeat(256 * 1024)}), "at most 262144"),

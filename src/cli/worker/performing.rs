@@ -35,7 +35,7 @@ impl<T> Reported<T> {
         match self {
             Self::Taken(_) => told.to_owned(),
             Self::Refused(failure) => format!("{told} The report was refused: {failure}"),
-            Self::GivenUp => format!("{told} Nobody could be told."),
+            Self::GivenUp => format!("{told} The server could not be reached."),
         }
     }
 

@@ -93,9 +93,9 @@ fn children(node: &mut Node) -> Vec<&mut Node> {
     }
 }
 
-const TRUTH: &str = "a truth";
+const TRUTH: &str = "a boolean";
 const NUMBER: &str = "a number";
-const TEXT: &str = "a text";
+const TEXT: &str = "a string";
 
 /// What a node yields whenever it yields anything, when that is known.
 fn known(node: &Node) -> Option<&'static str> {

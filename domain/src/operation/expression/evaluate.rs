@@ -116,7 +116,7 @@ impl<'s> Evaluator<'s> {
     /// Takes the size of a value from what may still be moved.
     fn pay(&mut self, value: &Value) -> Result<(), ExpressionError> {
         let too_much =
-            || ExpressionError::too_large("it moves more than the expressions of one step may".into());
+            || ExpressionError::too_large("the expressions of one step process too much data".into());
         self.work_left -= json::size_within(value, self.work_left).ok_or_else(too_much)?;
         Ok(())
     }
@@ -170,7 +170,7 @@ impl<'s> Evaluator<'s> {
         let len = match &*of {
             Value::Array(items) => items.len(),
             Value::String(text) => text.chars().count(),
-            other => return Err(mismatch(format!("{} has no parts to cut out", kind(other))).into()),
+            other => return Err(mismatch(format!("{} cannot be sliced", kind(other))).into()),
         };
         let mut end = |node: Option<&'v Node>, otherwise: usize| match node {
             None => Ok(otherwise),

@@ -112,7 +112,7 @@ fn needs<T>(name: &str, wanted: &str, of: &Value, got: Option<T>) -> Result<T, E
 }
 
 fn text<'v>(name: &str, of: &'v Value) -> Result<&'v str, ExpressionError> {
-    needs(name, "a text", of, of.as_str())
+    needs(name, "a string", of, of.as_str())
 }
 
 fn list<'v>(name: &str, of: &'v Value) -> Result<&'v Vec<Value>, ExpressionError> {

@@ -13,9 +13,9 @@ use crate::json::{INTEGER_MAX, INTEGER_MIN};
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a truth",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
+        Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
@@ -81,7 +81,7 @@ pub(super) fn negative(value: &Value) -> Result<Value, ExpressionError> {
             Reckoned::Whole(number) => Reckoned::Whole(-number).value(),
             Reckoned::Decimal(number) => Reckoned::Decimal(-number).value(),
         },
-        other => Err(mismatch(format!("a minus needs a number, not {}", kind(other)))),
+        other => Err(mismatch(format!("unary minus needs a number, not {}", kind(other)))),
     }
 }
 

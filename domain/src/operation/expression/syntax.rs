@@ -126,7 +126,7 @@ fn shown(token: &Token<'_>) -> String {
     match token {
         Token::Word(word) => (*word).to_owned(),
         Token::Number(number) => number.to_string(),
-        Token::Text(_) => "a text".into(),
+        Token::Text(_) => "a string".into(),
         Token::Sign(sign) => (*sign).to_owned(),
     }
 }
