@@ -91,8 +91,7 @@ impl Core {
         let (revision, incarnation) = {
             let views = self.projected.views.read();
             let held = views.leases.get(lease)?;
-            let current = views.agents.get(agent)?.agent.incarnation;
-            if held.agent != *agent || held.incarnation != current || held.state != State::Held {
+            if held.agent != *agent || held.state != State::Held {
                 return None;
             }
             (views.operations.get(&lease.operation)?.revision, held.incarnation)

@@ -236,7 +236,10 @@ impl From<u64> for Tag {
 
 /// The revision that an entity tag names: a change only minds the history of what is changed.
 fn revision_of(tag: &str) -> &str {
-    tag.split_once('.').map_or(tag, |(revision, _)| revision)
+    match tag.split_once('.') {
+        Some((revision, position)) if position.parse::<u64>().is_ok() => revision,
+        _ => tag,
+    }
 }
 
 /// The revisions of which `If-Match` lets a change find any; none when every revision will do. A tag that

@@ -69,7 +69,11 @@ impl Dispatch {
         let stale = self.claims.of(agent).is_some_and(|claim| !is_current(claim, context));
         if stale && let Some(claim) = self.claims.take(agent) {
             self.timers.clear(&Wake::Claim(agent.clone()));
-            self.answer(claim, Vec::new());
+            match context.views.agents.get(agent) {
+                Some(_) => self.answer(claim, Vec::new()),
+                // An agent that has left is not remembered for it.
+                None => self.actions.push(Action::Answer(Box::new(claim), Vec::new())),
+            }
         }
     }
 
