@@ -141,8 +141,8 @@ fn one_operation_counts_as_one_failure_and_some_codes_as_none() {
         (0..9).for_each(|_| assert_eq!(work(&mut fleet, How::Fails(code)), None));
         assert_eq!(fleet.rows("ada"), [0, 0, 1], "{code}");
     }
-    // What a person must look at is a failure as well. An attempt that took too long is none of this row: its time
-    // may have passed while the server was away.
+    // What a person must look at is a failure as well. An attempt that took too long is none of this row: its
+    // time may have passed while the server was away.
     let id = fleet.create(definition(vec![write(1, &[])]));
     assert_eq!(make(&mut fleet, &id, 1, How::Fails("unknown_outcome")), None);
     assert_eq!(fleet.operation(&id).run.steps[0].status.name(), "needs_attention");

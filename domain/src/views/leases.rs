@@ -11,8 +11,8 @@ use crate::operation::Event;
 use crate::operation::event::{LeaseEnd, StepReserved};
 use crate::{AgentId, LeaseId, OperationId, Timestamp};
 
-/// Codes of failures that say nothing of the agent that reports them. `released` is the code of a write that its
-/// agent began and gave back in good order; a `timeout` may have passed while the server was away.
+/// Codes of failures that say nothing of the agent that reports them. `released` is the code of a write that
+/// its agent began and gave back in good order; a `timeout` may have passed while the server was away.
 const EXCUSED: [&str; 6] = ["invalid", "type_mismatch", "rate_limited", "cancelled", "released", "timeout"];
 
 /// Whether the step is still the agent's.

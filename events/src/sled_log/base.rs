@@ -117,8 +117,8 @@ pub trait Retention {
     /// The log's last event has that time.
     fn choose(&mut self, last_time_us: i64) -> HashSet<StreamId>;
 
-    /// Streams that go too when these do, since what is carried over takes their place. They hold nothing that
-    /// is newer.
+    /// Streams that go too when these do, since what is carried over takes their place. They hold nothing
+    /// that is newer.
     fn replaced(&mut self, _going: &HashSet<StreamId>) -> HashSet<StreamId> {
         HashSet::new()
     }
