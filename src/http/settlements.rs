@@ -158,8 +158,8 @@ pub struct FailLease {
 pub struct ReleaseLease {
     /// Why.
     pub reason: String,
-    /// Milliseconds for which the step is kept from this agent, at most one day; as configured when absent. Send
-    /// 0 when the worker restarts.
+    /// Milliseconds for which the step is kept from this agent, at most one day; as configured when absent.
+    /// Send 0 when the worker restarts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
     /// More work for the same agent. It is no part of the body that is compared when the report is repeated.
