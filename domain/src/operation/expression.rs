@@ -112,7 +112,7 @@ pub fn outlook(inputs: &Value) -> Result<Outlook, String> {
 pub fn condition_steps(condition: &str) -> Result<BTreeSet<u32>, String> {
     let checked = expression_of(condition)?;
     match checked.kind() {
-        Some(kind) if kind != "a truth" => {
+        Some(kind) if kind != check::TRUTH => {
             Err(described(condition.trim(), &format!("a condition is true or false, this is always {kind}")))
         }
         _ => Ok(checked.steps),

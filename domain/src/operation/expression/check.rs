@@ -93,7 +93,7 @@ fn children(node: &mut Node) -> Vec<&mut Node> {
     }
 }
 
-const TRUTH: &str = "a boolean";
+pub(super) const TRUTH: &str = "a boolean";
 const NUMBER: &str = "a number";
 const TEXT: &str = "a string";
 
