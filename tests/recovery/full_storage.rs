@@ -77,8 +77,8 @@ async fn at_the_maximum_changes_are_refused_and_reads_go_on_until_there_is_space
     // What lies beside the log counts as well, and can go while the server runs.
     let beside = photon.folder().join("data/beside");
     std::fs::write(&beside, vec![0; 64 * MIB]).unwrap();
-    // The folder is measured now and then: what comes before that is still taken. It must be little, or the log
-    // would fill the folder by itself.
+    // The folder is measured now and then: what comes before that is still taken. It must be little, or the
+    // log would fill the folder by itself.
     fill(&photon, small).await;
     assert_eq!(fill(&photon, small).await, 0);
     std::fs::remove_file(beside).unwrap();
