@@ -94,9 +94,9 @@ pub struct Core {
     pub(crate) thresholds: Thresholds,
     /// Claims that were made since the start.
     pub(crate) claims_made: AtomicU64,
-    house: ArbiterHandle,
-    /// In the order of their ends: who commands goes before who carries out.
-    arbiters: Mutex<Vec<Arbiter>>,
+    /// The thread of all actors; none when it is the caller's.
+    arbiter: Mutex<Option<Arbiter>>,
+    handle: ArbiterHandle,
     dispatcher: Mutex<Option<Addr<Dispatcher>>>,
 }
 
@@ -110,10 +110,8 @@ impl Core {
     /// The same from what was folded before: the log is followed from there on.
     #[must_use]
     pub fn start_from(options: CoreOptions, start: Start) -> Arc<Self> {
-        // A thread each: who decides, who follows the log, who gives out work.
-        let (aggregates, views, house) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
-        let handles = [aggregates.handle(), views.handle(), house.handle()];
-        Self::start_on(options, start, &handles, vec![house, aggregates, views])
+        let arbiter = Arbiter::new();
+        Self::start_on(options, start, arbiter.handle(), Some(arbiter))
     }
 
     /// The same on the thread of the caller alone, in whose order everything then happens: only for tests
@@ -121,17 +119,15 @@ impl Core {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn start_here(options: CoreOptions) -> Arc<Self> {
-        let here = Arbiter::current();
-        Self::start_on(options, Start::default(), &[here.clone(), here.clone(), here], Vec::new())
+        Self::start_on(options, Start::default(), Arbiter::current(), None)
     }
 
     fn start_on(
         options: CoreOptions,
         start: Start,
-        handles: &[ArbiterHandle; 3],
-        arbiters: Vec<Arbiter>,
+        handle: ArbiterHandle,
+        arbiter: Option<Arbiter>,
     ) -> Arc<Self> {
-        let [aggregates, views, house] = handles;
         let CoreOptions { log, clock, limits, platforms, periods, weights, thresholds } = options;
         let Start { standing, keeper } = start;
         clock.raise_to(standing.past.time);
@@ -140,12 +136,12 @@ impl Core {
         let agents: Arc<dyn domain::AgentRoll> = projected.clone();
         let world = World { limits, platforms: Arc::new(platforms), agents };
         let around = Arc::new(Surroundings { log: log.clone(), clock, world, keeper: keeper.clone() });
-        let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), house);
+        let system = SystemJournal::start(log.clone(), Arc::clone(&around.clock), &handle);
         let system = Arc::new(system);
         let supervisor = Arc::new(Supervisor::new(Arc::clone(&around), Arc::clone(&system)));
-        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), aggregates);
+        let gateway = Gateway::new(&around, &supervisor, Arc::clone(&projected), &handle);
         let projections = Projections::new(&around, &projected, &supervisor);
-        let _ = Projections::start_in_arbiter(views, |_| projections);
+        let _ = Projections::start_in_arbiter(&handle, |_| projections);
         Arc::new(Self {
             gateway: Arc::new(gateway),
             projected,
@@ -160,8 +156,8 @@ impl Core {
             weights,
             thresholds,
             claims_made: AtomicU64::new(0),
-            house: house.clone(),
-            arbiters: Mutex::new(arbiters),
+            arbiter: Mutex::new(arbiter),
+            handle,
             dispatcher: Mutex::new(None),
         })
     }
@@ -187,7 +183,7 @@ impl Core {
         };
         let vital = Vital::new("dispatcher", &self.projected, &self.supervisor);
         let dispatcher =
-            Dispatcher::start_in_arbiter(&self.house, move |_| Dispatcher::new(settings, shell, vital));
+            Dispatcher::start_in_arbiter(&self.handle, move |_| Dispatcher::new(settings, shell, vital));
         *self.dispatcher.lock() = Some(dispatcher);
         Ok(head)
     }
@@ -224,7 +220,7 @@ impl Core {
     pub fn stop(&self) {
         self.supervisor.stop();
         *self.dispatcher.lock() = None;
-        for arbiter in self.arbiters.lock().drain(..) {
+        if let Some(arbiter) = self.arbiter.lock().take() {
             arbiter.stop();
             let _ = arbiter.join();
         }

@@ -269,7 +269,7 @@ impl Dispatch {
         for (wake, due) in wakes {
             match due {
                 Due::At(at) => self.timers.set(wake, at),
-                Due::In(ms) => self.timers.set_if_absent(wake, now.plus_ms(ms)),
+                Due::In(ms) => self.timers.set_no_later(wake, now.plus_ms(ms)),
             }
         }
     }

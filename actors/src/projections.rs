@@ -230,10 +230,6 @@ impl Projected {
     }
 
     fn fold(&self, chunk: &[Arc<Recorded>]) {
-        #[cfg(feature = "testing")]
-        while self.held.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
         let mut touched = Changes::default();
         let mut views = self.views.write();
         for recorded in chunk {
@@ -424,9 +420,22 @@ impl Actor for Projections {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let tail = self.log.tail(self.projected.position());
-        ctx.add_stream(tail.ready_chunks(CHUNK));
+        let chunks = self.log.tail(self.projected.position()).ready_chunks(CHUNK);
+        #[cfg(feature = "testing")]
+        let chunks = chunks.then({
+            let projected = Arc::clone(&self.projected);
+            move |chunk| while_held(Arc::clone(&projected), chunk)
+        });
+        ctx.add_stream(chunks);
     }
+}
+
+#[cfg(feature = "testing")]
+async fn while_held<T>(projected: Arc<Projected>, chunk: T) -> T {
+    while projected.held.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    chunk
 }
 
 impl StreamHandler<Vec<Result<Arc<Recorded>, ReadError>>> for Projections {

@@ -5,7 +5,7 @@ mod words;
 
 use std::sync::atomic::Ordering;
 
-use actix::prelude::Addr;
+use actix::prelude::{Addr, SendError};
 use domain::agent::event::{ReportedMetrics, Status, StatusReason};
 use domain::agent::{self, Agent};
 use domain::operation::step::StepStatus;
@@ -187,7 +187,10 @@ impl Core {
         let id = ClaimId(self.claims_made.fetch_add(1, Ordering::Relaxed));
         let claim = Claim { id, agent: agent.clone(), incarnation, appetite, until, metadata };
         let waiting = Waiting { dispatcher: dispatcher.clone(), agent: agent.clone(), claim: Some(id) };
-        dispatcher.send(Ask { claim, reply }).await.map_err(|_| ProtocolError::Draining)?;
+        dispatcher.try_send(Ask { claim, reply }).map_err(|refused| match refused {
+            SendError::Full(_) => ProtocolError::NotTaken(Box::new(DispatchError::Overloaded)),
+            SendError::Closed(_) => ProtocolError::Draining,
+        })?;
         let granted = answer.await.unwrap_or_default();
         waiting.answered();
         Ok(granted)

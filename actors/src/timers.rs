@@ -27,9 +27,9 @@ impl<K: Clone + Ord + Hash> Timers<K> {
         self.by_time.insert((at, key));
     }
 
-    /// Wakes `key` at this moment unless it is to be woken already.
-    pub fn set_if_absent(&mut self, key: K, at: Timestamp) {
-        if !self.by_key.contains_key(&key) {
+    /// Wakes `key` at this moment unless it is to be woken before.
+    pub fn set_no_later(&mut self, key: K, at: Timestamp) {
+        if self.by_key.get(&key).is_none_or(|before| at < *before) {
             self.set(key, at);
         }
     }
@@ -70,7 +70,7 @@ mod tests {
         timers.set("a", at(30));
         timers.set("b", at(20));
         timers.set("a", at(10));
-        timers.set_if_absent("b", at(1));
+        timers.set_no_later("b", at(21));
         timers.set("c", at(5));
         timers.clear(&"c");
         assert_eq!(timers.next(), Some(at(10)));
@@ -83,16 +83,19 @@ mod tests {
     fn a_period_that_runs_is_not_begun_again_and_ends_even_late() {
         let at = Timestamp::from_micros;
         let mut timers = Timers::default();
-        timers.set_if_absent("offer", at(10));
+        timers.set_no_later("offer", at(10));
         for later in 1..=50 {
-            timers.set_if_absent("offer", at(10 + later));
-            timers.set_if_absent("other", at(40));
+            timers.set_no_later("offer", at(10 + later));
+            timers.set_no_later("other", at(40));
         }
         assert_eq!(timers.next(), Some(at(10)));
         assert_eq!(timers.take_due(at(60)), Some("offer"));
         // Taken, it may begin anew; what was due besides it comes next.
-        timers.set_if_absent("offer", at(70));
+        timers.set_no_later("offer", at(70));
         assert_eq!((timers.take_due(at(60)), timers.take_due(at(60))), (Some("other"), None));
         assert_eq!(timers.next(), Some(at(70)));
+        // A shorter period ends sooner, though the longer one runs.
+        timers.set_no_later("offer", at(65));
+        assert_eq!((timers.take_due(at(66)), timers.next()), (Some("offer"), None));
     }
 }

@@ -289,6 +289,18 @@ fn a_claim_made_again_by_its_key_gets_what_its_lost_connection_was_granted() {
 }
 
 #[test]
+fn a_claim_made_again_by_its_key_while_it_is_granted_something_is_given_nothing_else() {
+    let mut shell = house(&[("ada", 2)], 2);
+    let first = shell.claim_as(&agent("ada"), 1, any(1), 10_000, Some(1));
+    shell.hang_up(first, true);
+    let again = shell.claim_as(&agent("ada"), 1, any(1), 10_000, Some(1));
+    let other = shell.claim_as(&agent("ada"), 1, any(1), 10_000, Some(2));
+    shell.settle();
+    assert_eq!((shell.answer(first), shell.answer(again)), (None, Some(vec![lease(1, 1)])));
+    assert_eq!(shell.answer(other), Some(vec![lease(2, 1)]));
+}
+
+#[test]
 fn another_claim_does_not_get_what_a_lost_connection_was_granted() {
     for (first, second) in [(Some(1), Some(2)), (None, None), (Some(1), None), (None, Some(1))] {
         let mut shell = house(&[("ada", 1)], 1);
@@ -310,6 +322,22 @@ fn a_client_that_hangs_up_without_a_word_is_found_and_was_no_silent_agent() {
     shell.pass(5_000);
     assert!(shell.open.is_empty() && shell.waiting.is_empty());
     assert!(shell.presence.seen(&agent("ada")).unwrap().at > begun);
+}
+
+#[test]
+fn a_shorter_heartbeat_interval_counts_at_once() {
+    let mut shell = house(&[("ada", 1)], 1);
+    shell.claim(&agent("ada"), any(1), 0);
+    shell.settle();
+    shell.say(&lease(1, 1), StepWish::Acknowledge);
+    let mut config = shell.record.agent(&agent("ada")).unwrap().profile.config.clone();
+    config.heartbeat_interval_ms = 100;
+    let patch = Box::new(Patch { config: Some(config), ..Patch::default() });
+    shell.on_agent(&agent("ada"), &AgentCommand::Update { patch, status: None });
+    shell.show_all();
+    shell.pass(2_000);
+    shell.settle();
+    assert_eq!(shell.record.agent(&agent("ada")).unwrap().status, Status::Inactive);
 }
 
 #[test]

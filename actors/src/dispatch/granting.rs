@@ -37,6 +37,7 @@ impl Dispatch {
         if self.draining || !is_current(&claim, context) {
             return self.answer(claim, Vec::new());
         }
+        let Some(claim) = self.take_over(claim) else { return };
         able.insert(agent.clone());
         let replaced = if claim.until <= context.now {
             // It is looked at once, and takes the place of nothing that waits.
@@ -49,6 +50,20 @@ impl Dispatch {
             self.claims.enter(claim)
         };
         replaced.into_iter().for_each(|older| self.answer(older, Vec::new()));
+    }
+
+    /// A claim that is made again by its key while what it was matched with is being granted gets that, and
+    /// nothing more. None when it does.
+    fn take_over(&mut self, claim: Claim) -> Option<Claim> {
+        let repeated =
+            |before: &Claim| before.agent == claim.agent && before.metadata.key == claim.metadata.key;
+        let granting = self.granting.values_mut().filter(|_| claim.metadata.key.is_some());
+        let Some(granting) = granting.into_iter().find(|granting| repeated(&granting.claim)) else {
+            return Some(claim);
+        };
+        let before = std::mem::replace(&mut granting.claim, claim);
+        self.answer(before, Vec::new());
+        None
     }
 
     /// Ends a claim that wanted an answer at once and was not matched. The one that waits goes on, and is

@@ -50,7 +50,7 @@ impl Dispatch {
         if self.sent.contains_key(&subject) {
             // A moment that came too early for another task comes again.
             if let Origin::Wake(wake) = origin {
-                self.timers.set_if_absent(wake, now.plus_ms(AGAIN_MS));
+                self.timers.set_no_later(wake, now.plus_ms(AGAIN_MS));
             }
             return;
         }
@@ -92,7 +92,7 @@ impl Dispatch {
             (_, Outcome::Done | Outcome::Refused) => _ = self.settling.insert((rests_on, subject), outcome),
             (Origin::Wake(wake), Outcome::NotTaken | Outcome::Unknown) => {
                 self.sent.remove(&subject);
-                self.timers.set_if_absent(wake, context.now.plus_ms(AGAIN_MS));
+                self.timers.set_no_later(wake, context.now.plus_ms(AGAIN_MS));
             }
             (Origin::Withdrawal(_) | Origin::Debt, Outcome::NotTaken | Outcome::Unknown) => {
                 self.again.set(subject, context.now.plus_ms(AGAIN_MS));
