@@ -13,6 +13,7 @@ use actors::standing::Standing;
 use domain::OperationId;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
+use domain::shortened_id::ShortOperationId;
 use domain::views::Views;
 use domain::views::ended::block::Block;
 use domain::views::filter::Filter;
@@ -171,11 +172,17 @@ async fn blocks_of_another_history_are_never_taken() {
     must_be_equal(&without, &with, "beside blocks of another history");
 }
 
+fn part(dice: &mut Dice, id: &OperationId) -> ShortOperationId {
+    let (digits, length) = (id.to_string().split_off(3), 4 + dice.index(29));
+    ShortOperationId::parse(if dice.coin() { &digits[..length] } else { &digits[32 - length..] }).unwrap()
+}
+
 fn random_filter(dice: &mut Dice, rows: &[(OperationId, Row)]) -> Filter {
-    let row = &rows[dice.index(rows.len())].1;
+    let (id, row) = &rows[dice.index(rows.len())];
     let other = &rows[dice.index(rows.len())].1;
     Filter {
-        status: (dice.below(3) == 0).then(|| Status::ALL[dice.index(5)]),
+        id: (dice.below(8) == 0).then(|| part(dice, id)),
+        statuses: (0..dice.below(3)).map(|_| Status::ALL[dice.index(5)]).collect(),
         priority: (dice.below(8) == 0).then(|| Priority::ALL[dice.index(4)]),
         agent: (dice.below(3) == 0).then(|| ["ada", "bob", "eve", "nobody"][dice.index(4)].to_owned()),
         platform: (dice.below(6) == 0).then(|| ["worker", "human", "ada"][dice.index(3)].to_owned()),
@@ -203,7 +210,7 @@ async fn every_page_of_every_filter_is_what_a_look_at_every_row_finds() {
         let rows: Vec<(OperationId, Row)> = rows.collect();
         for _ in 0..60 {
             let filter = random_filter(&mut dice, &rows);
-            let mut expected: Vec<_> = rows.iter().filter(|(_, row)| filter.admits(row, now)).collect();
+            let mut expected: Vec<_> = rows.iter().filter(|(id, row)| filter.admits(id, row, now)).collect();
             let order = if dice.coin() { Order::NewestFirst } else { Order::OldestFirst };
             if order == Order::NewestFirst {
                 expected.reverse();

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod presence;
 #[cfg(feature = "testing")]
 pub mod scenario;
+pub mod shortened_id;
 pub mod system;
 pub mod time;
 pub mod views;

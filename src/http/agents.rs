@@ -8,6 +8,8 @@ use actors::gateway::{Order, stream_of};
 use actors::matching::Appetite;
 use actors::protocol::{Beat, LeaseBeat};
 use domain::agent::{Agent, Command, Rejection};
+use domain::operation::definition::Location;
+use domain::shortened_id::ShortAgentId;
 use domain::views::Views;
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
@@ -41,7 +43,10 @@ pub const CLAIM_MAX: u32 = 100;
 
 /// Lists agents by id.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents",
-    params(("status" = Option<String>, Query), ("capability" = Option<String>, Query),
+    params(("id" = Option<String>, Query,
+            description = "the beginning or the end of an id, at least 4 characters; a page has 2 rows at most; \
+                an agent with exactly this id is the only one"),
+        ("status" = Option<String>, Query), ("capability" = Option<String>, Query),
         ("location" = Option<String>, Query), ("model" = Option<String>, Query),
         ("label.KEY" = Option<String>, Query), ("limit" = Option<u64>, Query),
         ("cursor" = Option<String>, Query), ("count" = Option<bool>, Query),
@@ -51,27 +56,12 @@ pub const CLAIM_MAX: u32 = 100;
         (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     const NAMES: &[&str] =
-        &["status", "capability", "location", "model", "limit", "cursor", "count", "minPosition", "at"];
+        &["id", "status", "capability", "location", "model", "limit", "cursor", "count", "minPosition", "at"];
     let parameters = Parameters::of(&request, NAMES, &["label."])?;
-    let status = parameters.get_choice("status", &["active", "busy", "inactive", "error"])?;
-    let places =
-        domain::operation::definition::Location::ALL.map(domain::operation::definition::Location::name);
-    let location = parameters.get_choice("location", &places)?;
-    let labels: Vec<(&str, &str)> = parameters.family("label.").collect();
-    let paging = reading::Paging::of(&parameters, &api.cursors)?;
+    let wanted = Wanted::of(&parameters)?;
+    let paging = reading::Paging::of(&parameters, &api.cursors)?.of_shortened_id(wanted.id.is_some());
     let views = past::look(&api, &parameters).await?;
-    let admits = |id: &AgentId, row: &Row| {
-        let profile = &row.agent.profile;
-        status.is_none_or(|status| views.shown_status(id, &row.agent) == status)
-            && parameters
-                .get("capability")
-                .is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
-            && location.is_none_or(|location| profile.location.name() == location)
-            && parameters.get("model").is_none_or(|model| profile.model == model)
-            && labels
-                .iter()
-                .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
-    };
+    let admits = |id: &AgentId, row: &Row| wanted.admits(&views, id, row);
     let after = match paging.after.as_deref().map(|after| after.strip_prefix("agent/")) {
         None => "",
         Some(Some(after)) => after,
@@ -91,6 +81,48 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     }
     let found = found.into_iter().map(|(id, row)| seen(&api, &views, id, row)).collect();
     Ok(views.mark(Reply::ok(found).page(page)))
+}
+
+/// Which agents are asked for.
+struct Wanted<'p> {
+    id: Option<ShortAgentId>,
+    status: Option<&'static str>,
+    location: Option<&'static str>,
+    capability: Option<&'p str>,
+    model: Option<&'p str>,
+    labels: Vec<(&'p str, &'p str)>,
+}
+
+impl<'p> Wanted<'p> {
+    fn of(parameters: &'p Parameters) -> Result<Self, ApiError> {
+        let places = Location::ALL.map(Location::name);
+        let id = parameters.get("id").map(ShortAgentId::parse).transpose();
+        Ok(Self {
+            id: id.map_err(|fault| reading::bad_shortened_id(&fault))?,
+            status: parameters.get_choice("status", &["active", "busy", "inactive", "error"])?,
+            location: parameters.get_choice("location", &places)?,
+            capability: parameters.get("capability"),
+            model: parameters.get("model"),
+            labels: parameters.family("label.").collect(),
+        })
+    }
+
+    fn admits(&self, views: &Views, id: &AgentId, row: &Row) -> bool {
+        let profile = &row.agent.profile;
+        let of_id = |part: &ShortAgentId| match views.agents.get(part.whole()) {
+            Some(_) => part.whole() == id,
+            None => part.fits(id),
+        };
+        self.id.as_ref().is_none_or(of_id)
+            && self.status.is_none_or(|status| views.shown_status(id, &row.agent) == status)
+            && self.capability.is_none_or(|needed| profile.capabilities.iter().any(|own| own == needed))
+            && self.location.is_none_or(|location| profile.location.name() == location)
+            && self.model.is_none_or(|model| profile.model == model)
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| profile.config.labels.get(*key).is_some_and(|own| own == value))
+    }
 }
 
 /// Presence is of this moment: the past knows only what was recorded.

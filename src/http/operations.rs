@@ -11,6 +11,7 @@ use domain::operation::definition::{Definition, Priority};
 use domain::operation::pending::Cause;
 use domain::operation::step::Status;
 use domain::operation::{Command, Operation, Rejection};
+use domain::shortened_id::ShortOperationId;
 use domain::views::filter::Filter;
 use domain::views::listing::{Begun, Listing, Order as Sorted, Search};
 use domain::views::operation_board::Place;
@@ -45,7 +46,10 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
 /// have ended: then a page may be short although `hasMore` says that there is another one.
 #[utoipa::path(get, path = "/api/v1/operations", tag = "operations",
     params(
-        ("status" = Option<String>, Query), ("priority" = Option<String>, Query),
+        ("id" = Option<String>, Query,
+            description = "the beginning or the end of an id, at least 4 digits; a page has 2 rows at most"),
+        ("status" = Option<String>, Query, description = "one or several, such as failed,cancelled"),
+        ("priority" = Option<String>, Query),
         ("agent" = Option<String>, Query), ("platform" = Option<String>, Query),
         ("q" = Option<String>, Query, description = "text within the name"),
         ("createdAfter" = Option<String>, Query), ("createdBefore" = Option<String>, Query),
@@ -63,6 +67,7 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSummary>> {
     const NAMES: &[&str] = &[
+        "id",
         "status",
         "priority",
         "agent",
@@ -81,8 +86,9 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSumma
     ];
     let parameters = Parameters::of(&request, NAMES, &["metadata."])?;
     let filter = filter(&parameters)?;
+    let by_id = filter.id.is_some();
     let newest_first = parameters.get_choice("sort", &["-createdAt", "createdAt"])? != Some("createdAt");
-    let paging = reading::Paging::of(&parameters, &api.cursors)?;
+    let paging = reading::Paging::of(&parameters, &api.cursors)?.of_shortened_id(by_id);
     let search = Search {
         filter,
         order: if newest_first { Sorted::NewestFirst } else { Sorted::OldestFirst },
@@ -124,7 +130,7 @@ fn filter(parameters: &Parameters) -> Result<Filter, ApiError> {
     let statuses = Status::ALL.map(Status::name);
     let priorities = Priority::ALL.map(Priority::name);
     let causes = Cause::ALL.map(Cause::name);
-    let status = parameters.get_choice("status", &statuses)?;
+    let wanted = parameters.get_choices("status", &statuses)?;
     let cause = parameters.get_choice("blockedOn", &causes)?;
     let priority = parameters.get_choice("priority", &priorities)?;
     let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
@@ -132,8 +138,10 @@ fn filter(parameters: &Parameters) -> Result<Filter, ApiError> {
         Ok(time.map(|time| Timestamp::from_micros(time.timestamp_micros())))
     };
     let entries = parameters.family("metadata.");
+    let id = parameters.get("id").map(ShortOperationId::parse).transpose();
     Ok(Filter {
-        status: Status::ALL.into_iter().find(|known| Some(known.name()) == status),
+        id: id.map_err(|fault| reading::bad_shortened_id(&fault))?,
+        statuses: Status::ALL.into_iter().filter(|known| wanted.contains(&known.name())).collect(),
         priority: Priority::ALL.into_iter().find(|known| Some(known.name()) == priority),
         agent: parameters.get("agent").map(str::to_owned),
         platform: parameters.get("platform").map(str::to_owned),

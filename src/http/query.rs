@@ -102,12 +102,15 @@ impl Parameters {
     /// # Errors
     /// 400 `invalid_parameter` with the nearest of them.
     pub fn get_choice<'a>(&self, name: &str, choices: &[&'a str]) -> Result<Option<&'a str>, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        choices.iter().find(|choice| **choice == value).map(|choice| Some(*choice)).ok_or_else(|| {
-            let meant = did_you_mean(value, choices);
-            let detail = format!("The parameter '{name}' must be one of {}.{meant}", choices.join(", "));
-            ApiError::invalid_parameter(name, detail)
-        })
+        self.get(name).map(|value| choice(name, value, choices)).transpose()
+    }
+
+    /// Some of a few words, separated by commas; none when the parameter is absent.
+    ///
+    /// # Errors
+    /// 400 `invalid_parameter` with the nearest of them, or for an empty item.
+    pub fn get_choices<'a>(&self, name: &str, choices: &[&'a str]) -> Result<Vec<&'a str>, ApiError> {
+        self.get_list(name)?.into_iter().map(|value| choice(name, value, choices)).collect()
     }
 
     /// The items of a comma list; empty when the parameter is absent.
@@ -172,6 +175,14 @@ pub fn shown(text: &str) -> String {
     let plain =
         |letter: char| if letter.is_ascii_graphic() || letter.is_alphanumeric() { letter } else { '?' };
     text.chars().take(64).map(plain).collect()
+}
+
+fn choice<'a>(name: &str, value: &str, choices: &[&'a str]) -> Result<&'a str, ApiError> {
+    choices.iter().find(|choice| **choice == value).copied().ok_or_else(|| {
+        let meant = did_you_mean(value, choices);
+        let detail = format!("The parameter '{name}' must be one of {}.{meant}", choices.join(", "));
+        ApiError::invalid_parameter(name, detail)
+    })
 }
 
 fn unknown(name: &str, names: &[&str], prefixes: &[&str]) -> ApiError {
@@ -290,6 +301,12 @@ mod tests {
         assert!(read("count=perhaps").get_bool("count").is_err());
         let error = read("status=runing").get_choice("status", &["running", "failed"]).unwrap_err();
         assert!(error.message.contains("Did you mean 'running'?"), "{error}");
+        let several = read("status=failed,running").get_choices("status", &["running", "failed"]).unwrap();
+        assert_eq!(several, ["failed", "running"]);
+        let error = read("status=failed,runing").get_choices("status", &["running", "failed"]).unwrap_err();
+        assert!(error.message.contains("Did you mean 'running'?"), "{error}");
+        assert!(read("").get_choices("status", &["running"]).unwrap().is_empty());
+        assert!(read("status=").get_choices("status", &["running"]).is_err());
     }
 
     #[test]

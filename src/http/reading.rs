@@ -20,6 +20,10 @@ const LIMIT_DEFAULT: u64 = 50;
 /// Most items on a page.
 const LIMIT_MAX: u64 = 500;
 
+/// Rows on a page when the request names the beginning or the end of an id: enough to see whether it is
+/// the only one.
+const OF_SHORTENED_ID_MAX: u64 = 2;
+
 /// A body that says nothing: absent or `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +52,13 @@ impl Paging {
         })
     }
 
+    /// With the fewer rows that a page has when the request names the beginning or the end of an id.
+    #[must_use]
+    pub fn of_shortened_id(self, is: bool) -> Self {
+        let limit = if is { self.limit.min(OF_SHORTENED_ID_MAX) } else { self.limit };
+        Self { limit, ..self }
+    }
+
     /// The number that a cursor of this kind holds; 0 without a cursor.
     ///
     /// # Errors
@@ -58,6 +69,11 @@ impl Paging {
         let number = number.and_then(|(_, number)| number.parse().ok());
         number.ok_or_else(|| ApiError::invalid_parameter("cursor", "the cursor belongs to another list"))
     }
+}
+
+/// Refuses what is no beginning and no end of an id.
+pub fn bad_shortened_id(fault: &domain::IdError) -> ApiError {
+    ApiError::invalid_parameter("id", format!("The parameter 'id' must be {} ({}).", fault.what, fault.form))
 }
 
 /// Waits until the views show `minPosition`, and says where they stand: what is read from now on shows at

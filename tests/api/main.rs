@@ -11,6 +11,7 @@ mod inputs;
 #[cfg(feature = "testing")]
 mod lagging_views;
 mod leases;
+mod lists;
 mod operations;
 mod people;
 mod plan;

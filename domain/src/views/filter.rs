@@ -2,16 +2,19 @@
 //! operations, for a packed one; both must say the same.
 
 use super::operation_board::Row;
-use crate::Timestamp;
 use crate::operation::definition::Priority;
 use crate::operation::pending::Cause;
 use crate::operation::step::Status;
+use crate::shortened_id::ShortOperationId;
+use crate::{OperationId, Timestamp};
 
 /// What must hold of an operation; nothing given admits all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Whether it runs.
-    pub status: Option<Status>,
+    /// The beginning or the end of its id.
+    pub id: Option<ShortOperationId>,
+    /// Whether it runs: one of these, or any when there are none.
+    pub statuses: Vec<Status>,
     /// How urgent it is.
     pub priority: Option<Priority>,
     /// An agent that was given a step, or that a step asks for.
@@ -35,11 +38,12 @@ pub struct Filter {
 impl Filter {
     /// Whether it admits a row at this moment.
     #[must_use]
-    pub fn admits(&self, row: &Row, now: Timestamp) -> bool {
+    pub fn admits(&self, id: &OperationId, row: &Row, now: Timestamp) -> bool {
         let uses = |agent: &String| row.agents_used.iter().any(|used| used.as_str() == agent);
         let runs_on = |name: &String| row.platforms.iter().any(|used| used.as_str() == name);
         let ends_before = |before| row.deadline.is_some_and(|deadline| deadline < before);
-        self.status.is_none_or(|status| row.status == status)
+        self.id.is_none_or(|part| part.fits(id))
+            && self.admits_status(row.status)
             && self.priority.is_none_or(|priority| row.priority == priority)
             && self.agent.as_ref().is_none_or(uses)
             && self.platform.as_ref().is_none_or(runs_on)
@@ -48,6 +52,12 @@ impl Filter {
             && self.deadline_before.is_none_or(ends_before)
             && self.blocked_on.is_none_or(|cause| row.waits_for(cause, now))
             && self.admits_text(row)
+    }
+
+    /// Whether it admits an operation of this status.
+    #[must_use]
+    pub fn admits_status(&self, status: Status) -> bool {
+        self.statuses.is_empty() || self.statuses.contains(&status)
     }
 
     /// The part of it that reads names and metadata.
@@ -65,8 +75,10 @@ impl Filter {
 
     /// Whether it asks for nothing but a status and a priority.
     pub(super) fn is_of_kind_only(&self) -> bool {
-        let Self { agent, platform, created_after, created_before, deadline_before, blocked_on, .. } = self;
-        agent.is_none()
+        let Self { id, agent, platform, created_after, created_before, deadline_before, blocked_on, .. } =
+            self;
+        id.is_none()
+            && agent.is_none()
             && platform.is_none()
             && created_after.is_none()
             && created_before.is_none()

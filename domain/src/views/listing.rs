@@ -54,7 +54,7 @@ impl OperationBoard {
     pub fn search<T>(&self, search: Search, now: Timestamp, show: fn(&OperationId, &Row) -> T) -> Begun<T> {
         let admitted = |after| {
             let rows = self.unpacked(search.order, after);
-            rows.filter(|(_, row)| search.filter.admits(row, now))
+            rows.filter(|(id, row)| search.filter.admits(id, row, now))
         };
         let shown = admitted(search.after.as_ref()).take(search.limit.saturating_add(1));
         let found = shown.map(|(id, row)| ((row.created_at, id.clone()), show(id, row))).collect();

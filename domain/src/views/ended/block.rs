@@ -213,7 +213,7 @@ impl Block {
     pub(in crate::views) fn wanted<'f>(&self, filter: &'f Filter) -> Option<Wanted<'f>> {
         let inner = &*self.0;
         let of_kind = |status: Status, priority: Priority| {
-            filter.status.is_none_or(|wanted| wanted == status)
+            filter.admits_status(status)
                 && filter.priority.is_none_or(|wanted| wanted == priority)
                 && self.count(status, priority) > 0
         };
@@ -245,10 +245,9 @@ impl Block {
 
     /// How many rows a filter admits that asks for nothing but status and priority; none for another filter.
     pub(in crate::views) fn counted(&self, filter: &Filter) -> Option<u64> {
-        let among = |status: Status| filter.status.is_none_or(|wanted| wanted == status);
         let urgent = |priority: Priority| filter.priority.is_none_or(|wanted| wanted == priority);
         filter.is_of_kind_only().then(|| {
-            let ends = ENDS.into_iter().filter(|end| among(*end));
+            let ends = ENDS.into_iter().filter(|end| filter.admits_status(*end));
             let count = |end| {
                 let priorities = Priority::ALL.into_iter().filter(|priority| urgent(*priority));
                 priorities.map(|priority| u64::from(self.count(end, priority))).sum::<u64>()
@@ -322,12 +321,15 @@ impl Inner {
         let filter = wanted.filter;
         let mut reader = Reader(self.row_bytes(index)?);
         let first = reader.byte()?;
-        if filter.status.is_some_and(|status| end_of(first) != Some(status))
+        if !filter.admits_status(end_of(first)?)
             || filter.priority.is_some_and(|priority| priority_of(first) != priority)
         {
             return Some(false);
         }
-        reader.take(ID_BYTES)?;
+        let id = self.id(&mut reader)?;
+        if filter.id.is_some_and(|part| !part.fits(&id)) {
+            return Some(false);
+        }
         let created_at = self.moment(&mut reader, self.oldest)?;
         if filter.created_after.is_some_and(|after| created_at <= after)
             || filter.created_before.is_some_and(|before| created_at >= before)
