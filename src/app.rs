@@ -33,6 +33,7 @@ use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
 use crate::http::lease_names::LeaseNames;
 use crate::http::metrics::Metrics;
 use crate::http::page::CursorKey;
+use crate::http::socket::KeepAlive;
 use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::keeping;
 use crate::monitor::{Monitor, Watched};
@@ -214,6 +215,10 @@ impl Server {
             began,
             keeper,
             max_agents: settings.limits.max_agents,
+            websocket: KeepAlive {
+                ping: Duration::from_millis(settings.websocket.ping_ms),
+                pong_timeout: Duration::from_millis(settings.websocket.pong_timeout_ms),
+            },
             damage: Box::new(move || examined.damage()),
             disk,
         })

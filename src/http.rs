@@ -15,6 +15,7 @@ pub mod events;
 pub mod front;
 pub mod guard;
 pub mod health;
+pub mod heartbeats;
 pub mod intent;
 pub mod interventions;
 pub mod lanes;
@@ -92,6 +93,8 @@ pub struct Api {
     pub keeper: Option<Arc<Keeper>>,
     /// Agents at most.
     pub max_agents: usize,
+    /// How sockets find out that their clients are gone.
+    pub websocket: socket::KeepAlive,
     /// Where the log is damaged, if it is.
     pub damage: Box<dyn Fn() -> Option<Damage> + Send + Sync>,
     /// Where the log lies, for the disk's free space.
@@ -107,7 +110,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(resource("/api/v1/operations").get(operations::list).post(operations::create))
         .service(resource("/api/v1/operations/{id}")
             .get(operations::get).put(operations::update).delete(operations::cancel))
-        .service(resource("/api/v1/agents/{id}/heartbeat").post(agents::heartbeat))
+        .service(resource("/api/v1/agents/{id}/heartbeat").post(heartbeats::heartbeat))
         .service(resource("/api/v1/leases/{id}/ack").post(leases::ack))
         .service(resource("/api/v1/leases/{id}/progress").post(leases::progress))
         .service(resource("/api/v1/leases").get(leases::list))

@@ -30,6 +30,7 @@ pub struct Settings {
     pub snapshots: Snapshots,
     pub agents: Agents,
     pub limits: Limits,
+    pub websocket: WebSocket,
     pub monitoring: Monitoring,
     pub selection: Selection,
     pub auth: Auth,
@@ -142,6 +143,15 @@ pub struct Limits {
     pub max_streams: usize,
     pub disk_low_water_bytes: u64,
     pub max_disk_bytes: u64,
+}
+
+/// When the client of a WebSocket is gone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.toml says what each option is")]
+pub struct WebSocket {
+    pub ping_ms: u64,
+    pub pong_timeout_ms: u64,
 }
 
 /// What is sampled and how often.

@@ -44,9 +44,9 @@ pub enum ProtocolError {
     /// No work is given out now.
     #[error("no work is given out now")]
     Draining,
-    /// What was said about a lease was not, or perhaps not, taken.
-    #[error("what was said about a lease was not taken")]
-    NotTaken(Box<DispatchError<Operation>>),
+    /// Too many claims wait.
+    #[error("too many claims wait")]
+    Overloaded,
 }
 
 /// What is known of an agent that was just heard, before it was.
@@ -188,7 +188,7 @@ impl Core {
         let claim = Claim { id, agent: agent.clone(), incarnation, appetite, until, metadata };
         let waiting = Waiting { dispatcher: dispatcher.clone(), agent: agent.clone(), claim: Some(id) };
         dispatcher.try_send(Ask { claim, reply }).map_err(|refused| match refused {
-            SendError::Full(_) => ProtocolError::NotTaken(Box::new(DispatchError::Overloaded)),
+            SendError::Full(_) => ProtocolError::Overloaded,
             SendError::Closed(_) => ProtocolError::Draining,
         })?;
         let granted = answer.await.unwrap_or_default();
@@ -263,18 +263,18 @@ impl Core {
         let mut pulse = Pulse { next_ms: agent.heartbeat_interval_ms, ..Pulse::default() };
         // All first: what cannot be said of one lease must not cost the agent another.
         self.note_presence(id, &beat);
-        let mut failed = None;
         for lease in beat.leases {
             let name = lease.lease.clone();
             match self.renew(id, lease, metadata).await {
                 Ok(Some(renewed)) => pulse.renewed.push(renewed),
                 Ok(None) if self.is_closing(&name) => pulse.directives.push(Directive::Cancel(name)),
                 Ok(None) => pulse.directives.push(Directive::Lost(name)),
-                Err(fault) => failed = failed.or(Some(fault)),
+                // It was held, so that naming it has renewed it.
+                Err(fault) => {
+                    pulse.renewed.push(self.renewed(&name));
+                    pulse.rejected.push((name, fault));
+                }
             }
-        }
-        if let Some(fault) = failed {
-            return Err(fault);
         }
         self.add_closing(id, &mut pulse);
         // Silence alone is no wish to drain: being heard has ended it.
@@ -304,19 +304,22 @@ impl Core {
         self.projected.views.read().leases.is_closing(lease)
     }
 
+    fn renewed(&self, lease: &LeaseId) -> Renewed {
+        Renewed { lease: lease.clone(), remaining_ms: self.periods.lease_ms, checkpoint_kept: None }
+    }
+
     /// Renews one lease of this agent; none when it is not its lease any more.
     async fn renew(
         &self,
         agent: &AgentId,
         beat: LeaseBeat,
         metadata: &Metadata,
-    ) -> Result<Option<Renewed>, ProtocolError> {
+    ) -> Result<Option<Renewed>, DispatchError<Operation>> {
         let Some((holder, started)) = self.holder(&beat.lease) else { return Ok(None) };
         if holder != *agent {
             return Ok(None);
         }
-        let mut renewed =
-            Renewed { lease: beat.lease.clone(), remaining_ms: self.periods.lease_ms, checkpoint_kept: None };
+        let mut renewed = self.renewed(&beat.lease);
         let sign = match beat.progress {
             Some(progress) => Some(StepWish::Progress { progress, note: beat.note, usage: None }),
             None if !started && beat.checkpoint.is_none() => Some(StepWish::Acknowledge),
@@ -334,7 +337,7 @@ impl Core {
                 Ok(_) => Some(true),
                 Err(DispatchError::Rejected(Rejection::Early)) => Some(false),
                 Err(DispatchError::Rejected(rejection)) if is_over(&rejection) => return Ok(None),
-                Err(fault) => return Err(ProtocolError::NotTaken(Box::new(fault))),
+                Err(fault) => return Err(fault),
             };
         }
         Ok(Some(renewed))
@@ -374,11 +377,11 @@ impl Core {
         lease: &LeaseId,
         wish: StepWish,
         metadata: &Metadata,
-    ) -> Result<bool, ProtocolError> {
+    ) -> Result<bool, DispatchError<Operation>> {
         match self.step(lease, wish, plain(metadata)).await {
             Ok(_) => Ok(true),
             Err(DispatchError::Rejected(rejection)) if is_over(&rejection) => Ok(false),
-            Err(fault) => Err(ProtocolError::NotTaken(Box::new(fault))),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -416,8 +419,9 @@ impl Core {
         self.step(lease, wish, metadata).await
     }
 
-    /// Counts a report as a sign of life of the lease and its agent, as far as the views show them.
-    pub(crate) fn note_report(&self, lease: &LeaseId) {
+    /// Counts a report, also one that is refused, as a sign of life of the lease and its agent, as far as the
+    /// views show them.
+    pub fn note_report(&self, lease: &LeaseId) {
         if let Some((agent, _)) = self.holder(lease) {
             let now = self.now();
             self.presence.renew(lease, now);

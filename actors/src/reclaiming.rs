@@ -147,7 +147,7 @@ impl From<ProtocolError> for ClaimRefusal {
             ProtocolError::UnknownAgent(_) => Self::UnknownAgent,
             ProtocolError::StaleIncarnation { .. } => Self::StaleIncarnation,
             ProtocolError::Draining => Self::Draining,
-            ProtocolError::NotTaken(_) => Self::Overloaded,
+            ProtocolError::Overloaded => Self::Overloaded,
         }
     }
 }

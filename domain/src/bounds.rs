@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::lane::ACCOUNT_LABEL;
-use crate::{Json, LaneId};
+use crate::{Json, LaneId, Timestamp};
 
 /// Characters of a name for people.
 pub const NAME_MAX: usize = 256;
@@ -153,6 +153,13 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> Vec<Breach> {
     breaches
 }
 
+/// What is wrong with a deadline that is set now.
+#[must_use]
+pub fn deadline(deadline: Timestamp, now: Timestamp) -> Option<String> {
+    let passed = || format!("deadline must lie in the future, not at {deadline}: it is {now} at the server");
+    (deadline <= now).then(passed)
+}
+
 /// Cuts a text that somebody else wrote, so that what is stored of it is bounded.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
@@ -180,6 +187,15 @@ mod tests {
         let breaches = labels(&map);
         assert_eq!(breaches.len(), 1);
         assert_eq!(breaches[0].pointer, "/a~1b~0c");
+    }
+
+    #[test]
+    fn a_deadline_lies_in_the_future() {
+        let now = Timestamp::from_micros(1_000_000);
+        assert_eq!(deadline(now.plus_ms(1), now), None);
+        for passed in [now, Timestamp::from_micros(0)] {
+            assert!(deadline(passed, now).unwrap().starts_with("deadline must lie in the future"));
+        }
     }
 
     #[test]

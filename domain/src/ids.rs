@@ -20,6 +20,11 @@ pub struct IdError {
     pub form: &'static str,
 }
 
+/// A segment of a URL that is one of these names another place: nobody could ask for what has such a name.
+fn is_dots(text: &str) -> bool {
+    matches!(text, "." | "..")
+}
+
 fn is_name(text: &str) -> bool {
     (1..=NAME_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -41,18 +46,21 @@ macro_rules! text_id {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            const NOT_ONE: IdError = IdError { what: $what, form: $form };
+
+            /// One that was stored before `.` and `..` were refused must still be read.
+            fn stored(text: &str) -> Result<Self, IdError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok(Self(text.into())) } else { Err(Self::NOT_ONE) }
+            }
         }
 
         impl FromStr for $name {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(text) {
-                    Ok(Self(text.into()))
-                } else {
-                    Err(IdError { what: $what, form: $form })
-                }
+                if is_dots(text) { Err(Self::NOT_ONE) } else { Self::stored(text) }
             }
         }
 
@@ -76,7 +84,7 @@ macro_rules! text_id {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                Self::stored(&String::deserialize(deserializer)?).map_err(de::Error::custom)
             }
         }
     };
@@ -84,15 +92,15 @@ macro_rules! text_id {
 
 text_id!(
     /// An agent, named by its owner.
-    AgentId, "an agent id", "[A-Za-z0-9._-]{1,128}", is_name
+    AgentId, "an agent id", "[A-Za-z0-9._-]{1,128} and be neither . nor ..", is_name
 );
 text_id!(
     /// A platform on which steps are performed.
-    PlatformName, "a platform", "[A-Za-z0-9._-]{1,128}", is_name
+    PlatformName, "a platform", "[A-Za-z0-9._-]{1,128} and be neither . nor ..", is_name
 );
 text_id!(
     /// An action of a platform.
-    ActionName, "an action", "[A-Za-z0-9._-]{1,128}", is_name
+    ActionName, "an action", "[A-Za-z0-9._-]{1,128} and be neither . nor ..", is_name
 );
 text_id!(
     /// A lane: one account of one platform.
@@ -260,5 +268,17 @@ mod tests {
         for text in ["", "a b", "a/b", "é", "a\0", &"x".repeat(129)] {
             assert!(text.parse::<AgentId>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_no_url_can_hold_is_refused_and_one_that_is_stored_is_read() {
+        for text in [".", ".."] {
+            let refused = text.parse::<AgentId>().unwrap_err().to_string();
+            assert!(refused.ends_with("and be neither . nor .."), "{refused}");
+            assert!(text.parse::<PlatformName>().is_err() && text.parse::<ActionName>().is_err());
+            let stored = bincode::serialize(text).unwrap();
+            assert_eq!(bincode::deserialize::<AgentId>(&stored).unwrap().as_str(), text);
+        }
+        assert!("...".parse::<AgentId>().is_ok());
     }
 }

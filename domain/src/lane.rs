@@ -12,6 +12,17 @@ pub const ACCOUNT_LABEL: &str = "account";
 /// Longest time a lane is parked at once: 31 days. A longer window is asked for again at its end.
 pub const WINDOW_MAX_MS: u64 = 31 * 86_400_000;
 
+/// How long a lane is parked when a provider names no time, in milliseconds.
+const WINDOW_MS: u64 = 60_000;
+
+/// When a provider takes calls again by what an agent heard from it. Of two answers the later one counts: a
+/// call that is made too early costs more than one that is made late.
+#[must_use]
+pub fn parked_until(resets_at: Option<Timestamp>, retry_after_ms: Option<u64>, now: Timestamp) -> Timestamp {
+    let after = retry_after_ms.map(|wait_ms| now.plus_ms(wait_ms));
+    resets_at.max(after).unwrap_or_else(|| now.plus_ms(WINDOW_MS))
+}
+
 impl LaneId {
     /// The lane in which an agent's own process works.
     #[must_use]
@@ -144,5 +155,21 @@ impl Aggregate for Lane {
 
     fn pending(&self) -> Vec<std::convert::Infallible> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_waits_the_longer_one_counts() {
+        let now = Timestamp::from_micros(5_000_000);
+        let at = |ms| Some(now.plus_ms(ms));
+        assert_eq!(parked_until(None, None, now), now.plus_ms(60_000));
+        assert_eq!(parked_until(at(9), None, now), now.plus_ms(9));
+        assert_eq!(parked_until(None, Some(8), now), now.plus_ms(8));
+        assert_eq!(parked_until(at(9), Some(8), now), now.plus_ms(9));
+        assert_eq!(parked_until(at(7), Some(8), now), now.plus_ms(8));
     }
 }

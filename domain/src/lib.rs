@@ -20,6 +20,7 @@ pub mod presence;
 pub mod scenario;
 pub mod shortened_id;
 pub mod system;
+pub mod texts;
 pub mod time;
 pub mod views;
 pub mod work;

@@ -160,8 +160,8 @@ fn timeouts_and_retries_must_be_within_bounds() {
     ] {
         assert_eq!(changed(change), one("out_of_bounds", &format!("/workflow/0/retryPolicy/{field}")));
     }
-    let codes = changed(|step| step.retry.non_retryable_errors = vec!["no blanks".into()]);
-    assert_eq!(codes, one("malformed", "/workflow/0/retryPolicy/nonRetryableErrors/0"));
+    let codes = changed(|step| step.retry.non_retryable_errors = vec!["two\nlines".into()]);
+    assert_eq!(codes, one("control_character", "/workflow/0/retryPolicy/nonRetryableErrors/0"));
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_template_may_read_ancestors_only() {
         found_of(vec![step(1, &[]), step(2, &[1]), reader])
     };
     assert_eq!(reads(&[2], "{{ steps[1].result }}"), []);
-    assert_eq!(reads(&[1], "{{ steps[2].result }}"), one("not_an_ancestor", "/workflow/2/inputs"));
-    assert_eq!(reads(&[1], "{{ steps[3].result }}"), one("not_an_ancestor", "/workflow/2/inputs"));
-    assert_eq!(reads(&[1], "{{ steps[9].result }}"), one("not_an_ancestor", "/workflow/2/inputs"));
-    assert_eq!(reads(&[1], "{{ steps }}"), one("template", "/workflow/2/inputs"));
+    assert_eq!(reads(&[1], "{{ steps[2].result }}"), one("not_an_ancestor", "/workflow/2/inputs/x"));
+    assert_eq!(reads(&[1], "{{ steps[3].result }}"), one("not_an_ancestor", "/workflow/2/inputs/x"));
+    assert_eq!(reads(&[1], "{{ steps[9].result }}"), one("not_an_ancestor", "/workflow/2/inputs/x"));
+    assert_eq!(reads(&[1], "{{ steps }}"), one("template", "/workflow/2/inputs/x"));
     assert_eq!(found_of(vec![when(1, &[], "1 +")]), one("template", "/workflow/0/when"));
     let waiting = vec![step(1, &[]), when(2, &[], "steps[1].result.ok")];
     assert_eq!(found_of(waiting), one("not_an_ancestor", "/workflow/1/when"));
@@ -208,12 +208,18 @@ fn marks_conditions_and_titles_are_checked_before_anything_runs() {
         json!({"x": {"$expr": "'12' > 80"}}),
         json!({"x": {"$expr": "steps[1].rseult"}}),
         json!({"x": {"$expr": "operation.nmae"}}),
-        json!({"$literal": [1]}),
-        json!({"$template": "text"}),
-        json!({"$expr": "steps[1].result ~ 'x'"}),
     ] {
+        assert_eq!(given(bad.clone()), one("template", "/workflow/1/inputs/x"), "{bad}");
+    }
+    for bad in
+        [json!({"$literal": [1]}), json!({"$template": "text"}), json!({"$expr": "steps[1].result ~ 'x'"})]
+    {
         assert_eq!(given(bad.clone()), one("template", "/workflow/1/inputs"), "{bad}");
     }
+    let deep = json!({"a": 1, "b/~c": [{"$expr": "1"}, {"d": {"$expr": "1 +"}}]});
+    assert_eq!(given(deep), one("template", "/workflow/1/inputs/b~1~0c/1/d"));
+    let unread = json!({"a": {"b": [{"$expr": "steps[9].result"}]}});
+    assert_eq!(given(unread), one("not_an_ancestor", "/workflow/1/inputs/a/b/0"));
     for bad in ["{{ true }}", "steps[1].result and 5", "'true'", "steps[1].status.length", "5"] {
         assert_eq!(
             found_of(vec![step(1, &[]), when(2, &[1], bad)]),

@@ -7,16 +7,12 @@ use domain::{AgentId, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{object, optional_object};
+use super::body::{lossless_present, object, object_present, optional_object, present};
 use super::error::{ApiError, FieldError};
 use super::operation_request::invalid_fields;
 
-/// Leases that one heartbeat may name.
-const LEASES_MAX: usize = 1_000;
 /// The path beside the agents' ids, which hides an agent of this name.
 const SELECT: &str = "select";
-/// Longest note, in characters.
-pub const NOTE_MAX: usize = 1_024;
 
 /// A new agent: the specification's `RegisterAgentRequest`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -50,34 +46,34 @@ pub struct RegisterAgent {
     pub incarnation: Option<u64>,
 }
 
-/// A change of an agent; what is absent stays.
+/// A change of an agent; what is absent stays, and null is refused.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpdateAgent {
     /// For people.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Which AI model it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// What it can do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Vec<String>>,
     /// Where it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub location: Option<Location>,
     /// Its settings, as a whole.
-    #[serde(deserialize_with = "optional_object", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object_present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub config: Option<Config>,
     /// Free data, as a whole.
-    #[serde(deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lossless_present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
     /// `inactive` drains it: it finishes what it has and gets no more, in later incarnations too, until
     /// `active`, which also ends a quarantine; or `error`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Status>,
 }
@@ -111,7 +107,7 @@ pub struct HeartbeatLease {
     /// Whole percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<u8>,
-    /// For people.
+    /// For people: one line. It is cut at 1 024 characters, and control characters become spaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB.
@@ -195,55 +191,40 @@ impl UpdateAgent {
     }
 }
 
-impl Heartbeat {
+impl HeartbeatLease {
     /// Fields that break a rule; a checkpoint has at most `checkpoint_max` bytes.
     #[must_use]
     pub fn faults(&self, checkpoint_max: usize) -> Vec<FieldError> {
-        let mut faults = Vec::new();
-        if self.leases.len() > LEASES_MAX {
-            faults.push(FieldError::at("/leases", format!("a heartbeat names at most {LEASES_MAX} leases")));
+        let mut faults: Vec<FieldError> = self.progress.and_then(progress_fault).into_iter().collect();
+        if self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.len() > checkpoint_max) {
+            let detail = format!("a checkpoint has at most {checkpoint_max} bytes");
+            faults.push(FieldError::at("/checkpoint", detail));
         }
-        for (at, lease) in self.leases.iter().enumerate() {
-            faults.extend(report_faults(lease.progress, lease.note.as_deref(), &format!("/leases/{at}")));
-            let pointer = || format!("/leases/{at}/checkpoint");
-            if lease.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.len() > checkpoint_max) {
-                let detail = format!("a checkpoint has at most {checkpoint_max} bytes");
-                faults.push(FieldError::at(pointer(), detail));
-            }
-            if let Some(why) = lease.checkpoint.as_ref().and_then(Json::unstorable) {
-                faults.push(FieldError::at(pointer(), format!("a checkpoint {why}")).code(why.code()));
-            }
-        }
-        let metrics = self.metrics.unwrap_or_default();
-        let shares = [("cpuUsage", metrics.cpu_usage), ("memoryUsage", metrics.memory_usage)];
-        for (name, value) in shares {
-            if value.is_some_and(|value| !(0.0..=100.0).contains(&value)) {
-                faults.push(FieldError::at(
-                    format!("/metrics/{name}"),
-                    format!("{name} must be from 0 to 100"),
-                ));
-            }
-        }
-        if metrics.network_latency.is_some_and(|latency| !(0.0..=3_600_000.0).contains(&latency)) {
-            faults.push(FieldError::at(
-                "/metrics/networkLatency",
-                "networkLatency must be from 0 to 3600000 ms",
-            ));
+        if let Some(why) = self.checkpoint.as_ref().and_then(Json::unstorable) {
+            faults.push(FieldError::at("/checkpoint", format!("a checkpoint {why}")).code(why.code()));
         }
         faults
     }
 }
 
-/// What is wrong with a progress report.
+/// What is wrong with what an agent reports about itself.
 #[must_use]
-pub fn report_faults(progress: Option<u8>, note: Option<&str>, pointer: &str) -> Vec<FieldError> {
+pub fn metrics_faults(metrics: &ReportedMetrics) -> Vec<FieldError> {
     let mut faults = Vec::new();
-    if progress.is_some_and(|progress| progress > 100) {
-        faults.push(FieldError::at(format!("{pointer}/progress"), "progress must be from 0 to 100"));
+    let shares = [("cpuUsage", metrics.cpu_usage), ("memoryUsage", metrics.memory_usage)];
+    for (name, value) in shares {
+        if value.is_some_and(|value| !(0.0..=100.0).contains(&value)) {
+            faults.push(FieldError::at(format!("/metrics/{name}"), format!("{name} must be from 0 to 100")));
+        }
     }
-    if note.is_some_and(|note| note.chars().count() > NOTE_MAX || note.chars().any(char::is_control)) {
-        let detail = format!("note must have at most {NOTE_MAX} characters and no control characters");
-        faults.push(FieldError::at(format!("{pointer}/note"), detail));
+    if metrics.network_latency.is_some_and(|latency| !(0.0..=3_600_000.0).contains(&latency)) {
+        faults.push(FieldError::at("/metrics/networkLatency", "networkLatency must be from 0 to 3600000 ms"));
     }
     faults
+}
+
+/// What is wrong with how far a step is said to be.
+#[must_use]
+pub fn progress_fault(progress: u8) -> Option<FieldError> {
+    (progress > 100).then(|| FieldError::at("/progress", "progress must be from 0 to 100"))
 }

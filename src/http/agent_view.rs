@@ -13,6 +13,7 @@ use domain::{AgentId, Json, LeaseId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::error::ApiError;
 use super::lease_names::LeaseNames;
 
 /// An agent: the specification's `Agent`.
@@ -139,6 +140,9 @@ pub struct RegisteredView {
 pub struct HeartbeatView {
     /// Leases that were renewed.
     pub renewed: Vec<RenewedView>,
+    /// Leases about which not everything was taken; they are renewed all the same, if they are the agent's.
+    #[serde(default)]
+    pub rejected: Vec<RejectedView>,
     /// What to do.
     pub directives: Vec<DirectiveView>,
     /// When to speak again, in milliseconds.
@@ -156,6 +160,18 @@ pub struct RenewedView {
     /// Whether the checkpoint that came with it is durable; false when the last one is not a second old.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_kept: Option<bool>,
+}
+
+/// Why what a heartbeat says of one lease was not taken.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedView {
+    /// The lease, as the heartbeat names it; empty when it names none.
+    pub lease_id: String,
+    /// The code of the refusal.
+    pub code: String,
+    /// What is wrong, for people.
+    pub detail: String,
 }
 
 /// What an agent is told to do.
@@ -331,15 +347,20 @@ impl AgentView {
 impl HeartbeatView {
     /// Shows a pulse. Leases that another history of the log granted are lost, whatever they are named.
     #[must_use]
-    pub fn of(pulse: &Pulse, names: &LeaseNames, foreign: Vec<String>) -> Self {
+    pub fn of(pulse: Pulse, names: &LeaseNames, foreign: Vec<String>) -> Self {
         let renewed = pulse.renewed.iter().map(|renewed| RenewedView {
             lease_id: names.name(&renewed.lease),
             remaining_ms: renewed.remaining_ms,
             checkpoint_kept: renewed.checkpoint_kept,
         });
+        let rejected = pulse.rejected.into_iter().map(|(lease, fault)| {
+            let ApiError { code, message: detail, .. } = fault.into();
+            RejectedView { lease_id: names.name(&lease), code: code.slug().into(), detail }
+        });
         let told = pulse.directives.iter().map(|directive| DirectiveView::of(directive, names));
         Self {
             renewed: renewed.collect(),
+            rejected: rejected.collect(),
             directives: told.chain(foreign.into_iter().map(DirectiveView::restored)).collect(),
             next_heartbeat_ms: pulse.next_ms,
         }

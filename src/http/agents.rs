@@ -4,27 +4,23 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use actors::aggregate_actor::DispatchError;
-use actors::gateway::{Order, stream_of};
+use actors::gateway::Order;
 use actors::matching::Appetite;
-use actors::protocol::{Beat, LeaseBeat};
 use domain::agent::{Agent, Command, Rejection};
 use domain::operation::definition::Location;
 use domain::shortened_id::ShortAgentId;
 use domain::views::Views;
 use domain::views::agent_directory::Row;
 use domain::{ActionName, AgentId};
-use serde_json::json;
 
 use super::Api;
-use super::agent_request::{ClaimWork, Heartbeat, RegisterAgent, UpdateAgent};
-use super::agent_view::{AgentView, AvailabilityView, ClaimView, HeartbeatView, Presence, RegisteredView};
+use super::agent_request::{ClaimWork, RegisterAgent, UpdateAgent};
+use super::agent_view::{AgentView, AvailabilityView, ClaimView, Presence, RegisteredView};
 use super::body::{Body, OptionalBody};
-use super::envelope::{Reply, Tag, if_match};
+use super::envelope::{Precondition, Reply, Tag};
 use super::error::{ApiError, FieldError};
-use super::events::AGENT_HEARTBEAT;
-use super::front::{Reach, ReachAtOnce};
+use super::front::Reach;
 use super::intent::{Intent, metadata};
-use super::lease_names::{self, Foreign};
 use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::page::Page;
@@ -32,8 +28,6 @@ use super::past::{self, Look};
 use super::query::Parameters;
 use super::reading;
 
-/// Largest heartbeat, in bytes.
-const HEARTBEAT_MAX: usize = 256 * 1024;
 /// Longest wait of a claim.
 const CLAIM_WAIT_MAX: Duration = Duration::from_secs(55);
 /// Wait of a claim that names none.
@@ -44,8 +38,8 @@ pub const CLAIM_MAX: u32 = 100;
 /// Lists agents by id.
 #[utoipa::path(get, path = "/api/v1/agents", tag = "agents",
     params(("id" = Option<String>, Query,
-            description = "the beginning or the end of an id, at least 4 characters; a page has 2 rows at most; \
-                an agent with exactly this id is the only one"),
+            description = "the beginning or the end of an id, at least 4 characters; a page has 2 rows at \
+                most; an agent with exactly this id is the only one"),
         ("status" = Option<String>, Query), ("capability" = Option<String>, Query),
         ("location" = Option<String>, Query), ("model" = Option<String>, Query),
         ("label.KEY" = Option<String>, Query), ("limit" = Option<u64>, Query),
@@ -258,66 +252,18 @@ pub async fn unregister(api: Reach, request: HttpRequest, id: web::Path<String>)
 }
 
 async fn execute(api: &Api, request: &HttpRequest, id: &AgentId, command: Command) -> Answer<AgentView> {
-    let if_version = if_match(request);
+    let precondition = Precondition::of(request)?;
+    let if_version = precondition.versions();
     let order = Order { if_version, ..Order::<Agent>::of(command, metadata()).with_state() };
     let receipt = api.core.gateway.execute(id, order).await.map_err(|fault| match fault {
         DispatchError::Rejected(Rejection::Unknown) => unknown(id),
-        fault => fault.into(),
+        fault => precondition.explained(fault.into()),
     })?;
     let agent = receipt.state.ok_or_else(|| unknown(id))?;
     let views = api.core.projected.views.read();
     let row = with_state(&views, id, &agent, receipt.version.get());
     let view = AgentView::of(&views, id, &row, api.core.presence.seen(id));
     Ok(Reply::ok(view).etag(tag(&row)).position(receipt.position))
-}
-
-/// Takes a heartbeat: renews leases and says what to do.
-#[utoipa::path(post, path = "/api/v1/agents/{id}/heartbeat", tag = "agents", params(("id" = String, Path)),
-    request_body = Heartbeat,
-    responses((status = 200, body = super::envelope::ApiResponse<HeartbeatView>),
-        (status = 404, description = "register again"), (status = 409)))]
-pub async fn heartbeat(
-    api: ReachAtOnce,
-    request: HttpRequest,
-    id: web::Path<String>,
-    body: OptionalBody<Heartbeat, HEARTBEAT_MAX>,
-) -> Answer<HeartbeatView> {
-    Parameters::of(&request, &[], &[])?;
-    let id: AgentId = id.parse()?;
-    let (beat, foreign) = beat(body.value, &api)?;
-    let leases = beat.leases.len();
-    api.core.note_presence(&id, &beat);
-    let api = api.shown().await?;
-    let pulse = api.core.heartbeat(&id, beat, &metadata()).await?;
-    let now = api.core.around.clock.now();
-    api.feed.pass(AGENT_HEARTBEAT, &stream_of::<Agent>(&id), now, || json!({"leases": leases}));
-    Ok(Reply::ok(HeartbeatView::of(&pulse, &api.lease_names, foreign)))
-}
-
-/// What an agent says, and the names of leases that another history of the log granted.
-fn beat(heartbeat: Heartbeat, api: &Api) -> Result<(Beat, Vec<String>), ApiError> {
-    let mut faults = heartbeat.faults(api.core.around.world.limits.max_checkpoint_bytes);
-    let (mut leases, mut foreign) = (Vec::new(), Vec::new());
-    for (at, lease) in heartbeat.leases.into_iter().enumerate() {
-        match api.lease_names.read(&lease.lease_id) {
-            Ok(id) => leases.push(LeaseBeat {
-                lease: id,
-                progress: lease.progress,
-                note: lease.note,
-                checkpoint: lease.checkpoint,
-            }),
-            Err(Foreign::OtherHistory) => foreign.push(lease.lease_id),
-            Err(Foreign::Malformed) => {
-                let pointer = format!("/leases/{at}/leaseId");
-                faults.push(FieldError::at(pointer, lease_names::MALFORMED.to_string()));
-            }
-        }
-    }
-    if !faults.is_empty() {
-        return Err(invalid_fields(faults));
-    }
-    let Heartbeat { incarnation, status, metrics, .. } = heartbeat;
-    Ok((Beat { incarnation, status, metrics, leases }, foreign))
 }
 
 /// Asks for work and waits for it.
@@ -361,6 +307,10 @@ pub async fn claim(
 
 /// Reads names of actions, which stand at `pointer`.
 pub(super) fn action_names(actions: &[String], pointer: &str) -> Result<Vec<ActionName>, ApiError> {
+    if actions.is_empty() {
+        let detail = "actions must name at least one action: leave it out to take any";
+        return Err(ApiError::invalid_field(pointer, detail));
+    }
     let mut faults = Vec::new();
     let mut names = Vec::new();
     for (at, action) in actions.iter().enumerate() {

@@ -1,16 +1,21 @@
 //! Owns what one request knows about itself: its id, when it began, which error format it wants.
 //! It must never hold data of the domain or decide whether a request is allowed.
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actix_web::Error;
 use actix_web::HttpResponse;
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::error;
@@ -71,7 +76,7 @@ impl RequestContext {
         }
         let traceparent = HeaderName::from_static("traceparent");
         context.traceparent = text(headers, &traceparent).filter(|t| is_traceparent(t)).map(Into::into);
-        context.accepts_problem = text(headers, &header::ACCEPT).is_some_and(wants_problem);
+        context.accepts_problem = accepts(headers, "application/problem+json");
         context
     }
 }
@@ -88,16 +93,19 @@ pub async fn enter(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let context = RequestContext::of(request.headers());
     let request_id = HeaderValue::from_str(&context.request_id).ok();
+    let only_head = request.method() == Method::HEAD;
     let answer = async move {
         match next.call(request).await {
             Ok(response) => {
                 let (request, response) = response.map_into_boxed_body().into_parts();
-                Ok(ServiceResponse::new(request, stamped(error::normalized(response), request_id)))
+                let response = stamped(error::normalized(response), request_id);
+                Ok(ServiceResponse::new(request, if only_head { without_body(response) } else { response }))
             }
             // Here the request is gone (timed out or panicked); outside of this scope its id would be too.
             Err(failure) => {
                 let response = error::normalized(HttpResponse::from_error(failure));
-                Err(error::finished(stamped(response, request_id)))
+                let response = stamped(response, request_id);
+                Err(error::finished(if only_head { without_body(response) } else { response }))
             }
         }
     };
@@ -109,6 +117,34 @@ fn stamped(mut response: HttpResponse, request_id: Option<HeaderValue>) -> HttpR
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The same answer without its body, but with the length of it. Actix leaves the body of an answer out by the
+/// method of the request that it has read last, which is a later one when requests are pipelined.
+fn without_body(response: HttpResponse) -> HttpResponse {
+    let BodySize::Sized(length) = response.body().size() else { return response };
+    let mut response = response.map_body(|_, body| BoxBody::new(Unwritten { _body: body }));
+    response.head_mut().no_chunking(true);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// A body that ends at once; as a stream, so that the length is not taken from it. It holds what the body
+/// held.
+struct Unwritten {
+    _body: BoxBody,
+}
+
+impl MessageBody for Unwritten {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        Poll::Ready(None)
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -133,16 +169,20 @@ fn is_traceparent(value: &str) -> bool {
         && !zero(parts[2])
 }
 
-fn wants_problem(accept: &str) -> bool {
-    accept.split(',').any(|range| {
+/// Whether a media type is asked for by its own name, and not by `q=0` refused.
+pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|range| {
         let mut pieces = range.split(';').map(str::trim);
-        let media = pieces.next().unwrap_or_default();
-        let refused = pieces.any(|piece| {
-            let weight = piece.strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
-            weight.is_some_and(|q| q <= 0.0)
-        });
-        media.eq_ignore_ascii_case("application/problem+json") && !refused
+        let named = pieces.next().unwrap_or_default();
+        named.eq_ignore_ascii_case(media) && !pieces.any(is_refusal)
     })
+}
+
+/// Whether a parameter of a media range is the weight 0.
+fn is_refusal(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.and_then(|(_, weight)| weight.trim().parse::<f32>().ok()).is_some_and(|weight| weight <= 0.0)
 }
 
 #[cfg(test)]
@@ -197,10 +237,20 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_problem_is_sent_only_to_who_asks_for_it() {
-        assert!(wants_problem("application/problem+json"));
-        assert!(wants_problem("text/html, Application/Problem+JSON; q=0.9"));
-        assert!(!wants_problem("*/*"));
-        assert!(!wants_problem("application/problem+json;q=0, application/json"));
+    async fn a_media_type_is_sent_only_to_clients_that_ask_for_it() {
+        let asked = |values: &[&str]| {
+            let request = values.iter().fold(test::TestRequest::get(), |request, value| {
+                request.append_header((header::ACCEPT, *value))
+            });
+            accepts(request.to_http_request().headers(), "application/problem+json")
+        };
+        assert!(asked(&["application/problem+json"]));
+        assert!(asked(&["text/html, Application/Problem+JSON; q=0.9"]));
+        assert!(asked(&["text/html", "application/problem+json;charset=utf-8;q=0.001"]));
+        assert!(!asked(&[]) && !asked(&["*/*"]) && !asked(&["text/html;x=application/problem+json"]));
+        for refused in ["q=0", "Q=0", "q=0.0", " q=0.000 ", "charset=utf-8; q=0"] {
+            let range = format!("application/problem+json;{refused}, application/json");
+            assert!(!asked(&[&range]), "{range}");
+        }
     }
 }

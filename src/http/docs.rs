@@ -12,8 +12,8 @@ pub mod asyncapi;
 use super::error::{ApiError, Code};
 use super::routing::resource;
 use super::{
-    agents, events, health, interventions, lanes, leases, metrics, operations, past, platforms, pools,
-    selection, settlements, snapshots, steps,
+    agents, events, health, heartbeats, interventions, lanes, leases, metrics, operations, past, platforms,
+    pools, selection, settlements, snapshots, steps,
 };
 
 /// The document.
@@ -53,7 +53,7 @@ use super::{
         agents::get,
         agents::update,
         agents::unregister,
-        agents::heartbeat,
+        heartbeats::heartbeat,
         agents::claim,
         agents::availability,
         selection::select,

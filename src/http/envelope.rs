@@ -5,17 +5,21 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
-use actix_web::http::header::{self, EntityTag, Header, HeaderName, HeaderValue, IfMatch, IfNoneMatch};
+use actix_web::http::header::{self, EntityTag, Header, HeaderName, HeaderValue, IfNoneMatch};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
 use chrono::{SecondsFormat, Utc};
-use events::{Position, Version};
+use events::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::context::RequestContext;
 use super::error::{self, ApiError, Code, Problem};
 use super::page::{self, Page};
+
+mod precondition;
+
+pub use precondition::Precondition;
 
 /// The header that says which position of the log an answer reflects.
 pub const POSITION: HeaderName = HeaderName::from_static("photon-position");
@@ -234,34 +238,6 @@ impl From<u64> for Tag {
     }
 }
 
-/// The revision that an entity tag names: a change only minds the history of what is changed.
-fn revision_of(tag: &str) -> &str {
-    match tag.split_once('.') {
-        Some((revision, position)) if position.parse::<u64>().is_ok() => revision,
-        _ => tag,
-    }
-}
-
-/// The revisions of which `If-Match` lets a change find any; none when every revision will do. A tag that
-/// is no revision of ours fits none.
-#[must_use]
-pub fn if_match(request: &HttpRequest) -> Option<Vec<Version>> {
-    if !request.headers().contains_key(header::IF_MATCH) {
-        return None;
-    }
-    let revision = |tag: &EntityTag| {
-        let text = revision_of(tag.tag());
-        let revision: u64 = text.parse().ok()?;
-        // One revision has one spelling.
-        (!tag.weak && revision.to_string() == text).then(|| Version::new(revision))
-    };
-    match IfMatch::parse(request) {
-        Ok(IfMatch::Any) => None,
-        Ok(IfMatch::Items(tags)) => Some(tags.iter().filter_map(revision).collect()),
-        Err(_) => Some(Vec::new()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,21 +290,6 @@ mod tests {
         }
         let plain = Reply::ok("x").etag(7).respond_to(&TestRequest::get().to_http_request());
         assert_eq!(plain.status(), 200);
-    }
-
-    #[actix_web::test]
-    async fn a_change_holds_to_the_revision_it_names() {
-        let named = |tag: &str| {
-            let versions = if_match(&sent(header::IF_MATCH, tag))?;
-            Some(versions.into_iter().map(Version::get).collect::<Vec<_>>())
-        };
-        assert_eq!(named("\"7\""), Some(vec![7]));
-        assert_eq!(named("\"6\", \"7\""), Some(vec![6, 7]));
-        assert_eq!(named("*"), None);
-        for none in ["W/\"7\"", "7", "\"+7\"", "\"07\"", "\"x\""] {
-            assert_eq!(named(none), Some(vec![]), "{none}");
-        }
-        assert_eq!(if_match(&TestRequest::put().to_http_request()), None);
     }
 
     #[actix_web::test]

@@ -31,6 +31,11 @@ const URI_MAX_BYTES: usize = 8 * 1024;
 /// Paths that answer in every phase, with all that is below them.
 const ALWAYS_OPEN: &[&str] = &["/health", "/metrics", "/openapi.json", "/asyncapi.json", "/docs"];
 
+/// Paths that pages of other sites may not make a browser ask for, with all that is below them.
+const GUARDED: &[&str] = &["/api", "/metrics"];
+/// Where the page is from that makes a browser ask.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 /// Swagger UI sets styles from its script and draws its icons as `data:` images; its scripts are files.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -165,6 +170,13 @@ impl Guard {
         if let Some(foreign) = origins.find(|value| !ours(value)) {
             let foreign = String::from_utf8_lossy(foreign.as_bytes());
             (self.on_offence)(Offence::OriginNotAllowed, peer(), &foreign);
+            return Err(ApiError::of(Code::OriginNotAllowed));
+        }
+        // A page that only embeds or opens something of ours sends no Origin.
+        let cross_site = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"cross-site");
+        let guarded = GUARDED.iter().any(|guarded| is_below(request.path(), guarded));
+        if guarded && request.headers().get_all(SEC_FETCH_SITE).any(cross_site) {
+            (self.on_offence)(Offence::OriginNotAllowed, peer(), "cross-site");
             return Err(ApiError::of(Code::OriginNotAllowed));
         }
         Ok(())
@@ -403,6 +415,25 @@ mod tests {
                 (403, &json!("origin_not_allowed")),
                 "{origin}"
             );
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_another_site_makes_a_browser_ask_for_is_refused() {
+        let sent = |path: &str, site: &str| get(path).insert_header((SEC_FETCH_SITE, site));
+        for path in ["/api/v1/operations", "/metrics", "/metrics/dashboard"] {
+            let refused = answer(sent(path, "cross-site")).await;
+            assert_eq!(
+                (refused.status.as_u16(), &refused.body["code"]),
+                (403, &json!("origin_not_allowed")),
+                "{path}"
+            );
+            for site in ["same-origin", "same-site", "none"] {
+                assert_eq!(answer(sent(path, site)).await.status, 404, "{path} {site}");
+            }
+        }
+        for open in ["/ok", "/health/ready"] {
+            assert_eq!(answer(sent(open, "cross-site")).await.status, 200, "{open}");
         }
     }
 

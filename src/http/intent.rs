@@ -138,7 +138,12 @@ pub fn same_body(now: [u8; 16], before: [u8; 16]) -> Result<(), ApiError> {
 }
 
 fn key_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let mut values = headers.get_all(IDEMPOTENCY_KEY);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        let message = "Idempotency-Key is given more than once; send one key.";
+        return Err(ApiError::new(Code::MalformedRequest, message));
+    }
     let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
     key.map(Some).ok_or_else(|| {
         ApiError::new(Code::MalformedRequest, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
@@ -192,6 +197,17 @@ mod tests {
         assert!(poll!(&mut again).is_pending());
         end.send(()).unwrap();
         assert!(again.await.is_ok() && done.get());
+    }
+
+    #[actix_web::test]
+    async fn a_request_has_one_key_at_most() {
+        let request = TestRequest::post().insert_header(("idempotency-key", "k"));
+        assert_eq!(key_of(request.to_http_request().headers()).unwrap(), Some("k"));
+        for second in ["k", "other"] {
+            let request = TestRequest::post().insert_header(("idempotency-key", "k"));
+            let request = request.append_header(("idempotency-key", second)).to_http_request();
+            assert_eq!(key_of(request.headers()).unwrap_err().code, Code::MalformedRequest);
+        }
     }
 
     #[actix_web::test]

@@ -4,12 +4,12 @@ use actix_web::{HttpRequest, web};
 use actors::gateway::Order;
 use domain::json::lossless_option;
 use domain::operation::{Command, Intervention, Operation};
+use domain::texts::NOTE_MAX;
 use domain::{Json, OperationId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::agent_request::NOTE_MAX;
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::ApiError;
@@ -32,13 +32,13 @@ impl Reason {
     /// The sentence itself.
     ///
     /// # Errors
-    /// 422 when it is too long or has control characters.
+    /// 422 when it is too long: a person can say it in fewer words. Control characters become spaces.
     pub fn checked(self) -> Result<Option<String>, ApiError> {
-        let fits = |text: &String| text.chars().count() <= NOTE_MAX && !text.chars().any(char::is_control);
+        let fits = |text: &String| text.chars().count() <= NOTE_MAX;
         if self.reason.as_ref().is_none_or(fits) {
             return Ok(self.reason);
         }
-        let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
+        let detail = format!("reason must have at most {NOTE_MAX} characters");
         Err(ApiError::invalid_field("/reason", detail))
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::agent_request::report_faults;
+use super::agent_request::progress_fault;
 use super::body::{Body, OptionalBody};
 use super::envelope::Reply;
 use super::error::ApiError;
@@ -30,7 +30,7 @@ use super::reading::{Nothing, Paging, wait_for_position};
 pub struct ProgressLease {
     /// Whole percent.
     pub progress: u8,
-    /// For people.
+    /// For people: one line. It is cut at 1 024 characters, and control characters become spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Kept for the next attempt, at most 64 KiB; durable before the answer.
@@ -139,14 +139,16 @@ pub async fn progress(
     api: Reach,
     request: HttpRequest,
     id: web::Path<String>,
-    body: Body<ProgressLease>,
+    body: Result<Body<ProgressLease>, ApiError>,
 ) -> Answer<LeaseRenewedView> {
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
+    // Before anything is refused: whoever reports is alive.
+    api.core.note_report(&lease);
+    let body = body?;
     let ProgressLease { progress, note, checkpoint, usage } = body.value;
-    let faults = report_faults(Some(progress), note.as_deref(), "");
-    if !faults.is_empty() {
-        return Err(invalid_fields(faults));
+    if let Some(fault) = progress_fault(progress) {
+        return Err(invalid_fields(vec![fault]));
     }
     let intent = Intent::of(&request, body.hash, &api).await?;
     intent

@@ -20,6 +20,7 @@ use prometheus::{
 use serde_json::{Map, Value, json};
 
 use super::Api;
+use super::context::accepts;
 use super::dashboard::DashboardView;
 use super::envelope::Reply;
 use super::error::ApiError;
@@ -283,8 +284,7 @@ pub async fn metrics(api: ReachAtOnce, request: HttpRequest) -> Result<HttpRespo
     Parameters::of(&request, &[], &[])?;
     api.metrics.look(&api);
     let families = api.metrics.registry.gather();
-    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("application/json")) {
+    if accepts(request.headers(), "application/json") {
         return Ok(Reply::ok(as_json(&families)).respond_to(&request).map_into_boxed_body());
     }
     let mut text = Vec::new();

@@ -1,17 +1,17 @@
 //! What a client sends about operations, and how it becomes the domain's wish.
 
 use domain::Limits;
-use domain::json::{lossless, lossless_option};
+use domain::json::lossless;
 use domain::operation::definition::{
     Definition, EffectClass, FailurePolicy, HUMAN, Priority, Requirements, StepDefinition,
 };
 use domain::operation::event::Patch;
 use domain::operation::retry::RetryPolicy;
-use domain::{AgentId, IdError, Json, Timestamp};
+use domain::{AgentId, IdError, Json, Timestamp, bounds};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::body::object;
+use super::body::{lossless_present, object, present};
 use super::error::{ApiError, FieldError};
 
 /// Asks Photon to choose the agent.
@@ -117,19 +117,19 @@ pub struct CreateStep {
     pub effect: EffectClass,
 }
 
-/// A change of an operation; what is absent stays.
+/// A change of an operation; what is absent stays, and null is refused where it removes nothing.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct UpdateOperation {
     /// For people.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// For people; null removes it.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
     /// How urgent it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub priority: Option<Priority>,
     /// When it must have ended; null removes it.
@@ -137,11 +137,11 @@ pub struct UpdateOperation {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Option<Timestamp>>,
     /// Free data, as a whole.
-    #[serde(deserialize_with = "lossless_option", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lossless_present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Json>,
-    /// Only these agents may be chosen from now on.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Only these agents may be chosen from now on; an empty list means any.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub agents: Option<Vec<String>>,
 }
 
@@ -242,6 +242,17 @@ impl UpdateOperation {
         let patch = Patch { name, description, priority, deadline, metadata, agents };
         faults.extend(patch.faults().into_iter().map(|(pointer, detail)| FieldError::at(pointer, detail)));
         if faults.is_empty() { Ok(patch) } else { Err(invalid_fields(faults)) }
+    }
+}
+
+/// Refuses a deadline that has passed: the operation would fail before any of its steps is offered.
+///
+/// # Errors
+/// 422 `invalid_field`.
+pub fn not_passed(deadline: Option<Timestamp>, now: Timestamp) -> Result<(), ApiError> {
+    match deadline.and_then(|deadline| bounds::deadline(deadline, now)) {
+        Some(detail) => Err(ApiError::invalid_field("/deadline", detail)),
+        None => Ok(()),
     }
 }
 

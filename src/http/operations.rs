@@ -21,12 +21,12 @@ use uuid::Uuid;
 
 use super::Api;
 use super::body::{Body, OptionalBody};
-use super::envelope::{Reply, if_match};
+use super::envelope::{Precondition, Reply};
 use super::error::ApiError;
 use super::front::{Reach, ReachAtOnce};
 use super::intent::{ANONYMOUS, Intent, metadata, same_body};
 use super::interventions::Reason;
-use super::operation_request::{CreateOperation, UpdateOperation};
+use super::operation_request::{CreateOperation, UpdateOperation, not_passed};
 use super::operation_view::{OperationSummary, OperationView};
 use super::page::Page;
 use super::past;
@@ -184,6 +184,7 @@ async fn accept(api: &Api, intent: Intent, new: CreateOperation) -> Answer<Opera
         return Ok(reply);
     }
     let definition = new.definition(&api.core.around.world.limits)?;
+    not_passed(definition.deadline, api.core.around.clock.now())?;
     create_new(api, id, definition, intent).await
 }
 
@@ -306,6 +307,7 @@ pub async fn update(
     Parameters::of(&request, &[], &[])?;
     let id: OperationId = id.parse()?;
     let patch = body.value.patch()?;
+    not_passed(patch.deadline.flatten(), api.core.around.clock.now())?;
     reading::known_agents(&api, patch.agents.as_deref().unwrap_or_default())?;
     execute(&api, &request, &id, Command::Update(Box::new(patch))).await
 }
@@ -326,9 +328,10 @@ async fn execute(
     id: &OperationId,
     command: Command,
 ) -> Answer<OperationView> {
-    let if_version = if_match(request);
+    let precondition = Precondition::of(request)?;
+    let if_version = precondition.versions();
     let order = Order { if_version, ..Order::<Operation>::of(command, metadata()).with_state() };
-    shown(api, id, order).await
+    shown(api, id, order).await.map_err(|refusal| precondition.explained(refusal))
 }
 
 async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<OperationView> {

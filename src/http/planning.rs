@@ -16,7 +16,7 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::{ApiError, Code};
 use super::front::Reach;
-use super::operation_request::CreateOperation;
+use super::operation_request::{CreateOperation, not_passed};
 use super::operations::Answer;
 use super::refusal::Refusal;
 use super::selection::{SelectionView, selection};
@@ -75,6 +75,7 @@ pub async fn plan(api: Reach, operation: CreateOperation) -> Answer<PlanView> {
         // Kept until the work is done, even if nobody waits for it any more.
         let _permit = permit;
         let definition = operation.definition(&api.core.around.world.limits)?;
+        not_passed(definition.deadline, api.core.around.clock.now())?;
         check(&api, &definition)?;
         Ok::<_, ApiError>(view(&api, &definition))
     });

@@ -133,7 +133,7 @@ impl From<ProtocolError> for ApiError {
             ProtocolError::UnknownAgent(_) => Self::not_found(sentence),
             ProtocolError::StaleIncarnation { .. } => Self::new(Code::StaleIncarnation, sentence),
             ProtocolError::Draining => Self::of(Code::Draining),
-            ProtocolError::NotTaken(fault) => (*fault).into(),
+            ProtocolError::Overloaded => Self::of(Code::Overloaded),
         }
     }
 }

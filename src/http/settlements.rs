@@ -10,35 +10,26 @@ use actors::settling::{Aftermath, Settled};
 use domain::json::{lossless, lossless_option};
 use domain::operation::event::StepError;
 use domain::operation::{Event, Operation, StepWish};
-use domain::{Json, LeaseId, Timestamp};
+use domain::{Json, LeaseId, Timestamp, lane, texts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::agent_request::{NOTE_MAX, report_faults};
 use super::agent_view::{ClaimView, LeaseGrant};
 use super::agents::{CLAIM_MAX, action_names};
 use super::body::{Body, OptionalBody, hash_for_key};
 use super::envelope::Reply;
-use super::error::{ApiError, FieldError};
+use super::error::ApiError;
 use super::front::ReachAtOnce;
 use super::guard::Phase;
 use super::intent::{Intent, metadata};
 use super::leases::lease;
-use super::operation_request::invalid_fields;
 use super::operations::Answer;
 use super::query::Parameters;
 use super::refused_result;
 
-/// Longest code of a failure, in bytes.
-const CODE_MAX: usize = 64;
-/// Longest message of a failure, in characters.
-const MESSAGE_MAX: usize = 4_096;
-
 /// Longest time a step is kept from who gave it back, in milliseconds: a day.
 const HOLD_MAX_MS: u64 = 86_400_000;
-/// How long a lane is parked when a provider names no time, in milliseconds.
-const WINDOW_MS: u64 = 60_000;
 
 /// More work, asked for with a report: what is there now, without waiting.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -131,14 +122,17 @@ pub struct CompleteLease {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailLease {
-    /// A slug, which retry policies can name.
+    /// A slug, which retry policies can name. It is kept in lower case, with `_` for other characters than
+    /// `[a-z0-9._-]`, and cut at 64 characters: `HTTP 500` is `http_500`.
     pub code: String,
-    /// A sentence.
+    /// What happened, for people; it may have lines. It is cut at 4 096 characters, and other control
+    /// characters become spaces.
     pub message: String,
     /// Whether another attempt may help; true when absent.
     #[serde(default = "yes")]
     pub retryable: bool,
-    /// Earliest next attempt, in milliseconds from now; at most one day counts.
+    /// Earliest next attempt, in milliseconds from now; at most one day counts. Of this and `resetsAt` the
+    /// longer wait counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// With the code `rate_limited`: when the provider takes calls again, RFC 3339. Until then nobody who
@@ -156,7 +150,7 @@ pub struct FailLease {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReleaseLease {
-    /// Why.
+    /// Why: one line. It is cut at 256 characters, and control characters become spaces.
     pub reason: String,
     /// Milliseconds for which the step is kept from this agent, at most one day; as configured when absent.
     /// Send 0 when the worker restarts.
@@ -313,9 +307,10 @@ pub async fn fail(
     Parameters::of(&request, &[], &[])?;
     let lease = lease(&api, &id)?;
     let claim = ClaimMore::appetite(body.value.claim.take())?;
-    let faults = failure_faults(&body.value);
-    if !faults.is_empty() {
-        return Err(invalid_fields(faults));
+    body.value.code = texts::code(&body.value.code);
+    if body.value.resets_at.is_some() && body.value.code != RATE_LIMITED {
+        let detail = format!("resetsAt belongs to the code {RATE_LIMITED} only; use retryAfterMs");
+        return Err(ApiError::invalid_field("/resetsAt", detail));
     }
     // In which lane the agent works is what the views show.
     let api = if body.value.code == RATE_LIMITED { api.shown().await? } else { api.unseen() };
@@ -329,8 +324,7 @@ pub async fn fail(
             let FailLease { code, message, retryable, retry_after_ms, resets_at, .. } = body.value;
             let error = StepError { code, message };
             let Settled { receipt, after } = if error.code == RATE_LIMITED {
-                let usual = || api.core.around.clock.now().plus_ms(retry_after_ms.unwrap_or(WINDOW_MS));
-                let until = resets_at.unwrap_or_else(usual);
+                let until = lane::parked_until(resets_at, retry_after_ms, api.core.around.clock.now());
                 api.core.report_limit(&lease, until, error, retryable, intent.metadata.clone()).await?
             } else {
                 let wish = StepWish::Fail { error, retryable, retry_after_ms };
@@ -353,23 +347,6 @@ fn failed(retry: Option<Timestamp>, claimed: ClaimedView) -> LeaseFailedView {
     LeaseFailedView { will_retry: retry.is_some(), next_attempt_at: retry, claimed }
 }
 
-fn failure_faults(failure: &FailLease) -> Vec<FieldError> {
-    let mut faults = Vec::new();
-    let slug = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !(1..=CODE_MAX).contains(&failure.code.len()) || !failure.code.bytes().all(slug) {
-        faults.push(FieldError::at("/code", format!("code must match [A-Za-z0-9._-]{{1,{CODE_MAX}}}")));
-    }
-    if failure.resets_at.is_some() && failure.code != RATE_LIMITED {
-        let detail = format!("resetsAt belongs to the code {RATE_LIMITED} only");
-        faults.push(FieldError::at("/resetsAt", detail));
-    }
-    if failure.message.chars().count() > MESSAGE_MAX {
-        faults
-            .push(FieldError::at("/message", format!("message must have at most {MESSAGE_MAX} characters")));
-    }
-    faults
-}
-
 /// Gives the step back; no attempt is spent.
 #[utoipa::path(post, path = "/api/v1/leases/{id}/release", tag = "leases", params(("id" = String, Path)),
     request_body = ReleaseLease,
@@ -385,11 +362,6 @@ pub async fn release(
     let claim = ClaimMore::appetite(body.value.claim.take())?;
     let hash = hash_for_key(&request, &body.value);
     let ReleaseLease { reason, hold_ms, .. } = body.value;
-    let faults = report_faults(None, Some(&reason), "");
-    if !faults.is_empty() {
-        let detail = format!("reason must have at most {NOTE_MAX} characters and no control characters");
-        return Err(ApiError::invalid_field("/reason", detail));
-    }
     if hold_ms.is_some_and(|hold_ms| hold_ms > HOLD_MAX_MS) {
         return Err(ApiError::invalid_field("/holdMs", format!("holdMs must be at most {HOLD_MAX_MS}")));
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, AsyncContext, StreamHandler};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use futures_util::stream::LocalBoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::error::ApiError;
 use assembly::Assembly;
@@ -30,6 +32,15 @@ mod measured;
 pub const MESSAGE_MAX: usize = 64 << 10;
 /// Messages that wait for the conversation; a client that sends more before it is answered is cut off.
 const INBOX_MAX: usize = 32;
+
+/// How a socket finds out that its client is gone, although something between the two still acknowledges.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// Time between two pings.
+    pub ping: Duration,
+    /// A client that sends nothing for this long, not even a pong, is gone.
+    pub pong_timeout: Duration,
+}
 
 /// What two ends say to each other over a socket.
 pub trait Conversation: 'static {
@@ -68,8 +79,6 @@ pub enum Say {
     Text(Bytes),
     /// A binary message.
     Binary(Bytes),
-    /// A ping, which every client answers by itself.
-    Ping,
     /// Nothing more.
     Close(CloseCode),
 }
@@ -89,6 +98,8 @@ pub enum CloseCode {
     Gone,
     /// More messages than are answered.
     TooFast,
+    /// Nothing was heard of the client, no pong either.
+    Silent,
     /// The server failed.
     Failed,
 }
@@ -101,6 +112,7 @@ impl CloseCode {
             Self::TooLarge => (1009, "a message may have 65536 bytes and 1000 fragments"),
             Self::Restart => (1012, "the server restarts; resume after the last sequence"),
             Self::Gone => (4410, "that place is gone; begin again after the sequence of the error"),
+            Self::Silent => (4408, "no ping was answered; resume after the last sequence"),
             Self::TooFast => (4429, "too many messages at a time; wait for the answers"),
             Self::Failed => (4500, "the server failed; resume after the last sequence"),
         }
@@ -124,6 +136,7 @@ pub fn open<C: Conversation>(
     request: &HttpRequest,
     payload: web::Payload,
     protocol: &str,
+    keep_alive: KeepAlive,
     conversation: C,
 ) -> Result<HttpResponse, ApiError> {
     handshake::check(request)?;
@@ -134,8 +147,14 @@ pub fn open<C: Conversation>(
         Some((said, (conversation, inbox)))
     });
     let turns = Paced { turns: turns.boxed_local(), asked: Rc::clone(&asked) };
-    let socket =
-        Socket { turns: Some(turns), heard, assembly: Assembly::default(), oversize: Rc::clone(&oversize) };
+    let socket = Socket {
+        turns: Some(turns),
+        heard,
+        assembly: Assembly::default(),
+        oversize: Rc::clone(&oversize),
+        keep_alive,
+        heard_at: Instant::now(),
+    };
     let frames = Measured::new(payload, MESSAGE_MAX, oversize);
     let builder = ws::WsResponseBuilder::new(socket, request, frames);
     let protocols = [protocol];
@@ -151,6 +170,9 @@ struct Socket {
     heard: mpsc::Sender<Heard>,
     assembly: Assembly,
     oversize: Rc<Cell<bool>>,
+    keep_alive: KeepAlive,
+    /// When the client was last heard.
+    heard_at: Instant,
 }
 
 impl Actor for Socket {
@@ -160,6 +182,20 @@ impl Actor for Socket {
         if let Some(turns) = self.turns.take() {
             ctx.add_stream(turns);
         }
+        ctx.run_interval(self.keep_alive.ping, |_, ctx| ctx.ping(b""));
+        self.listen(ctx);
+    }
+}
+
+impl Socket {
+    /// Closes the socket when its client has been silent for too long, else looks again when it may have
+    /// been.
+    fn listen(&self, ctx: &mut WebsocketContext<Self>) {
+        let left = self.keep_alive.pong_timeout.saturating_sub(self.heard_at.elapsed());
+        if left.is_zero() {
+            return close(ctx, CloseCode::Silent);
+        }
+        ctx.run_later(left, |socket, ctx| socket.listen(ctx));
     }
 }
 
@@ -172,7 +208,6 @@ impl StreamHandler<Vec<Say>> for Socket {
                     Err(_) => return close(ctx, CloseCode::Failed),
                 },
                 Say::Binary(bytes) => ctx.binary(bytes),
-                Say::Ping => ctx.ping(b""),
                 Say::Close(code) => return close(ctx, code),
             }
         }
@@ -181,6 +216,7 @@ impl StreamHandler<Vec<Say>> for Socket {
 
 impl StreamHandler<Result<Message, ProtocolError>> for Socket {
     fn handle(&mut self, received: Result<Message, ProtocolError>, ctx: &mut Self::Context) {
+        self.heard_at = Instant::now();
         let message = match received {
             Ok(Message::Ping(bytes)) => return ctx.pong(&bytes),
             Ok(Message::Pong(_) | Message::Nop) => return,

@@ -51,6 +51,8 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.max_streams", 0, 1_000_000),
     ("limits.disk_low_water_bytes", 0, 1 << 40),
     ("limits.max_disk_bytes", 1 << 20, 1 << 50),
+    ("websocket.ping_ms", 100, 3_600_000),
+    ("websocket.pong_timeout_ms", 200, 7_200_000),
     ("monitoring.metrics_interval_ms", 100, MAX_MS),
     ("monitoring.health_check_interval_ms", 100, MAX_MS),
     ("monitoring.alert_p95_ms", 0, 3_600_000),
@@ -90,6 +92,13 @@ pub(super) fn check(stack: &Stack, faults: &mut Vec<Fault>) {
         && (1..DAY_MS).contains(&kept)
     {
         refuse("retention.keep_ended_ms", format!("must be 0 or at least {DAY_MS}, not {kept}."));
+    }
+    if let (Some(ping), Some(timeout)) =
+        (stack.int("websocket.ping_ms"), stack.int("websocket.pong_timeout_ms"))
+        && timeout <= ping
+    {
+        let reason = format!("must be longer than websocket.ping_ms, which is {ping}, not {timeout}.");
+        refuse("websocket.pong_timeout_ms", reason);
     }
     check_exposure(stack, &mut refuse);
 }

@@ -356,9 +356,11 @@ async fn a_checkpoint_that_is_too_large_or_too_soon_loses_no_lease() {
     let lease = photon.claim("a").await;
     let beat =
         |checkpoint: Value| json!({"leases": [{"leaseId": lease["leaseId"], "checkpoint": checkpoint}]});
-    let refused = heartbeat(&photon, "a", beat(json!("x".repeat(65 * 1024)))).await;
-    let refused = refused.refused(422, "invalid_field");
-    assert_eq!(refused.body["problem"]["errors"][0]["pointer"], json!("/leases/0/checkpoint"));
+    let told = heartbeat(&photon, "a", beat(json!("x".repeat(65 * 1024)))).await.expect(200);
+    let rejected = &told.data()["rejected"][0];
+    assert_eq!((&rejected["leaseId"], &rejected["code"]), (&lease["leaseId"], &json!("invalid_field")));
+    assert!(rejected["detail"].as_str().unwrap().contains("a checkpoint has at most"), "{rejected}");
+    assert_eq!(told.data()["renewed"][0]["leaseId"], lease["leaseId"]);
     let kept = heartbeat(&photon, "a", beat(json!(1))).await.expect(200);
     assert_eq!(kept.data()["renewed"][0]["checkpointKept"], json!(true));
     let soon = heartbeat(&photon, "a", beat(json!(2))).await.expect(200);

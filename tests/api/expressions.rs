@@ -96,22 +96,22 @@ async fn a_condition_between_different_kinds_fails_its_step_for_good() {
 #[tokio::test]
 async fn conditions_names_and_constants_are_checked_at_creation() {
     let photon = Photon::start().await;
-    for (field, value, words) in [
+    for (place, value, words) in [
         ("when", json!("{{ steps[1].result.ok }}"), "write the expression without braces"),
         ("when", json!("steps[1].rseult.ok"), "did you mean result?"),
-        ("inputs", json!({"x": {"$expr": "operation.nmae"}}), "did you mean name?"),
-        ("inputs", json!({"x": {"$expr": "'12' > 80"}}), "a string with a number"),
-        ("inputs", json!({"x": {"$secret": "TOKEN"}}), "not available yet"),
-        ("inputs", json!({"x": {"$artifact": {"digest": "b3-0"}}}), "not available yet"),
+        ("inputs/x", json!({"x": {"$expr": "operation.nmae"}}), "did you mean name?"),
+        ("inputs/x", json!({"x": {"$expr": "'12' > 80"}}), "a string with a number"),
+        ("inputs/x", json!({"x": {"$secret": "TOKEN"}}), "not available yet"),
+        ("inputs/x", json!({"x": {"$artifact": {"digest": "b3-0"}}}), "not available yet"),
         ("inputs", json!({"x": "x".repeat(256 * 1024)}), "at most 262144"),
         ("title", json!("Review {{ steps[1].rseult }}"), "did you mean result?"),
     ] {
         let mut second = step(2, "a", &[1], json!({}));
-        second[field] = value;
+        second[place.split('/').next().unwrap()] = value;
         let refused = create(&photon, json!([step(1, "a", &[], json!({})), second])).await;
         let refused = refused.refused(422, "invalid_workflow");
         let error = &refused.body["problem"]["errors"][0];
-        assert_eq!(error["pointer"], json!(format!("/workflow/1/{field}")), "{error}");
+        assert_eq!(error["pointer"], json!(format!("/workflow/1/{place}")), "{error}");
         assert!(error["detail"].as_str().unwrap().contains(words), "{error}");
     }
 }

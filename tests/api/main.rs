@@ -25,3 +25,5 @@ mod settings;
 mod support;
 mod system_events;
 mod time_travel;
+mod wire;
+mod wording;

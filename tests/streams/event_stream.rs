@@ -281,12 +281,12 @@ async fn what_cannot_be_streamed_is_refused_before_the_stream_begins() {
 async fn a_stream_may_begin_behind_whatever_a_write_has_answered() {
     let photon = Photon::start().await;
     let again = async |way: Way| {
-        let mut socket = Asked::new(photon.port(), Way::Socket, "types=none").open().await;
+        let mut socket = Asked::new(photon.port(), Way::Socket, "types=stream.quarantined").open().await;
         socket.begun().await;
         for _ in 0..15 {
             let end = created(&photon).await;
-            let subscribe =
-                json!({"type": "subscribe", "filter": {"types": ["none"]}, "after": end.to_string()});
+            let filter = json!({"types": ["stream.quarantined"]});
+            let subscribe = json!({"type": "subscribe", "filter": filter, "after": end.to_string()});
             socket.say(&subscribe.to_string()).await;
             assert_eq!(socket.control("subscribed").await, end);
             let end = created(&photon).await;

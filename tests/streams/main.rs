@@ -2,6 +2,7 @@
 
 mod event_stream;
 mod fan_out;
+mod silent_socket;
 mod stream_resume;
 mod stream_stall;
 #[path = "../support/mod.rs"]

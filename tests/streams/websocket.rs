@@ -25,7 +25,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use photon::http::error::ApiError;
 use photon::http::guard::{Guard, Hosts, Phase, ServiceState, protect};
-use photon::http::socket::{self, Conversation, Heard, Inbox, Say};
+use photon::http::socket::{self, Conversation, Heard, Inbox, KeepAlive, Say};
 
 /// The subprotocol of the echo.
 const PROTOCOL: &str = "echo.v1";
@@ -42,7 +42,8 @@ impl Conversation for Echo {
 }
 
 async fn echo(request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
-    socket::open(&request, payload, PROTOCOL, Echo)
+    let keep_alive = KeepAlive { ping: Duration::from_secs(20), pong_timeout: Duration::from_secs(60) };
+    socket::open(&request, payload, PROTOCOL, keep_alive, Echo)
 }
 
 /// Serves the echo behind the product's guard until the process ends.

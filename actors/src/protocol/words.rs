@@ -2,7 +2,10 @@
 //! HTTP nor JSON bodies.
 
 use domain::agent::event::{ReportedMetrics, Status};
+use domain::operation::Operation;
 use domain::{AgentId, Json, LeaseId, Timestamp};
+
+use crate::aggregate_actor::DispatchError;
 
 /// What an agent says in a heartbeat.
 #[derive(Clone, Debug, Default)]
@@ -53,10 +56,12 @@ pub struct Renewed {
 }
 
 /// The answer to a heartbeat.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Pulse {
     /// Leases that were renewed.
     pub renewed: Vec<Renewed>,
+    /// Leases about which not everything was taken, and why.
+    pub rejected: Vec<(LeaseId, DispatchError<Operation>)>,
     /// What to do.
     pub directives: Vec<Directive>,
     /// When to speak again, in milliseconds.

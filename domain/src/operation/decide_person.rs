@@ -10,10 +10,8 @@ use crate::operation::event::{
 };
 use crate::operation::settle::Settlement;
 use crate::operation::step::{Status, StepRun, StepStatus};
-use crate::{Given, Json, OperationId, bounds};
+use crate::{Given, Json, OperationId, texts};
 
-/// Bytes that are kept of a person's reason.
-const REASON_MAX: usize = 1_024;
 /// Code of a step that a person refused.
 const REJECTED: &str = "rejected";
 /// Code of a step that nobody answered in time.
@@ -31,7 +29,7 @@ pub(crate) struct Word<'w> {
 
 impl Word<'_> {
     fn reason(&self) -> Option<String> {
-        self.reason.map(|reason| bounds::cut(reason, REASON_MAX).to_owned())
+        self.reason.map(|reason| texts::line(reason, texts::NOTE_MAX))
     }
 
     fn judged(&self, step: u32) -> Judged {

@@ -14,7 +14,7 @@ use crate::operation::expression::ExpressionError;
 use crate::operation::settle::Settlement;
 use crate::operation::sight::Sight;
 use crate::operation::step::{Holder, StepRun, StepStatus};
-use crate::{AgentId, Given, Json, LeaseId, Limits, OperationId, Timestamp, bounds};
+use crate::{AgentId, Given, Json, LeaseId, Limits, OperationId, Timestamp, texts};
 
 /// A progress report is recorded when it moved this many percent …
 const PROGRESS_STEP: u8 = 10;
@@ -25,8 +25,6 @@ const CHECKPOINT_INTERVAL_MS: u64 = 1_000;
 /// A step that kills its workers must not circulate for ever: so many offers in a row that were not taken
 /// spend its attempt as a lost lease does.
 const UNTAKEN_MAX: u32 = 5;
-/// Bytes that are kept of an agent's words about progress, or about why it gives a step back.
-const NOTE_MAX: usize = 1_024;
 
 /// Codes of failures after which nobody knows whether the attempt took effect; a worker reports the latter
 /// two of a command that it ended or lost.
@@ -210,7 +208,7 @@ impl About<'_> {
         let moved = progress.abs_diff(self.run.progress) >= PROGRESS_STEP;
         let due = progress != self.run.progress && self.due(self.run.progressed_at, PROGRESS_INTERVAL_MS);
         if moved || due {
-            let note = note.map(|note| bounds::cut(note, NOTE_MAX).to_owned());
+            let note = note.map(|note| texts::line(note, texts::NOTE_MAX));
             let (step, grant, usage) = (self.step, self.grant, usage.cloned());
             events.push(Event::StepProgressed(StepProgressed { step, grant, progress, note, usage }));
             let run = &self.operation.run;
@@ -318,8 +316,9 @@ impl About<'_> {
         let holder = self.require_held()?;
         let begun = matches!(self.run.status, StepStatus::Running(_));
         if begun && self.definition().effect == EffectClass::Write {
-            let error = StepError { code: "released".into(), message: reason.to_owned() };
-            return Ok(vec![self.needs_attention(error.kept())]);
+            let error =
+                StepError { code: "released".into(), message: texts::line(reason, texts::REASON_MAX) };
+            return Ok(vec![self.needs_attention(error)]);
         }
         let hold_ms = hold_ms.unwrap_or(self.given.world.limits.release_hold_ms);
         let held_until = self.given.now.plus_ms(hold_ms);
@@ -327,7 +326,7 @@ impl About<'_> {
             step: self.step,
             grant: self.grant,
             agent: holder.agent.clone(),
-            reason: bounds::cut(reason, NOTE_MAX).to_owned(),
+            reason: texts::line(reason, texts::REASON_MAX),
             held_until,
         })])
     }

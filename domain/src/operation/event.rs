@@ -8,7 +8,7 @@ pub use lease::{CloseReason, LeaseClosed, LeaseEnd, StepLeaseLost, StepOfferExpi
 
 use crate::agent::selection::Candidates;
 use crate::operation::definition::{Definition, Priority};
-use crate::{AgentId, Json, LeaseId, Timestamp, bounds};
+use crate::{AgentId, Json, LeaseId, Timestamp, bounds, texts};
 
 /// What can have happened to an operation. Each variant is one stored event.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -278,18 +278,10 @@ pub struct StepError {
 }
 
 impl StepError {
-    /// Longest code that is kept, in bytes.
-    pub const CODE_MAX: usize = 128;
-    /// Longest sentence that is kept, in bytes.
-    pub const MESSAGE_MAX: usize = 4_096;
-
-    /// The same, cut to what is kept of it, without letters that steer a terminal.
+    /// The same, cut and cleaned: what is kept of it.
     #[must_use]
     pub(crate) fn kept(&self) -> Self {
-        let code = bounds::cut(&self.code, Self::CODE_MAX).to_owned();
-        let plain = |letter: char| if letter.is_control() && letter != '\n' { ' ' } else { letter };
-        let message = bounds::cut(&self.message, Self::MESSAGE_MAX).chars().map(plain).collect();
-        Self { code, message }
+        Self { code: texts::code(&self.code), message: texts::message(&self.message) }
     }
 
     /// What dependents of an excused step see as its result.

@@ -70,10 +70,39 @@ pub struct Scope {
 /// What can be said of inputs before they are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
-    /// The steps that their expressions read.
-    pub steps: BTreeSet<u32>,
+    /// The steps that their expressions read, each with the JSON pointer of the first field that reads it.
+    pub reads: BTreeMap<u32, String>,
     /// Bytes that they take at least when they are resolved.
     pub least_bytes: usize,
+}
+
+impl Outlook {
+    /// The steps that their expressions read.
+    #[must_use]
+    pub fn steps(&self) -> BTreeSet<u32> {
+        self.reads.keys().copied().collect()
+    }
+}
+
+/// What is wrong with inputs, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputsError {
+    /// JSON pointer of the field within the inputs; empty for the inputs as a whole.
+    pub pointer: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl From<String> for InputsError {
+    fn from(message: String) -> Self {
+        Self { pointer: String::new(), message }
+    }
+}
+
+impl From<InputsError> for ExpressionError {
+    fn from(fault: InputsError) -> Self {
+        Self::template(fault.message)
+    }
 }
 
 /// Whether inputs, as canonical JSON, may hold a mark. Without one they are resolved as they stand.
@@ -85,13 +114,14 @@ pub fn may_hold_mark(inputs: &str) -> bool {
 /// Checks the marks and expressions of a step's inputs.
 ///
 /// # Errors
-/// A sentence about the first one that is wrong.
-pub fn outlook(inputs: &Value) -> Result<Outlook, String> {
+/// The first one that is wrong.
+pub fn outlook(inputs: &Value) -> Result<Outlook, InputsError> {
     let mut check = Check::default();
     let least = check.least(inputs)?;
     if check.expressions > PER_STEP_MAX {
         let count = check.expressions;
-        return Err(format!("a step may hold at most {PER_STEP_MAX} expressions, this one has {count}"));
+        let message = format!("a step may hold at most {PER_STEP_MAX} expressions, this one has {count}");
+        return Err(message.into());
     }
     // What is one expression as a whole may be of any kind, unless the expression tells.
     let whole = match marked(inputs)? {
@@ -99,10 +129,10 @@ pub fn outlook(inputs: &Value) -> Result<Outlook, String> {
         _ => Some(kind(&least)),
     };
     if let Some(kind) = whole.filter(|kind| *kind != "an object") {
-        return Err(format!("inputs as a whole must be an object, not {kind}"));
+        return Err(format!("inputs as a whole must be an object, not {kind}").into());
     }
     let least_bytes = json::size_within(&least, usize::MAX).unwrap_or_default();
-    Ok(Outlook { steps: check.steps, least_bytes })
+    Ok(Outlook { reads: check.reads, least_bytes })
 }
 
 /// The steps that a condition reads.
@@ -191,13 +221,32 @@ fn expression_of(source: &str) -> Result<Checked, String> {
 /// What a look at inputs finds.
 #[derive(Default)]
 struct Check {
-    steps: BTreeSet<u32>,
+    reads: BTreeMap<u32, String>,
     expressions: usize,
+    /// JSON pointer of the field that is looked at.
+    pointer: String,
 }
 
 impl Check {
     /// The inputs with the shortest value in each place that is not known yet.
-    fn least(&mut self, value: &Value) -> Result<Value, String> {
+    fn least(&mut self, value: &Value) -> Result<Value, InputsError> {
+        self.shortest(value).map_err(|fault| match fault.pointer.is_empty() {
+            true => InputsError { pointer: self.pointer.clone(), ..fault },
+            false => fault,
+        })
+    }
+
+    /// The same for a field of what is looked at.
+    fn below(&mut self, segment: &str, value: &Value) -> Result<Value, InputsError> {
+        let whole = self.pointer.len();
+        self.pointer.push('/');
+        self.pointer.push_str(&segment.replace('~', "~0").replace('/', "~1"));
+        let least = self.least(value);
+        self.pointer.truncate(whole);
+        least
+    }
+
+    fn shortest(&mut self, value: &Value) -> Result<Value, InputsError> {
         Ok(match (marked(value)?, value) {
             (Some(Mark::Literal(content)), _) => content.clone(),
             (Some(Mark::Expression(source)), _) => {
@@ -219,11 +268,12 @@ impl Check {
                 least.into()
             }
             (None, Value::Array(items)) => {
-                items.iter().map(|item| self.least(item)).collect::<Result<Vec<_>, _>>()?.into()
+                let items = items.iter().enumerate().map(|(at, item)| self.below(&at.to_string(), item));
+                items.collect::<Result<Vec<_>, _>>()?.into()
             }
             (None, Value::Object(fields)) => {
-                let fields = fields.iter().map(|(key, field)| Ok((key.clone(), self.least(field)?)));
-                Value::Object(fields.collect::<Result<_, String>>()?)
+                let fields = fields.iter().map(|(key, field)| Ok((key.clone(), self.below(key, field)?)));
+                Value::Object(fields.collect::<Result<_, InputsError>>()?)
             }
             (None, data) => data.clone(),
         })
@@ -231,7 +281,9 @@ impl Check {
 
     fn count(&mut self, checked: &Checked) {
         self.expressions += 1;
-        self.steps.extend(&checked.steps);
+        for step in &checked.steps {
+            self.reads.entry(*step).or_insert_with(|| self.pointer.clone());
+        }
     }
 }
 

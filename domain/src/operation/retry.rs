@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::texts;
+
 /// What happens after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -16,7 +18,7 @@ pub struct RetryPolicy {
     pub max_delay_ms: u64,
     /// Share of the wait that varies, 0 to 1.
     pub jitter: f64,
-    /// Error codes that are final at once.
+    /// Error codes that are final at once, compared in lower case and with `_` for other characters.
     pub non_retryable_errors: Vec<String>,
 }
 
@@ -45,19 +47,21 @@ impl RetryPolicy {
     /// Whether another attempt follows after `spent` of them and a failure with this code.
     #[must_use]
     pub fn allows(&self, spent: u32, code: &str) -> bool {
-        spent < self.max_attempts && !self.non_retryable_errors.iter().any(|known| known == code)
+        let code = texts::code(code);
+        spent < self.max_attempts && !self.non_retryable_errors.iter().any(|known| texts::code(known) == code)
     }
 
     /// Milliseconds to wait after attempt `attempt` (counted from 1) failed.
     ///
-    /// Exponential back-off, capped, then moved by up to ± `jitter`; `seed` decides by how much.
+    /// Exponential back-off, moved by up to ± `jitter` and never longer than the policy's maximum; `seed`
+    /// decides by how much it is moved.
     #[must_use]
     pub fn delay_ms(&self, attempt: u32, seed: &str) -> u64 {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let full = self.initial_delay_ms as f64 * self.backoff_multiplier.powi(exponent);
         let capped = full.min(self.max_delay_ms as f64);
         let swing = 1.0 + self.jitter * (2.0 * fraction(seed, attempt) - 1.0);
-        (capped * swing).min(Self::DELAY_MAX_MS as f64) as u64
+        (capped * swing).min(self.max_delay_ms.min(Self::DELAY_MAX_MS) as f64) as u64
     }
 
     /// What is out of bounds, as (field, sentence).
@@ -111,6 +115,7 @@ mod tests {
             assert_eq!(wait, policy.delay_ms(attempt, "op/1"));
             let plain = RetryPolicy { jitter: 0.0, ..policy.clone() }.delay_ms(attempt, "op/1") as f64;
             assert!((plain * 0.8 - 1.0..=plain * 1.2).contains(&(wait as f64)), "{wait} against {plain}");
+            assert!(wait <= policy.max_delay_ms, "{wait}");
         }
         assert_ne!(policy.delay_ms(1, "op/1"), policy.delay_ms(1, "op/2"));
     }
@@ -121,5 +126,9 @@ mod tests {
         assert!(policy.allows(2, "flaky"));
         assert!(!policy.allows(3, "flaky"));
         assert!(!policy.allows(1, "bad_input"));
+        let policy = RetryPolicy { non_retryable_errors: vec!["HTTP 500".into()], ..policy };
+        assert!(
+            !policy.allows(1, "http_500") && !policy.allows(1, "Http 500") && policy.allows(1, "http_502")
+        );
     }
 }

@@ -64,7 +64,7 @@ impl<'o> Sight<'o> {
     pub(crate) fn inputs(&mut self, asked: &Json, max: usize) -> Result<Json, ExpressionError> {
         let inputs = if expression::may_hold_mark(asked.as_str()) {
             let asked = asked.value();
-            let read = expression::outlook(&asked)?.steps;
+            let read = expression::outlook(&asked)?.steps();
             let inputs = Json::from(expression::render(&asked, &self.scope(&read))?);
             if let Some(why) = inputs.unstorable() {
                 let message = format!("the resolved inputs {why}");

@@ -3,11 +3,11 @@
 mod fields;
 mod graph;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::operation::definition::{Definition, StepDefinition};
 use crate::operation::event::Patch;
-use crate::operation::expression;
+use crate::operation::expression::{self, InputsError};
 use crate::world::PlatformRule;
 use crate::{AgentId, Given, PlatformName};
 use graph::{Ancestors, Graph};
@@ -236,11 +236,12 @@ impl Check<'_> {
                 self.reads(index, "/inputs", read, graph, &mut ancestors);
             }
             if let Some(condition) = &step.when {
-                let read = expression::condition_steps(condition);
+                let read = whole(expression::condition_steps(condition));
                 self.reads(index, "/when", read, graph, &mut ancestors);
             }
             if let Some(title) = &step.title {
-                self.reads(index, "/title", expression::title_steps(title), graph, &mut ancestors);
+                let read = whole(expression::title_steps(title));
+                self.reads(index, "/title", read, graph, &mut ancestors);
             }
             if self.faults.len() >= FAULTS_MAX {
                 return;
@@ -248,36 +249,46 @@ impl Check<'_> {
         }
     }
 
-    fn marked_inputs(&mut self, index: usize, step: &StepDefinition) -> Result<BTreeSet<u32>, String> {
+    fn marked_inputs(&mut self, index: usize, step: &StepDefinition) -> Result<Reads, InputsError> {
         let outlook = expression::outlook(&step.inputs.value())?;
         let max = self.given.world.limits.max_result_bytes;
         if let Some(breach) = fields::resolved_size(outlook.least_bytes, max) {
             self.step_fault(index, "/inputs", breach.code, breach.detail);
         }
-        Ok(outlook.steps)
+        Ok(outlook.reads)
     }
 
     fn reads(
         &mut self,
         index: usize,
         field: &str,
-        read: Result<BTreeSet<u32>, String>,
+        read: Result<Reads, InputsError>,
         graph: &Graph,
         ancestors: &mut Option<Ancestors>,
     ) {
         let read = match read {
             Ok(read) => read,
-            Err(detail) => return self.step_fault(index, field, "template", detail),
+            Err(InputsError { pointer, message }) => {
+                return self.step_fault(index, &format!("{field}{pointer}"), "template", message);
+            }
         };
         let step = &self.definition.workflow[index];
         let direct: BTreeSet<u32> = step.dependencies.iter().copied().collect();
-        for number in read.difference(&direct) {
+        for (number, pointer) in read.iter().filter(|(number, _)| !direct.contains(number)) {
             let ancestors = ancestors.get_or_insert_with(|| graph.ancestors());
             let known = graph.position(*number);
             if !known.is_some_and(|other| ancestors.contains(index, other)) {
                 let detail = format!("steps[{number}] is read, but step {} does not depend on it", step.step);
-                self.step_fault(index, field, "not_an_ancestor", detail);
+                self.step_fault(index, &format!("{field}{pointer}"), "not_an_ancestor", detail);
             }
         }
     }
+}
+
+/// The steps that a field reads, each with the JSON pointer of the place below the field.
+type Reads = BTreeMap<u32, String>;
+
+/// Of a field that is one text.
+fn whole(steps: Result<BTreeSet<u32>, String>) -> Result<Reads, InputsError> {
+    Ok(steps?.into_iter().map(|step| (step, String::new())).collect())
 }

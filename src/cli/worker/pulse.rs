@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::session::{Order, Session};
 use crate::client::ClientError;
-use crate::http::agent_view::{DirectiveView, HeartbeatView};
+use crate::http::agent_view::{DirectiveView, HeartbeatView, RejectedView};
 use crate::http::error::Code;
 
 /// A server that is away is tried at least this often: what it forgets first is who is silent.
@@ -56,6 +56,9 @@ pub(super) fn say_refused(session: &Session, failure: &ClientError) {
 }
 
 fn obey(session: &Session, view: &HeartbeatView) {
+    for RejectedView { lease_id, code, detail } in &view.rejected {
+        session.say(&format!("the heartbeat about {lease_id} was not taken as a whole ({code}): {detail}"));
+    }
     for DirectiveView { kind, lease_id, .. } in &view.directives {
         match (kind.as_str(), lease_id) {
             ("cancel", Some(lease)) => session.order(lease, Order::Cancel),

@@ -1,32 +1,21 @@
 //! The AsyncAPI 3.0 document of the event streams: what may be said over them, and by whom. Names of events
 //! come from the tables by which they are stored, so that the document cannot forget one.
 
-use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use actix_web::HttpResponse;
-use actors::codec::Stored;
-use domain::agent::Agent;
-use domain::lane::Lane;
-use domain::operation::Operation;
-use domain::system;
 use serde_json::{Value, json};
 use utoipa::PartialSchema;
 
 use crate::http::event_view::EventView;
-use crate::http::events::{LIVE_ONLY, PROTOCOL};
+use crate::http::events::PROTOCOL;
+use crate::http::events::filter::known_types;
 
 /// The document as JSON.
 pub async fn asyncapi() -> HttpResponse {
     static TEXT: OnceLock<String> = OnceLock::new();
     let text = TEXT.get_or_init(|| document().to_string());
     HttpResponse::Ok().content_type("application/json").body(text.as_str())
-}
-
-/// Every type of event that a stream can show.
-fn types() -> BTreeSet<&'static str> {
-    let stored = [Operation::WRITTEN, Agent::WRITTEN, Lane::WRITTEN, system::Event::WRITTEN].concat();
-    stored.into_iter().map(|(name, _)| name).chain(LIVE_ONLY.iter().copied()).collect()
 }
 
 fn document() -> Value {
@@ -47,8 +36,8 @@ fn document() -> Value {
                     "The query is the first subscription; a client that only reads gets one event in each \
                      text frame. Frames with `specversion` are events, all others have a `type`. \
                      Subprotocol {PROTOCOL}. Close codes: 1002, 1007 and 1009 for frames that break the \
-                     rules, 1012 when the server restarts, 4429 for too many messages at a time, 4500 when \
-                     the server failed."
+                     rules, 1012 when the server restarts, 4408 when no ping was answered, 4429 for too many \
+                     messages at a time, 4500 when the server failed."
                 ),
                 "bindings": {"ws": {"method": "GET", "query": filter_schema(false)}},
                 "messages": references("messages", &[
@@ -165,6 +154,6 @@ fn filter_schema(socket: bool) -> Value {
 
 fn event_schema() -> Value {
     let mut schema = serde_json::to_value(EventView::schema()).unwrap_or_default();
-    schema["properties"]["type"]["examples"] = json!(types());
+    schema["properties"]["type"]["examples"] = json!(known_types());
     schema
 }

@@ -8,6 +8,7 @@ use events::Position;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::body::parsed;
 use super::super::error::{ApiError, Code};
 use super::super::front::Reach;
 use super::super::query::Parameters;
@@ -60,7 +61,7 @@ pub(super) async fn open(
     let after = super::begin(&api.feed, &filter, parameters.get_u64("after", 0..=u64::MAX)?).await?;
     let telling = Telling::new(&api.feed, &api.state, api.feed.seat()?, filter, after);
     let conversation = EventConversation { feed: Arc::clone(&api.feed), telling, subscribed: false };
-    socket::open(&request, payload, PROTOCOL, conversation)
+    socket::open(&request, payload, PROTOCOL, api.websocket, conversation)
 }
 
 impl Conversation for EventConversation {
@@ -87,7 +88,8 @@ impl EventConversation {
                 gap["type"] = "gap".into();
                 vec![said(&gap)]
             }
-            Told::Beat => vec![Say::Ping],
+            // The socket sends pings of its own.
+            Told::Beat => Vec::new(),
             Told::Bye(why, at) => {
                 let bye = json!({"type": "bye", "reason": why.name(), "sequence": at.to_string()});
                 let code = match why {
@@ -123,9 +125,10 @@ impl EventConversation {
 
     /// Does what was asked.
     async fn obey(&mut self, text: &[u8]) -> Result<Say, ApiError> {
-        let request: Request = serde_json::from_slice(text).map_err(|fault| {
+        let request: Request = parsed(text).map_err(|refusal| {
+            let why = refusal.message.replacen("The body", "It", 1);
             let detail = format!(
-                "The message is not understood: {fault}. Send such as {{\"type\":\"ping\"}} or \
+                "The message is not understood. {why} Send such as {{\"type\":\"ping\"}} or \
                  {{\"type\":\"subscribe\",\"filter\":{{\"types\":[\"operation.*\"]}},\"after\":\"0\"}}."
             );
             ApiError::new(Code::MalformedJson, detail)

@@ -1,15 +1,19 @@
 //! Owns which events a reader wants: by type, by operation, by agent. The same for every way to read events.
 //! It must never look into an event's body.
 
+use std::collections::BTreeSet;
+
+use actors::codec::Stored;
 use actors::gateway::stream_of;
 use domain::agent::Agent;
+use domain::lane::Lane;
 use domain::operation::Operation;
-use domain::{AgentId, OperationId};
+use domain::{AgentId, OperationId, presence, system, work};
 use events::StreamId;
 use serde::Deserialize;
 
 use super::super::error::ApiError;
-use super::super::query::{Parameters, shown};
+use super::super::query::{Parameters, did_you_mean, shown};
 use super::LIVE_ONLY;
 
 /// The query parameters that make a filter.
@@ -19,6 +23,15 @@ pub const NAMES: [&str; 3] = ["types", "operation", "agent"];
 const TYPES_MAX: usize = 64;
 /// Bytes of one type.
 const TYPE_MAX_LEN: usize = 100;
+
+/// Every type of event that a stream can show.
+#[must_use]
+pub fn known_types() -> BTreeSet<&'static str> {
+    let of_agents = [Agent::WRITTEN, presence::Event::WRITTEN, work::Event::WRITTEN].concat();
+    let others = [Operation::WRITTEN, Lane::WRITTEN, system::Event::WRITTEN].concat();
+    let stored = of_agents.into_iter().chain(others).map(|(name, _)| name);
+    stored.chain(LIVE_ONLY.iter().copied()).collect()
+}
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,8 +116,8 @@ impl Filter {
 impl TryFrom<Wanted> for Filter {
     type Error = ApiError;
 
-    /// Checks what a client wants: 400 `invalid_parameter` for too many or misspelled types, ids that are
-    /// none, or both an operation and an agent.
+    /// Checks what a client wants: 400 `invalid_parameter` for too many types, types that no event has, ids
+    /// that are none, or both an operation and an agent.
     fn try_from(wanted: Wanted) -> Result<Self, ApiError> {
         let Wanted { types, operation, agent } = wanted;
         if types.len() > TYPES_MAX {
@@ -141,6 +154,16 @@ impl Kind {
             let shown = shown(text);
             let detail =
                 format!("'{shown}' is no type of events; write such as operation.completed or operation.*");
+            return Err(ApiError::invalid_parameter("types", detail));
+        }
+        let known = known_types();
+        let begins = |name: &&str| if whole { *name == stem } else { name.starts_with(stem) };
+        if !known.iter().any(begins) {
+            let families = known.iter().filter_map(|name| name.split_once('.').map(|(family, _)| family));
+            let families: BTreeSet<String> = families.map(|family| format!("{family}.*")).collect();
+            let names: Vec<&str> = known.into_iter().chain(families.iter().map(String::as_str)).collect();
+            let (shown, meant) = (shown(text), did_you_mean(text, &names));
+            let detail = format!("No event has the type '{shown}'.{meant} GET /asyncapi.json lists them.");
             return Err(ApiError::invalid_parameter("types", detail));
         }
         Ok(if whole { Self::Exactly(stem.to_owned()) } else { Self::Prefix(stem.to_owned()) })
@@ -188,7 +211,23 @@ mod tests {
         for bad in ["types=a b", "types=a*b", "types=%2A%2A", &format!("types={}", "x".repeat(101))] {
             assert!(filter(bad).is_err(), "{bad}");
         }
-        assert!(filter(&format!("types={}", vec!["a.b"; 65].join(","))).is_err());
+        assert!(filter(&format!("types={}", vec!["agent.seen"; 65].join(","))).is_err());
+    }
+
+    #[test]
+    fn a_type_that_no_event_has_is_refused_with_the_nearest() {
+        for (query, meant) in [
+            ("types=operation.complete", "Did you mean 'operation.completed'?"),
+            ("types=agent.seen,operations.*", "Did you mean 'operation.*'?"),
+            ("types=Operation.*", "Did you mean 'operation.*'?"),
+            ("types=nothing.of.the.kind", "lists them"),
+        ] {
+            let refused = filter(query).unwrap_err();
+            assert!(refused.message.contains(meant), "{refused}");
+        }
+        for query in ["types=work.carried", "types=step*", "types=system.metrics", "types=s*"] {
+            assert!(filter(query).is_ok(), "{query}");
+        }
     }
 
     #[test]

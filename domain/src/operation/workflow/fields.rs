@@ -9,6 +9,8 @@ use crate::operation::workflow::Fault;
 
 /// Error codes that a retry policy names.
 const CODES_MAX: usize = 64;
+/// Characters of one of them.
+const CODE_MAX: usize = 128;
 /// Characters of a title before it is resolved.
 const TITLE_MAX: usize = 1_024;
 
@@ -81,10 +83,19 @@ pub(super) fn of_step(index: usize, step: &StepDefinition, inputs_max: usize) ->
     let title = step.title.as_ref().and_then(|title| bounds::name("title", title, TITLE_MAX));
     breaches.extend(title.map(|breach| breach.at("/title")));
     breaches.extend(of_requirements(&step.requires).into_iter().map(|breach| breach.at("/requires")));
-    let codes = bounds::slugs("nonRetryableErrors", &step.retry.non_retryable_errors, CODES_MAX);
+    let codes = of_codes(&step.retry.non_retryable_errors);
     breaches.extend(codes.into_iter().map(|breach| breach.at("/retryPolicy/nonRetryableErrors")));
     let placed = |breach: Breach| fault(breach.at(&format!("/workflow/{index}")), Some(step.step));
     breaches.into_iter().map(placed).collect()
+}
+
+/// Codes of failures may be written in any form; they are compared in one.
+fn of_codes(codes: &[String]) -> Vec<Breach> {
+    let each = codes.iter().enumerate().filter_map(|(index, code)| {
+        bounds::name("each of nonRetryableErrors", code, CODE_MAX)
+            .map(|breach| breach.at(&format!("/{index}")))
+    });
+    bounds::list("nonRetryableErrors", codes.len(), CODES_MAX).into_iter().chain(each).collect()
 }
 
 fn of_inputs(inputs: &Json, max: usize) -> Option<Breach> {
