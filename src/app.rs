@@ -14,6 +14,7 @@ use actix_web::{App, HttpServer, web};
 use actors::clock::SystemClock;
 use actors::effects::Periods;
 use actors::keeper::Keeper;
+use actors::own_thread;
 use actors::projections::{Fault, Projected};
 use actors::standing::Standing;
 use actors::{CatchUpError, Core, CoreOptions, Start, system};
@@ -27,6 +28,7 @@ use rustix::net::sockopt;
 use thiserror::Error;
 
 use crate::exit::Exit;
+use crate::http::answers::AnswerBudget;
 use crate::http::events::{EventFeed, SYSTEM_METRICS};
 use crate::http::front::Front;
 use crate::http::guard::{self, Guard, Hosts, Phase, ServiceState};
@@ -207,6 +209,7 @@ impl Server {
             cursors: CursorKey::ephemeral(),
             turns: http::intent::Turns::default(),
             plans: Arc::new(tokio::sync::Semaphore::new(http::planning::PLANS_MAX)),
+            long_reads: http::reading::LongReads::default(),
             state: Arc::clone(&front.state),
             metrics,
             watched: Watched::default(),
@@ -219,6 +222,7 @@ impl Server {
                 ping: Duration::from_millis(settings.websocket.ping_ms),
                 pong_timeout: Duration::from_millis(settings.websocket.pong_timeout_ms),
             },
+            max_idempotency_keys: settings.limits.max_idempotency_keys,
             damage: Box::new(move || examined.damage()),
             disk,
         })
@@ -342,7 +346,7 @@ fn retain(folder: &Path, kept_ms: u64, worth: u64) -> Result<(), OpenError> {
     }
 }
 
-/// Opening reads and may rebuild: not on a thread that serves.
+/// Opening reads and may rebuild: not on a thread that serves, nor on one that the end of the process waits for.
 async fn opened(
     settings: &Settings,
     options: Options,
@@ -350,7 +354,7 @@ async fn opened(
 ) -> Result<Arc<SledLog>, StartError> {
     let folder = settings.storage.data_dir.clone();
     let path = folder.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&path, options)).await;
+    let opened = own_thread::run("log-opener", move || async move { open(&path, options) }).await;
     let opened = opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()));
     opened.map(Arc::new).map_err(|source| StartError::Open { folder, source })
 }
@@ -371,12 +375,14 @@ fn listen(settings: &Settings, front: &web::Data<Front>) -> Result<(ServerHandle
     let guard = web::Data::new(guard);
     let limits = http::body::Limits { max_body_bytes: settings.limits.max_body_bytes, ..Default::default() };
     let limits = web::Data::new(limits);
+    let answers = web::Data::new(AnswerBudget::new(settings.limits.max_answer_bytes));
     let front = front.clone();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(front.clone())
             .app_data(guard.clone())
             .app_data(limits.clone())
+            .app_data(answers.clone())
             .app_data(error::path_config())
             .configure(http::routes)
             .default_service(web::to(routing::not_found))

@@ -97,6 +97,7 @@ impl Fault {
 /// # Errors
 /// See [`Fault`]; then nothing is left behind.
 pub fn create(folder: &Path, target: &Path, now: Timestamp) -> Result<Manifest, Fault> {
+    check_outside(folder, target)?;
     let prefix = SledLog::prefix(folder, Position::new(u64::MAX));
     let prefix = prefix.map_err(|fault| Fault::log(folder, fault))?;
     match fs::create_dir(target) {
@@ -116,6 +117,33 @@ pub fn create(folder: &Path, target: &Path, now: Timestamp) -> Result<Manifest, 
     made.inspect_err(|_| drop(fs::remove_dir_all(target)))
 }
 
+/// A backup within the data folder would be lost with it, and would count for its size.
+fn check_outside(folder: &Path, target: &Path) -> Result<(), Fault> {
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(parent), Ok(folder)) = (parent.canonicalize(), folder.canonicalize()) else { return Ok(()) };
+    if !parent.starts_with(&folder) {
+        return Ok(());
+    }
+    let (target, folder) = (target.display(), folder.display());
+    Err(Fault::Place(format!("{target} lies in the data folder {folder}; choose a folder outside of it.")))
+}
+
+/// A backup holds files and folders. Reading anything else in their place could wait for ever, or lead out of
+/// the backup.
+fn check_plain(target: &Path, path: &Path) -> Result<(), Fault> {
+    let unread =
+        |fault: io::Error| Fault::changed(target, format!("{} cannot be read: {fault}", path.display()));
+    let kind = fs::symlink_metadata(path).map_err(unread)?.file_type();
+    if kind.is_dir() {
+        let entries = fs::read_dir(path).map_err(unread)?;
+        return entries.into_iter().try_for_each(|entry| check_plain(target, &entry.map_err(unread)?.path()));
+    }
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(Fault::changed(target, format!("{} is neither a file nor a folder", path.display())))
+}
+
 fn write(target: &Path, manifest: &Manifest) -> io::Result<()> {
     let unfinished = target.join("manifest.new");
     let mut file = File::create_new(&unfinished)?;
@@ -131,6 +159,11 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Whether a name is taken, also by a link that leads nowhere.
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 /// Reads a backup whole and compares it with its manifest; shows each event.
 ///
 /// # Errors
@@ -140,6 +173,9 @@ pub fn verify(target: &Path) -> Result<Manifest, Fault> {
 }
 
 fn read(target: &Path, each: &mut dyn FnMut(&events::Recorded)) -> Result<(Manifest, Survey), Fault> {
+    for part in [MANIFEST, LOG].map(|part| target.join(part)).iter().filter(|part| is_there(part)) {
+        check_plain(target, part)?;
+    }
     let text = match fs::read_to_string(target.join(MANIFEST)) {
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
             return Err(Fault::NoBackup(target.to_owned()));

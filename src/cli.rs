@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::private_files;
 use connection::Connection;
 use exit::{Complaint, Exit};
 
@@ -102,6 +103,13 @@ enum Command {
     Tether(tether::TetherArgs),
 }
 
+impl Command {
+    /// Whether what it starts is not of this program and shall find the umask of whoever started it.
+    fn runs_commands_of_others(&self) -> bool {
+        matches!(self, Self::Worker(_) | Self::Tether(_) | Self::Review(_))
+    }
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -109,7 +117,13 @@ pub fn main() -> ExitCode {
         output::say("Try 'photon demo' to see Photon at work on your own files, or 'photon --help'.");
         return Exit::USAGE.into();
     };
-    let ended = actix_web::rt::System::new().block_on(perform(command));
+    if !command.runs_commands_of_others() {
+        private_files::begin();
+    }
+    let system = actix_web::rt::System::new();
+    let ended = system.block_on(perform(command));
+    // Not dropped: a thread of its pool that hangs at a disk would be waited for.
+    std::mem::forget(system);
     ended.unwrap_or_else(|complaint| complaint.voice()).into()
 }
 

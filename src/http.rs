@@ -3,6 +3,7 @@
 pub mod agent_request;
 pub mod agent_view;
 pub mod agents;
+pub mod answers;
 pub mod body;
 pub mod compression;
 pub mod context;
@@ -77,6 +78,8 @@ pub struct Api {
     pub turns: Turns,
     /// Plans that may be made at once: they take a thread each.
     pub plans: Arc<tokio::sync::Semaphore>,
+    /// Turns of reads that take long.
+    pub long_reads: reading::LongReads,
     /// Whether requests are taken.
     pub state: Arc<ServiceState>,
     /// Counters and gauges.
@@ -95,6 +98,8 @@ pub struct Api {
     pub max_agents: usize,
     /// How sockets find out that their clients are gone.
     pub websocket: socket::KeepAlive,
+    /// Idempotency keys that are remembered at most.
+    pub max_idempotency_keys: usize,
     /// Where the log is damaged, if it is.
     pub damage: Box<dyn Fn() -> Option<Damage> + Send + Sync>,
     /// Where the log lies, for the disk's free space.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actors::Core;
 use actors::keeper::{Keeper, Policy, TakeError};
+use events::Anchor;
 use snapshots::FileStore;
 
 use crate::http::guard::{Phase, ServiceState};
@@ -27,6 +28,7 @@ pub fn disk(settings: &Settings) -> Disk {
         folder: settings.storage.data_dir.clone(),
         low_water_bytes: settings.limits.disk_low_water_bytes,
         max_bytes: settings.limits.max_disk_bytes,
+        anchor: Anchor::of(&settings.storage.data_dir).ok(),
     }
 }
 

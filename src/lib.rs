@@ -10,6 +10,7 @@ pub mod http;
 pub mod keeping;
 pub mod monitor;
 pub mod pools;
+pub mod private_files;
 pub mod retention;
 pub mod review;
 pub mod settings;

@@ -137,6 +137,8 @@ pub struct Limits {
     pub approval_timeout_ms: u64,
     pub idle_actor_ms: u64,
     pub max_agents: usize,
+    pub max_idempotency_keys: usize,
+    pub max_answer_bytes: u64,
     pub starvation_ms: u64,
     pub views_wait_ms: u64,
     pub stall_timeout_ms: u64,

@@ -19,12 +19,11 @@ use events::{EventLog, Position, ReadError, Recorded};
 use parking_lot::Mutex;
 use snapshots::{FileStore, Flaw, Found, Hash, Reader, Stamp, Subject};
 use thiserror::Error;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, spawn_blocking};
 
 use crate::kept::{FORM, keep_all, restore_part};
 use crate::keys::Keys;
+use crate::own_thread::{self, ThreadError};
 use crate::projections::Projected;
 use crate::standing::Standing;
 
@@ -106,7 +105,7 @@ pub enum TakeError {
     Io(#[from] io::Error),
     /// The work itself failed, which is a bug.
     #[error("the snapshot ended early: {0}")]
-    Ended(#[from] JoinError),
+    Ended(#[from] ThreadError),
 }
 
 impl From<String> for TakeError {
@@ -126,6 +125,7 @@ pub struct Keeper {
     newest: Mutex<u64>,
     queue: Semaphore,
     writing: tokio::sync::Mutex<()>,
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl Keeper {
@@ -145,13 +145,15 @@ impl Keeper {
             newest: Mutex::new(0),
             queue: Semaphore::new(WAITING_MAX),
             writing: tokio::sync::Mutex::new(()),
+            listing: tokio::sync::Mutex::new(()),
         })
     }
 
     /// What the newest snapshot of the views holds that is whole and of this log; nothing when there is none.
     pub async fn newest(self: &Arc<Self>, log: &Arc<dyn EventLog>) -> Standing {
-        let (keeper, log, runtime) = (Arc::clone(self), Arc::clone(log), Handle::current());
-        let reading = spawn_blocking(move || runtime.block_on(keeper.newest_of(&*log, &[])));
+        let (keeper, log) = (Arc::clone(self), Arc::clone(log));
+        let reading =
+            own_thread::run("snapshot-reader", move || async move { keeper.newest_of(&*log, &[]).await });
         let standing = reading.await.unwrap_or_else(|fault| {
             tracing::error!(%fault, "the snapshots were not read, the log is folded from its beginning");
             Standing::default()
@@ -196,11 +198,11 @@ impl Keeper {
             return Err(TakeError::NoRoom);
         }
         let end = log.head().await?;
-        let (keeper, log, runtime) = (Arc::clone(self), Arc::clone(log), Handle::current());
+        let (keeper, log) = (Arc::clone(self), Arc::clone(log));
         // The permit goes with the work, which is not given up when whoever asked has gone.
-        let taking = spawn_blocking(move || {
+        let taking = own_thread::run("snapshot-writer", move || async move {
             let _permit = keeper.taking.try_acquire().map_err(|_| TakeError::Busy)?;
-            runtime.block_on(keeper.fold_and_take(&*log, &blocks, end, now))
+            keeper.fold_and_take(&*log, &blocks, end, now).await
         });
         taking.await?
     }
@@ -279,8 +281,9 @@ impl Keeper {
     /// # Errors
     /// When they cannot be looked at.
     pub async fn list(self: &Arc<Self>) -> Result<Vec<Taken>, TakeError> {
+        let _turn = self.listing.lock().await;
         let keeper = Arc::clone(self);
-        let listing = spawn_blocking(move || {
+        let listing = own_thread::run("snapshot-list", move || async move {
             let opened = keeper.store.all()?.filter_map(|found| found.opened.ok());
             let known = opened.filter(|reader| reader.stamp().form == FORM);
             Ok(known.map(|reader| Taken::of(reader.stamp(), reader.state(), reader.bytes())).collect())

@@ -103,9 +103,10 @@ pub fn keep_all<E: From<String>>(
     for piece in views.pieces() {
         each(&to_bytes(&Part::View(Box::new(piece)))?)?;
     }
-    for (at, key, used) in keys.oldest_first() {
+    for (key, used) in keys.oldest_first() {
         let stream = Cow::Borrowed(used.stream.as_str());
-        let (body, version, leases) = (used.body, used.version, Cow::Borrowed(&*used.leases));
+        let (at, body, version) = (used.at, used.body, used.version);
+        let leases = Cow::Borrowed(&*used.leases);
         each(&to_bytes(&Part::Key { at, key, body, stream, version, leases })?)?;
     }
     Ok(())
@@ -118,7 +119,7 @@ pub fn restore_part(bytes: &[u8], views: &mut Views, keys: &mut Keys) -> Option<
         Part::View(piece) => views.put(*piece),
         Part::Key { at, key, body, stream, version, leases } => {
             let stream = StreamId::parse(&stream).ok()?;
-            keys.put(at, key, Used { body, stream, version, leases: leases.into_owned() });
+            keys.put(key, Used { at, body, stream, version, leases: leases.into_owned() });
         }
     }
     Some(())

@@ -15,6 +15,7 @@ pub mod kept;
 pub mod keys;
 pub mod limiting;
 pub mod matching;
+pub mod own_thread;
 pub mod past;
 pub mod presence;
 pub mod projections;

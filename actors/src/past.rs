@@ -16,12 +16,13 @@ use events::{EventLog, Position, ReadError, Recorded};
 use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
 
 use crate::codec::{CodecError, Durable};
 use crate::core::Core;
 use crate::gateway::stream_of;
+use crate::own_thread::{self, ThreadError};
 use crate::projections::{Applied, apply};
 use crate::recovery::{Recovered, RecoveryError, recover, walk};
 
@@ -29,6 +30,9 @@ use crate::recovery::{Recovered, RecoveryError, recover, walk};
 const DIFFERENCES_MAX: usize = 100;
 /// Rows that are compared under one lock, so that nobody waits long for the views.
 const CHUNK: usize = 256;
+
+/// Aggregates of which the past is folded at once; further requests wait.
+const FOLDS_MAX: usize = 4;
 
 /// How long the last look is kept.
 const KEPT: Duration = Duration::from_secs(60);
@@ -91,7 +95,7 @@ pub enum PastError {
     Read(#[from] ReadError),
     /// The look itself failed, which is a bug.
     #[error("the look ended early: {0}")]
-    Ended(#[from] JoinError),
+    Ended(#[from] ThreadError),
 }
 
 /// What a comparison of the past with the present found.
@@ -108,21 +112,24 @@ pub struct Comparison {
 /// Keeps the last look that is the same for ever, since a list is read page by page.
 pub(crate) struct Pasts {
     permit: Arc<Semaphore>,
+    /// Aggregates that are folded at once, each with all that it holds.
+    folds: Semaphore,
     last: Mutex<Option<(Cut, Arc<Past>)>>,
 }
 
 impl Default for Pasts {
     fn default() -> Self {
-        Self { permit: Arc::new(Semaphore::new(1)), last: Mutex::new(None) }
+        let (permit, folds) = (Arc::new(Semaphore::new(1)), Semaphore::new(FOLDS_MAX));
+        Self { permit, folds, last: Mutex::new(None) }
     }
 }
 
 impl Pasts {
     /// Keeps a look for a while.
-    fn keep(self: &Arc<Self>, cut: Cut, past: &Arc<Past>) {
+    fn keep(self: &Arc<Self>, cut: Cut, past: &Arc<Past>, runtime: &Handle) {
         *self.last.lock() = Some((cut, Arc::clone(past)));
         let (pasts, shown) = (Arc::clone(self), Arc::downgrade(past));
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             tokio::time::sleep(KEPT).await;
             let mut last = pasts.last.lock();
             if last.as_ref().is_some_and(|(_, kept)| std::ptr::eq(Arc::as_ptr(kept), shown.as_ptr())) {
@@ -158,6 +165,8 @@ impl Core {
         cut: Cut,
     ) -> Result<Option<Seen<A>>, RecoveryError> {
         let (log, stream) = (&*self.around.log, stream_of::<A>(id));
+        // It is never closed.
+        let _permit = self.pasts.folds.acquire().await;
         let recovered =
             recover::<A>(log, &stream, Recovered::default(), &|recorded| cut.admits(recorded)).await?;
         let position = match cut {
@@ -194,20 +203,18 @@ impl Core {
     /// The same beside blocks that are in memory anyway: those that the fold comes to as well are shared.
     async fn past_beside(&self, cut: Cut, blocks: Vec<Block>) -> Result<Arc<Past>, PastError> {
         let permit = Arc::clone(&self.pasts.permit).try_acquire_owned().map_err(|_| PastError::Busy)?;
-        let (log, runtime) = (Arc::clone(&self.around.log), tokio::runtime::Handle::current());
-        let pasts = Arc::clone(&self.pasts);
+        let (log, pasts) = (Arc::clone(&self.around.log), Arc::clone(&self.pasts));
         // Folding is work: it must not keep the thread of the requests. Who asked may be gone before it is
         // done; the permit is given back when it is, and what was found is kept for who asks again.
-        let folding = tokio::task::spawn_blocking(move || {
+        let runtime = Handle::current();
+        let folding = own_thread::run("past", move || async move {
             let _permit = permit;
-            runtime.block_on(async {
-                let (past, met_a_later_event) = Past::look(&*log, cut, &blocks).await?;
-                let past = Arc::new(past);
-                if met_a_later_event || matches!(cut, Cut::Position(_)) {
-                    pasts.keep(cut, &past);
-                }
-                Ok(past)
-            })
+            let (past, met_a_later_event) = Past::look(&*log, cut, &blocks).await?;
+            let past = Arc::new(past);
+            if met_a_later_event || matches!(cut, Cut::Position(_)) {
+                pasts.keep(cut, &past, &runtime);
+            }
+            Ok(past)
         });
         folding.await?
     }

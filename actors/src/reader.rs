@@ -6,6 +6,7 @@ use domain::OperationId;
 use domain::operation::Operation;
 use events::{EventLog, Version};
 use snapshots::{MemoryStore, Snapshot};
+use tokio::sync::Semaphore;
 
 use crate::gateway::stream_of;
 use crate::keeper::{Keeper, recall};
@@ -14,18 +15,23 @@ use crate::recovery::{Recovered, RecoveryError, recover};
 /// Bytes of operations that are kept, by a rough weight.
 const KEPT_BYTES: u64 = 32 << 20;
 
+/// Operations that are read from the log at once; further requests wait.
+const FOLDS_MAX: usize = 4;
+
 /// Reads operations, and keeps the latest that were read.
 pub struct Reader {
     log: Arc<dyn EventLog>,
     keeper: Option<Arc<Keeper>>,
     kept: MemoryStore<Operation>,
+    folds: Semaphore,
 }
 
 impl Reader {
     /// One that has read nothing yet.
     #[must_use]
     pub fn new(log: Arc<dyn EventLog>, keeper: Option<Arc<Keeper>>) -> Self {
-        Self { log, keeper, kept: MemoryStore::new(KEPT_BYTES, weight) }
+        let (kept, folds) = (MemoryStore::new(KEPT_BYTES, weight), Semaphore::new(FOLDS_MAX));
+        Self { log, keeper, kept, folds }
     }
 
     /// Remembers a state that is known already.
@@ -40,6 +46,13 @@ impl Reader {
     /// When its stream cannot be read.
     pub async fn at(&self, id: &OperationId, revision: u64) -> Result<Option<Arc<Operation>>, RecoveryError> {
         let stream = stream_of::<Operation>(id);
+        if let Some(kept) = self.kept.get(&stream, Version::new(revision))
+            && kept.version.get() == revision
+        {
+            return Ok(Some(kept.state));
+        }
+        // It is never closed. Whoever waited finds what the one before has read.
+        let _permit = self.folds.acquire().await;
         let from = match self.kept.get(&stream, Version::new(revision)) {
             Some(kept) if kept.version.get() == revision => return Ok(Some(kept.state)),
             Some(kept) => Recovered {

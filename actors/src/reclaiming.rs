@@ -78,7 +78,8 @@ impl Core {
         counts: impl Fn(&LeaseId) -> bool,
     ) -> Option<Vec<Granted>> {
         let key = metadata.key?;
-        let leases = self.projected.keys.lock().get(&key.key).map(|used| used.leases.clone())?;
+        let now = self.around.clock.now();
+        let leases = self.projected.keys.lock().get(&key.key, now).map(|used| used.leases.clone())?;
         let mut granted = Vec::new();
         for lease in leases.iter().filter(|lease| counts(lease)) {
             granted.extend(self.granted(agent, lease).await);

@@ -6,8 +6,9 @@ pub(crate) mod frame;
 pub(crate) mod record;
 pub(crate) mod scan;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -186,6 +187,20 @@ impl Journal {
         self.noted = kind != Kind::Events;
         self.chain = blake3::hash(&frame.bytes).into();
         Ok(())
+    }
+
+    /// Whether the file in this folder is still the one that is written to, with all that was written.
+    ///
+    /// # Errors
+    /// When it was removed, replaced or shortened, or nobody can tell: the next start would miss events.
+    pub(crate) fn holds(&self, folder: &Path) -> io::Result<()> {
+        let open = self.file.metadata()?;
+        let is_this = |named: &Metadata| (named.dev(), named.ino()) == (open.dev(), open.ino());
+        match fs::metadata(folder.join(FILE_NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(named) if is_this(&named) && named.len() >= self.end => Ok(()),
+            _ => Err(io::Error::other("the journal was removed, replaced or shortened")),
+        }
     }
 
     /// Notes durably that everything so far is durable, which tells a torn tail from a damaged record.

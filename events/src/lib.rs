@@ -4,6 +4,7 @@
 //! on disk, [`MemoryLog`] is the reference, and with the feature `testing` come the suite that every log
 //! passes (`conformance`) and a log that lies, delays and forgets (`faulty_log`).
 
+mod anchor;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite fails by panicking")]
 pub mod conformance;
@@ -24,6 +25,7 @@ mod record;
 mod sled_log;
 mod stream;
 
+pub use anchor::Anchor;
 pub use epoch::{Epoch, Identity, InvalidEpoch};
 #[cfg(any(test, feature = "testing"))]
 pub use faults::Faults;

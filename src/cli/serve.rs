@@ -1,8 +1,10 @@
 //! `photon serve`: the server in the foreground, until a signal or a failure.
 
 use std::io::IsTerminal;
+use std::panic::AssertUnwindSafe;
 
 use clap::Args;
+use futures_util::FutureExt;
 
 use super::exit::{Complaint, Exit};
 use super::output;
@@ -54,7 +56,12 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
 }
 
 async fn start(settings: &Settings, quarantine: bool) -> Result<Server, StartError> {
-    if quarantine { Server::start_read_only(settings).await } else { Server::start(settings).await }
+    let starting = async {
+        if quarantine { Server::start_read_only(settings).await } else { Server::start(settings).await }
+    };
+    // Without a thread or memory for it, what is started panics, and its hook has said why.
+    let started = AssertUnwindSafe(starting).catch_unwind().await;
+    started.unwrap_or_else(|_| Err(StartError::Bug("a part of the server did not start".into())))
 }
 
 /// What the server holds are millions of small pieces that come and go: of large pages, which the system

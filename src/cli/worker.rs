@@ -23,6 +23,7 @@ use super::connection::Connection;
 use super::exit::{Complaint, Exit};
 use super::serve::watched;
 use super::signals::Signals;
+use crate::private_files;
 use command::Launch;
 use session::{Phase, Session};
 
@@ -54,6 +55,9 @@ pub(super) struct RunArgs {
     /// Ends with the process of this id, its parent
     #[arg(long, value_name = "PID", hide = true)]
     tied_to: Option<i32>,
+    /// Umask of the command, in octal digits
+    #[arg(long, value_name = "OCTAL", hide = true)]
+    umask: Option<String>,
     /// The command and its arguments, after --
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -63,6 +67,9 @@ pub(super) async fn run(command: WorkerCommand) -> Result<Exit, Complaint> {
     let WorkerCommand::Run(arguments) = command;
     let mut signals = watched()?;
     let parent = tied(arguments.tied_to)?;
+    if let Some(umask) = &arguments.umask {
+        private_files::give_back(umask).map_err(|sentence| Complaint::new(Exit::USAGE, sentence))?;
+    }
     let launch = Launch::of(&arguments.command)?;
     let client = arguments.connection.client()?;
     let session = Rc::new(Session::new(client, arguments.profile.request(&arguments.agent), launch));

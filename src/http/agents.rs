@@ -154,7 +154,7 @@ pub async fn register(api: Reach, request: HttpRequest, body: Body<RegisterAgent
 
 /// Registers an agent once per key.
 async fn admit(api: &Api, id: &AgentId, command: Command, intent: &Intent) -> Answer<RegisteredView> {
-    if let Some(used) = intent.used(&api.core.projected)? {
+    if let Some(used) = intent.used(api)? {
         let agent = recorded(api, id, used.version).await?;
         let reply = registered(api, id, &agent, used.version).replayed();
         return Ok(reply);
@@ -294,7 +294,7 @@ pub async fn claim(
     }
     let actions = actions.as_deref().map(|actions| action_names(actions, "/actions")).transpose()?;
     let intent = Intent::of(&request, body.hash, &api).await?;
-    if let (Some(key), Some(used)) = (intent.metadata.key, intent.used(&api.core.projected)?) {
+    if let (Some(key), Some(used)) = (intent.metadata.key, intent.used(&api)?) {
         super::intent::same_body(key.body, used.body)?;
     }
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);

@@ -13,6 +13,7 @@ use events::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::answers;
 use super::context::RequestContext;
 use super::error::{self, ApiError, Code, Problem};
 use super::page::{self, Page};
@@ -201,9 +202,9 @@ impl<T: Serialize> Responder for Reply<T> {
             page: self.page,
             ..ApiResponse::new(self.failing.is_none(), &context)
         };
-        match serde_json::to_vec(&envelope) {
+        match answers::body_of(&envelope, request) {
             Ok(body) => builder.content_type("application/json").body(body),
-            Err(cause) => ApiError::internal(cause).error_response(),
+            Err(refusal) => refusal.error_response(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix_web::web;
 use actors::Core;
 use domain::system::{Check, Health as State};
-use events::{Position, SledLog};
+use events::{Anchor, Position, SledLog};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,6 +34,8 @@ pub struct Disk {
     pub low_water_bytes: u64,
     /// When the folder occupies this much, in bytes, nothing is stored.
     pub max_bytes: u64,
+    /// The folder as it was found; none when it was not there.
+    pub anchor: Option<Anchor>,
 }
 
 impl Disk {
@@ -47,7 +49,13 @@ impl Disk {
     /// Whether there is space for what can be done without.
     #[must_use]
     pub fn is_roomy(&self) -> bool {
-        space(self).0.max(share(self).0) == State::Pass
+        self.is_in_place() && space(self).0.max(share(self).0) == State::Pass
+    }
+
+    /// Whether the folder is where it was.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.anchor.as_ref().is_none_or(Anchor::is_in_place)
     }
 
     /// What the folder occupies, in bytes; none when it cannot be looked at.
@@ -305,6 +313,11 @@ fn views(core: &Core, head: Option<u64>) -> (State, String) {
 }
 
 fn disk(api: &Api) -> (State, String) {
+    if !api.disk.is_in_place() {
+        let folder = api.disk.folder.display();
+        let detail = format!("{folder} was moved or replaced: nothing is stored until it is back");
+        return (State::Fail, detail);
+    }
     let ((space, free), (share, used)) = (space(&api.disk), share(&api.disk));
     (space.max(share), format!("{free}; {used}"))
 }

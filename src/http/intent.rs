@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
@@ -11,6 +12,7 @@ use actix_web::rt::spawn;
 use actors::codec::{KeyUse, Metadata};
 use actors::keys::Used;
 use actors::projections::Projected;
+use domain::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -107,12 +109,25 @@ impl Intent {
     /// What this key was used for before.
     ///
     /// # Errors
-    /// When it was used with another body.
-    pub fn used(&self, projected: &Projected) -> Result<Option<Used>, ApiError> {
+    /// When it was used with another body; 429 when it is new and as many are remembered as may be.
+    pub fn used(&self, api: &Api) -> Result<Option<Used>, ApiError> {
+        self.used_within(&api.core.projected, api.max_idempotency_keys, api.core.around.clock.now())
+    }
+
+    fn used_within(
+        &self,
+        projected: &Projected,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Option<Used>, ApiError> {
         let Some(key) = self.metadata.key else { return Ok(None) };
-        let Some(used) = projected.keys.lock().get(&key.key).cloned() else { return Ok(None) };
-        same_body(key.body, used.body)?;
-        Ok(Some(used))
+        let mut keys = projected.keys.lock();
+        if let Some(used) = keys.get(&key.key, now) {
+            same_body(key.body, used.body)?;
+            return Ok(Some(used.clone()));
+        }
+        // Without authentication every request is of one caller, whose share is all of it.
+        keys.check_room(most, now).map(|()| None).map_err(|wait_ms| too_many_keys(most, wait_ms))
     }
 }
 
@@ -137,6 +152,15 @@ pub fn same_body(now: [u8; 16], before: [u8; 16]) -> Result<(), ApiError> {
     if now == before { Ok(()) } else { Err(ApiError::of(Code::IdempotencyKeyReused)) }
 }
 
+/// No key is forgotten before its day is over, so a new one has to wait for that.
+fn too_many_keys(most: usize, wait_ms: u64) -> ApiError {
+    let message = format!(
+        "{most} idempotency keys were used within 24 hours, and each is kept for that long: wait as long as \
+         Retry-After says, send the request without a key, or raise limits.max_idempotency_keys."
+    );
+    ApiError::new(Code::RateLimited, message).retry_after(Duration::from_millis(wait_ms))
+}
+
 fn key_of(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY);
     let Some(value) = values.next() else { return Ok(None) };
@@ -159,7 +183,8 @@ fn key_hash(request: &HttpRequest, key: &str) -> [u8; 16] {
     first_half(&hasher.finalize())
 }
 
-fn first_half(hash: &blake3::Hash) -> [u8; 16] {
+/// The first 16 bytes of a hash.
+pub(super) fn first_half(hash: &blake3::Hash) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&hash.as_bytes()[..16]);
     half

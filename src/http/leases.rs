@@ -122,7 +122,7 @@ pub async fn ack(
     let intent = Intent::of(&request, body.hash, &api).await?;
     intent
         .carry_out(|intent| async move {
-            if intent.used(&api.core.projected)?.is_some() {
+            if intent.used(&api)?.is_some() {
                 return Ok(Reply::ok(renewed(&api, &lease)).replayed());
             }
             let outcome = api.core.report(&lease, StepWish::Acknowledge, intent.metadata.clone()).await;
@@ -153,7 +153,7 @@ pub async fn progress(
     let intent = Intent::of(&request, body.hash, &api).await?;
     intent
         .carry_out(|intent| async move {
-            if intent.used(&api.core.projected)?.is_some() {
+            if intent.used(&api)?.is_some() {
                 return Ok(Reply::ok(renewed(&api, &lease)).replayed());
             }
             // The checkpoint first, and without the key: a progress that is remembered has kept it.

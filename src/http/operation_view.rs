@@ -35,7 +35,8 @@ pub struct OperationView {
     pub agents: Vec<String>,
     /// Platforms that it named.
     pub platforms: Vec<String>,
-    /// The steps, each with its run.
+    /// The steps, each with its run; absent with `view=summary` and `view=results`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workflow: Vec<StepView>,
     /// When it was accepted.
     #[schema(value_type = String, format = DateTime)]
@@ -56,9 +57,10 @@ pub struct OperationView {
     pub progress: u8,
     /// Version of its history; also the `ETag`.
     pub revision: u64,
-    /// Results by step number.
-    #[schema(value_type = Object)]
-    pub results: BTreeMap<u32, Json>,
+    /// Results by step number; absent with `view=summary` and `view=steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub results: Option<BTreeMap<u32, Json>>,
     /// One sentence for each step that failed.
     pub errors: Vec<String>,
     /// Free data of the caller.
@@ -222,6 +224,7 @@ impl OperationView {
     #[must_use]
     pub fn of(id: &OperationId, operation: &Operation, revision: u64) -> Self {
         let definition = &operation.definition;
+        let all_steps = 0..operation.run.steps.len();
         Self {
             id: id.to_string(),
             name: definition.name.clone(),
@@ -231,14 +234,14 @@ impl OperationView {
             status_reason: operation.status_reason.clone(),
             agents: definition.agents.iter().map(ToString::to_string).collect(),
             platforms: definition.platforms.iter().map(ToString::to_string).collect(),
-            workflow: (0..operation.run.steps.len()).map(|at| StepView::of(operation, at)).collect(),
+            workflow: all_steps.map(|at| StepView::of(operation, at)).collect(),
             created_at: operation.created_at,
             started_at: operation.started_at,
             completed_at: operation.completed_at,
             deadline: definition.deadline,
             progress: operation.run.progress(),
             revision,
-            results: operation.results.clone(),
+            results: Some(operation.results.clone()),
             errors: operation.errors.clone(),
             metadata: definition.metadata.clone(),
             failure_policy: definition.failure_policy,
@@ -246,6 +249,50 @@ impl OperationView {
             paused: operation.run.paused,
             blocked_on: names(&operation.run.causes()),
         }
+    }
+}
+
+/// How much of an operation is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything; a result stands in its step and in `results`.
+    Full,
+    /// Neither steps nor results.
+    Summary,
+    /// The steps without their results.
+    Steps,
+    /// The results without the steps.
+    Results,
+}
+
+impl Detail {
+    /// What `view` may be.
+    pub const NAMES: [&'static str; 4] = ["full", "summary", "steps", "results"];
+
+    /// Of one of those names.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        match name {
+            "summary" => Self::Summary,
+            "steps" => Self::Steps,
+            "results" => Self::Results,
+            _ => Self::Full,
+        }
+    }
+}
+
+impl OperationView {
+    /// Leaves out what is not asked for.
+    #[must_use]
+    pub fn with(mut self, detail: Detail) -> Self {
+        if matches!(detail, Detail::Summary | Detail::Results) {
+            self.workflow.clear();
+        }
+        if matches!(detail, Detail::Summary | Detail::Steps) {
+            self.results = None;
+            self.workflow.iter_mut().for_each(|step| step.result = None);
+        }
+        self
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix_web::{Either, HttpRequest, web};
 use actors::aggregate_actor::DispatchError;
 use actors::gateway::{Order, stream_of};
+use actors::keys::is_remembered;
 use actors::past::Seen;
 use actors::projections::Watch;
 use domain::operation::definition::{Definition, Priority};
@@ -24,10 +25,10 @@ use super::body::{Body, OptionalBody};
 use super::envelope::{Precondition, Reply};
 use super::error::ApiError;
 use super::front::{Reach, ReachAtOnce};
-use super::intent::{ANONYMOUS, Intent, metadata, same_body};
+use super::intent::{ANONYMOUS, Intent, first_half, metadata, same_body};
 use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation, not_passed};
-use super::operation_view::{OperationSummary, OperationView};
+use super::operation_view::{Detail, OperationSummary, OperationView};
 use super::page::Page;
 use super::past;
 use super::planning::{self, PlanView};
@@ -38,6 +39,9 @@ use super::reading::{self, Nothing};
 const READ_HERE_MAX: usize = 10_000;
 /// Longest wait of a long poll.
 const WAIT_MAX: Duration = Duration::from_secs(55);
+
+/// A day of UTC.
+const DAY_US: i64 = 24 * 3_600_000_000;
 
 /// What a handler answers.
 pub type Answer<T> = Result<Reply<T>, ApiError>;
@@ -101,7 +105,7 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSumma
     let position = views.position();
     // What is packed never changes: from here on nobody waits.
     drop(views);
-    let listing = finish(begun).await?;
+    let listing = finish(&api, begun).await?;
     let cursor = listing.next.map(|(at, id)| api.cursors.encode(&format!("{}/{id}", at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
     page.total = listing.total;
@@ -109,11 +113,11 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSumma
 }
 
 /// Reads what is packed; a lot of it not on a thread of the requests.
-async fn finish(begun: Begun<OperationSummary>) -> Result<Listing<OperationSummary>, ApiError> {
+async fn finish(api: &Api, begun: Begun<OperationSummary>) -> Result<Listing<OperationSummary>, ApiError> {
     if begun.packed() <= READ_HERE_MAX {
         return Ok(begun.finish());
     }
-    tokio::task::spawn_blocking(move || begun.finish()).await.map_err(ApiError::internal)
+    reading::aside(&api.long_reads, move || begun.finish()).await
 }
 
 /// The place in the list that a cursor names.
@@ -177,14 +181,13 @@ pub async fn create(
 }
 
 async fn accept(api: &Api, intent: Intent, new: CreateOperation) -> Answer<OperationView> {
-    let id = operation_id(&intent);
-    if intent.metadata.key.is_some()
-        && let Some(reply) = first_answer(api, &id, &intent).await?
-    {
+    let now = api.core.around.clock.now();
+    if let Some(reply) = first_answer(api, &intent, now).await? {
         return Ok(reply);
     }
+    let id = operation_id(&intent, now);
     let definition = new.definition(&api.core.around.world.limits)?;
-    not_passed(definition.deadline, api.core.around.clock.now())?;
+    not_passed(definition.deadline, now)?;
     create_new(api, id, definition, intent).await
 }
 
@@ -204,30 +207,50 @@ async fn create_new(
     Ok(reply.position(receipt.position))
 }
 
-/// With a key the id derives from caller, route and key, so that two racing creations make one operation.
-fn operation_id(intent: &Intent) -> OperationId {
+/// With a key the id derives from caller, route, key and day, so that two racing creations make one operation,
+/// and the same key a day later another one.
+fn operation_id(intent: &Intent, now: Timestamp) -> OperationId {
     let uuid = match intent.metadata.key {
-        Some(key) => Uuid::new_v8(key.key),
+        Some(key) => return keyed_id(key.key, day_of(now)),
         None => Uuid::now_v7(),
     };
     OperationId::from_bits(uuid.as_u128())
 }
 
-/// The answer that the same key got before.
+/// The id of what a key created on a day.
+fn keyed_id(key: [u8; 16], day: i64) -> OperationId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&key).update(&day.to_le_bytes());
+    OperationId::from_bits(Uuid::new_v8(first_half(&hasher.finalize())).as_u128())
+}
+
+/// The days of UTC since 1970.
+fn day_of(now: Timestamp) -> i64 {
+    now.as_micros().div_euclid(DAY_US)
+}
+
+/// The answer that the same key got before. A key is remembered for a day, so what it created is of today or of
+/// yesterday.
 async fn first_answer(
     api: &Api,
-    id: &OperationId,
     intent: &Intent,
+    now: Timestamp,
 ) -> Result<Option<Reply<OperationView>>, ApiError> {
     let Some(key) = intent.metadata.key else { return Ok(None) };
-    let stream = stream_of::<Operation>(id);
-    let Some((first, revision)) = reading::written_with(&api.core, &stream, key.key).await? else {
-        return Ok(None);
-    };
-    same_body(key.body, first.body)?;
-    let operation = api.core.reader.at(id, revision).await?.ok_or_else(|| unknown(id))?;
-    let view = OperationView::of(id, &operation, revision);
-    Ok(Some(Reply::created(view, location(id)).etag(revision).replayed()))
+    let today = day_of(now);
+    for id in [today, today - 1].map(|day| keyed_id(key.key, day)) {
+        let stream = stream_of::<Operation>(&id);
+        let Some(written) = reading::written_with(&api.core, &stream, key.key).await? else { continue };
+        if !is_remembered(written.at, now) {
+            continue;
+        }
+        same_body(key.body, written.first.body)?;
+        let revision = written.revision;
+        let operation = api.core.reader.at(&id, revision).await?.ok_or_else(|| unknown(&id))?;
+        let view = OperationView::of(&id, &operation, revision);
+        return Ok(Some(Reply::created(view, location(&id)).etag(revision).replayed()));
+    }
+    Ok(None)
 }
 
 fn location(id: &OperationId) -> String {
@@ -250,12 +273,15 @@ pub(super) fn refused(fault: DispatchError<Operation>, id: &OperationId) -> ApiE
 #[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
     params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
         ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query),
+        ("view" = Option<String>, Query,
+            description = "full (default), summary (neither steps nor results), steps (without results), results"),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404),
         (status = 410, description = "what is asked for is no longer kept"),
         (status = 503, description = "another look is under way, or the log cannot be read")))]
 pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Answer<OperationView> {
-    let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition", "at"], &[])?;
+    let parameters = Parameters::of(&request, &["wait", "minRevision", "minPosition", "at", "view"], &[])?;
+    let detail = parameters.get_choice("view", &Detail::NAMES)?.map_or(Detail::Full, Detail::of);
     let wait = parameters.get_duration("wait", WAIT_MAX)?;
     let min_revision = parameters.get_u64("minRevision", 1..=u64::MAX)?;
     let id: OperationId = id.parse()?;
@@ -272,7 +298,7 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
         }
     }
     let Seen { state, revision, position } = past::operation(&api, &parameters, &id).await?;
-    let view = OperationView::of(&id, &state, revision);
+    let view = OperationView::of(&id, &state, revision).with(detail);
     Ok(Reply::ok(view).etag(revision).position(position))
 }
 
@@ -398,7 +424,7 @@ pub async fn resume(
 /// Carries out a POST about the whole operation, once per key.
 async fn act(api: Reach, id: OperationId, command: Command, intent: Intent) -> Answer<OperationView> {
     let acting = |intent: Intent| async move {
-        if let Some(used) = intent.used(&api.core.projected)? {
+        if let Some(used) = intent.used(&api)? {
             let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
             let view = OperationView::of(&id, &operation, used.version);
             return Ok(Reply::ok(view).etag(used.version).replayed());

@@ -27,7 +27,7 @@ use super::front::Reach;
 use super::operations::{Answer, unknown};
 use super::page::Page;
 use super::query::Parameters;
-use super::reading::{Paging, wait_for_position};
+use super::reading::{self, Paging, wait_for_position};
 
 /// Reads `at`: a position of the log, or a time.
 ///
@@ -232,9 +232,8 @@ pub async fn replay(api: Reach, request: HttpRequest) -> Answer<ReplayView> {
     let past = if check { api.core.past_anew(cut).await? } else { api.core.past(cut).await? };
     let counted = Arc::clone(&past);
     let core = Arc::clone(&api.core);
-    let summing =
-        tokio::task::spawn_blocking(move || (counted.hash(), check.then(|| core.compare(&counted))));
-    let (hash, check) = summing.await.map_err(ApiError::internal)?;
+    let sum = move || (counted.hash(), check.then(|| core.compare(&counted)));
+    let (hash, check) = reading::aside(&api.long_reads, sum).await?;
     let board = &past.views.operations;
     let by_status = Status::ALL.map(|status| {
         let all = domain::operation::definition::Priority::ALL.into_iter();

@@ -1,11 +1,14 @@
 //! What reads have in common: pages, waiting for a position, finding what a key wrote.
 
+use std::sync::Arc;
+
 use actors::Core;
 use actors::codec::{KeyUse, Metadata};
-use domain::AgentId;
+use domain::{AgentId, Timestamp};
 use events::{Position, Since, StreamId};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -23,6 +26,9 @@ const LIMIT_MAX: u64 = 500;
 /// Rows on a page when the request names the beginning or the end of an id: enough to see whether it is
 /// the only one.
 const OF_SHORTENED_ID_MAX: u64 = 2;
+
+/// Long reads that are under way at once.
+const LONG_READS_MAX: usize = 2;
 
 /// A body that says nothing: absent or `{}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -90,7 +96,44 @@ pub async fn wait_for_position(api: &Api, parameters: &Parameters) -> Result<Pos
     Err(lagging(position))
 }
 
-/// The use of a key that began a stream, and the stream's version after the last event written with it.
+/// Work that takes long, aside from the threads of the requests.
+pub struct LongReads(Arc<Semaphore>);
+
+impl Default for LongReads {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LONG_READS_MAX)))
+    }
+}
+
+/// Does such work when it has its turn, which is waited for without a thread.
+///
+/// # Errors
+/// 500 when it panics.
+pub async fn aside<T: Send + 'static>(
+    reads: &LongReads,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    // It is never closed.
+    let turn = Arc::clone(&reads.0).acquire_owned().await;
+    let working = tokio::task::spawn_blocking(move || {
+        // Kept until the work is done, even if nobody waits for it any more.
+        let _turn = turn;
+        work()
+    });
+    working.await.map_err(ApiError::internal)
+}
+
+/// What was written to a stream with the key that began it.
+pub struct Written {
+    /// The use of the key.
+    pub first: KeyUse,
+    /// When.
+    pub at: Timestamp,
+    /// The stream's version after the last event written with it.
+    pub revision: u64,
+}
+
+/// What a key began a stream with, if it did.
 ///
 /// # Errors
 /// 503 when the stream cannot be read.
@@ -98,13 +141,16 @@ pub async fn written_with(
     core: &Core,
     stream: &StreamId,
     key: [u8; 16],
-) -> Result<Option<(KeyUse, u64)>, ApiError> {
+) -> Result<Option<Written>, ApiError> {
     let mut history = core.around.log.read(stream, Since::BEGINNING);
-    let mut found = None;
+    let mut found: Option<Written> = None;
     while let Some(recorded) = history.next().await {
         let recorded = recorded.map_err(actors::recovery::RecoveryError::from)?;
         match Metadata::decode(&recorded.metadata).key.filter(|used| used.key == key) {
-            Some(used) => found = Some((used, recorded.version.get())),
+            Some(first) => {
+                let (at, revision) = (Timestamp::from_micros(recorded.time_us), recorded.version.get());
+                found = Some(Written { first, at: found.map_or(at, |found| found.at), revision });
+            }
             None => break,
         }
         // The log may be further than the views, and what is found is about to be shown.

@@ -233,7 +233,7 @@ fn yes() -> bool {
 
 /// How the operation stood when a key was used, if this key was.
 async fn before(api: &Api, lease: &LeaseId, intent: &Intent) -> Result<Option<Aftermath>, ApiError> {
-    let Some(used) = intent.used(&api.core.projected)? else { return Ok(None) };
+    let Some(used) = intent.used(api)? else { return Ok(None) };
     let operation = api.core.reader.at(&lease.operation, used.version).await?;
     Ok(operation.map(|operation| Aftermath::of(&operation, lease)))
 }

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::speech::{LastWords, listen};
+use crate::private_files;
 use crate::settings::Pool;
 
 /// How often a worker says that it lives, and hears whether it shall leave.
@@ -109,6 +110,9 @@ impl Launch {
             .args(["--tied-to", &std::process::id().to_string()]);
         if let Some(model) = &pool.model {
             command.args(["--model", model]);
+        }
+        if let Some(umask) = private_files::former() {
+            command.args(["--umask", &umask]);
         }
         for (key, value) in &pool.labels {
             command.args(["--label", &format!("{key}={value}")]);

@@ -45,6 +45,8 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.approval_timeout_ms", 100, 604_800_000),
     ("limits.idle_actor_ms", 100, MAX_MS),
     ("limits.max_agents", 1, 1_000_000),
+    ("limits.max_idempotency_keys", 1, 10_000_000),
+    ("limits.max_answer_bytes", 32 << 20, 1 << 40),
     ("limits.starvation_ms", 1, MAX_MS),
     ("limits.views_wait_ms", 1, 60_000),
     ("limits.stall_timeout_ms", 1_000, 3_600_000),

@@ -122,7 +122,10 @@ async fn head_says_what_get_would_send() {
         for name in ["content-length", "content-encoding", "content-type", "vary"] {
             assert_eq!(head.header(name), get.header(name), "{accepts} {name}");
         }
-        assert_eq!(get.header("content-length"), get.bytes.len().to_string());
+        // What is compressed while it is sent has no length yet.
+        if accepts.is_empty() {
+            assert_eq!(get.header("content-length"), get.bytes.len().to_string());
+        }
     }
 }
 

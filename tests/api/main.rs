@@ -1,12 +1,14 @@
 //! The HTTP interface and the command line against real servers, one file for each subject.
 
 mod agents;
+mod answers;
 mod cli;
 mod compression;
 mod docs;
 mod event_kinds;
 mod expressions;
 mod failing_agents;
+mod idempotency_keys;
 mod inputs;
 #[cfg(feature = "testing")]
 mod lagging_views;

@@ -5,6 +5,7 @@ mod carried_records;
 mod clock_jumps;
 mod damaged_log;
 mod failed_sync;
+mod files;
 mod former_formats;
 mod full_storage;
 mod golden_log;

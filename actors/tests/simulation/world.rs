@@ -152,7 +152,7 @@ impl World {
     fn check_key(&mut self, core: &Core, key: &[u8; 16]) {
         let (stream, version) = &self.keys[key];
         let keys = core.projected.keys.lock();
-        let used = keys.get(key).map(|used| (&used.stream, used.version));
+        let used = keys.get(key, core.around.clock.now()).map(|used| (&used.stream, used.version));
         // The key of a creation is found by the operation's id.
         let creates = *version <= 2 && used.is_none() && stream.category() == "operation";
         if used != Some((stream, *version)) && !creates {

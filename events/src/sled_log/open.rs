@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::anchor::Anchor;
 use crate::epoch::Identity;
 use crate::journal::frame::{FRAME_HEADER_LEN, HeaderError, JournalHeader, OtherFormat};
 use crate::journal::scan::{Access, Place, ScanError, Scanned, scan};
@@ -148,6 +149,8 @@ pub(crate) fn open(path: &Path, options: Options) -> Result<(Arc<Shared>, Writer
         retiring,
         lock,
         fence,
+        anchor: Anchor::of(path)?,
+        in_place: true,
         unnoted_told: false,
     };
     Ok((shared, writer))

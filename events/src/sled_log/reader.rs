@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::journal::record::Names;
 use crate::live::{History, Page};
@@ -20,7 +21,7 @@ const STREAM_PAGE_BYTES: usize = 128 << 10;
 impl History for Shared {
     fn page(&self, after: Position, bytes: u64) -> BoxFuture<'static, Result<Page, ReadError>> {
         let generations = self.generations_after(after);
-        off_thread(move || {
+        off_thread(&self.page_reads, move || {
             let mut pages = generations.iter().map(|generation| generation.page(after, bytes));
             pages.find(|page| !matches!(page, Ok(page) if page.is_empty())).unwrap_or(Ok(Page::new()))
         })
@@ -34,9 +35,10 @@ pub(crate) fn read(shared: Arc<Shared>, stream: &StreamId, since: Since) -> Even
     let Some(head) = head.filter(|head| since.is_before(head.version, head.position)) else {
         return stream::empty().boxed();
     };
+    let reads = Arc::clone(&shared.stream_reads);
     let walk = Walk { shared, stream: stream.clone(), since, names: Names::default() };
     let begin = move |mut walk: Walk| walk.back_from(head.version, head.position).map(|left| (walk, left));
-    stream::once(off_thread(move || begin(walk)))
+    stream::once(off_thread(&reads, move || begin(walk)))
         .map_ok(|(walk, left)| stream::try_unfold((walk, left), |(walk, left)| next_page(walk, left)))
         .try_flatten()
         .map_ok(|page| stream::iter(page.into_iter().map(Ok)))
@@ -58,11 +60,12 @@ async fn next_page(mut walk: Walk, mut left: Left) -> Result<Option<(Page, (Walk
         page.reverse();
         return Ok((!page.is_empty()).then_some((page, (walk, left))));
     }
+    let reads = Arc::clone(&walk.shared.stream_reads);
     let fetch = move || {
         let page = walk.forward(&mut left.older)?;
         Ok((page, (walk, left)))
     };
-    off_thread(fetch).await.map(Some)
+    off_thread(&reads, fetch).await.map(Some)
 }
 
 /// A walk along the records of one stream.
@@ -120,13 +123,21 @@ fn before(position: Position) -> Position {
     Position::new(position.get().saturating_sub(1))
 }
 
-/// Starts work that may wait for the disk: on a blocking thread if there is a runtime, else here and now.
+/// Starts work that may wait for the disk: on a blocking thread if there is a runtime, else here and now. A
+/// turn is waited for without a thread, so that many readers take few of the threads that all requests share.
 fn off_thread<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, ReadError>> {
     match Handle::try_current() {
         Ok(runtime) => {
-            let working = runtime.spawn_blocking(work);
+            let turn = Arc::clone(turns).acquire_owned();
+            let working = turn.then(move |turn| {
+                runtime.spawn_blocking(move || {
+                    let _turn = turn;
+                    work()
+                })
+            });
             working.map(|done| done.unwrap_or_else(|lost| Err(io::Error::other(lost).into()))).boxed()
         }
         Err(_) => future::ready(work()).boxed(),

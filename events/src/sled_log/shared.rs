@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::epoch::Identity;
 use crate::journal::scan::{Access, Place, ScanError, scan};
@@ -17,6 +17,9 @@ use crate::sled_log::generation::Generation;
 use crate::sled_log::heads::Heads;
 use crate::sled_log::queue::Queue;
 use crate::stream::Position;
+
+/// Reads of one kind that are under way at once.
+const READS_MAX: usize = 16;
 
 /// The open log.
 pub(crate) struct Shared {
@@ -29,6 +32,10 @@ pub(crate) struct Shared {
     pub(crate) floor: Floor,
     /// Which log and history; none when nothing is whole of it.
     pub(crate) identity: Option<Identity>,
+    /// Turns to read pages of the whole log, for streams and lists.
+    pub(crate) page_reads: Arc<Semaphore>,
+    /// Turns to read single streams: actors and requests never wait for readers of the whole log.
+    pub(crate) stream_reads: Arc<Semaphore>,
     /// What was found when a generation was sealed.
     sealed_damage: OnceLock<Damage>,
     /// Oldest first; empty only when nothing is whole of a log that was opened to be read only.
@@ -61,6 +68,8 @@ impl Shared {
             status,
             floor,
             identity,
+            page_reads: Arc::new(Semaphore::new(READS_MAX)),
+            stream_reads: Arc::new(Semaphore::new(READS_MAX)),
             sealed_damage: OnceLock::new(),
             generations: RwLock::new(generations),
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::anchor::Anchor;
 use crate::journal::frame::FRAME_HEADER_LEN;
 use crate::journal::record::{Names, encode};
 use crate::journal::{FrameBuffer, Journal, WriteError};
@@ -46,6 +47,10 @@ pub(crate) struct Writer {
     pub(crate) lock: File,
     /// Asked before each write, and again before it counts.
     pub(crate) fence: Fence,
+    /// The data folder as it was opened.
+    pub(crate) anchor: Anchor,
+    /// Whether the folder was in its place when the last commit began.
+    pub(crate) in_place: bool,
     /// Whether it was said that there is no space for a watermark.
     pub(crate) unnoted_told: bool,
 }
@@ -84,7 +89,8 @@ impl Writer {
 
     fn commit(&mut self, commands: Vec<Command>) {
         let mut commit = Commit::default();
-        self.check_fence();
+        self.check_place();
+        self.check_files();
         for command in commands {
             match command {
                 Command::Append { append, answer, .. } => self.stage(append, answer, &mut commit),
@@ -120,7 +126,7 @@ impl Writer {
                 return;
             }
             Verdict::No(error) => error,
-            Verdict::New if self.space.is_low(&self.shared.folder, &self.options) => {
+            Verdict::New if !self.in_place || self.space.is_low(&self.shared.folder, &self.options) => {
                 AppendError::Refused { reason: Refusal::StorageFull }
             }
             Verdict::New => {
@@ -188,18 +194,30 @@ impl Writer {
         Ok(())
     }
 
-    /// A log that somebody else has taken over is not written to any more.
-    fn check_fence(&self) {
-        if !self.shared.has_failed()
-            && let Err(error) = self.fence.holds()
-        {
+    /// What is written to a folder that was moved would not be found by the next start.
+    fn check_place(&mut self) {
+        let was_in_place = std::mem::replace(&mut self.in_place, self.anchor.is_in_place());
+        match (was_in_place, self.in_place) {
+            (true, false) => tracing::error!("the data folder is not in its place: nothing is stored"),
+            (false, true) => tracing::info!("the data folder is in its place again"),
+            _ => {}
+        }
+    }
+
+    /// A log that somebody else has taken over, or whose journal is not whole, is not written to any more.
+    fn check_files(&self) {
+        if self.shared.has_failed() {
+            return;
+        }
+        let journal = || if self.in_place { self.journal.holds(&self.generation.folder) } else { Ok(()) };
+        if let Err(error) = self.fence.holds().and_then(|()| journal()) {
             self.shared.fail(error);
         }
     }
 
     /// Without this note a damaged last frame could pass for a torn tail.
     fn note_durable(&mut self) {
-        self.check_fence();
+        self.check_files();
         if self.shared.has_failed() {
             return;
         }
@@ -223,7 +241,7 @@ impl Writer {
         if !self.journal.is_noted() && !abandoned {
             self.note_durable();
         }
-        self.check_fence();
+        self.check_files();
         let complete = close_blocks(&self.generation) && !abandoned && !self.shared.has_failed();
         if complete && let Err(error) = folder::write_marker(&self.generation.folder, self.journal.end()) {
             tracing::warn!(%error, "cannot note the clean close: the next start rebuilds the blocks");

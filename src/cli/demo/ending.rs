@@ -22,7 +22,9 @@ pub(super) fn tell(
     operation: &OperationView,
     keep: bool,
 ) -> Result<Exit, Complaint> {
-    let result = |step: u32| operation.results.get(&step).map(domain::Json::value).unwrap_or_default();
+    let results = operation.results.as_ref();
+    let result =
+        |step: u32| results.and_then(|all| all.get(&step)).map(domain::Json::value).unwrap_or_default();
     let (manifest, report) = (result(MANIFEST), result(REPORT));
     let file = place.report();
     std::fs::write(&file, report["markdown"].as_str().unwrap_or_default()).map_err(|cause| {
