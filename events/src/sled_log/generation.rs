@@ -6,6 +6,7 @@
 //! it would double the disk, and its pages stay in memory once they were read.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::journal::record::{Names, RawRecord};
 use crate::live::Page;
 use crate::log::{Damage, ReadError};
 use crate::record::Recorded;
-use crate::sled_log::block::Blocks;
+use crate::sled_log::block::{Blocks, Stored};
 use crate::stream::Position;
 
 /// At least so many bytes of journal lie between two entries of the index, unless a record is larger.
@@ -147,6 +148,7 @@ impl Generation {
         let found = blocks
             .record(position)
             .map_err(|error| error.to_string())
+            .and_then(|stored| self.bytes_of(stored).map_err(|error| error.to_string()))
             .and_then(|bytes| decode(&bytes, &bytes, position, names).map_err(str::to_owned));
         found
             .inspect_err(|error| {
@@ -154,6 +156,20 @@ impl Generation {
                 self.set_blocks(None);
             })
             .ok()
+    }
+
+    fn bytes_of(&self, stored: Stored) -> io::Result<Bytes> {
+        match stored {
+            Stored::Here(bytes) => Ok(bytes),
+            Stored::InJournal { offset, len } => {
+                if offset + u64::from(len) > self.index.read().end {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let mut bytes = vec![0; len as usize];
+                self.file.read_exact_at(&mut bytes, offset)?;
+                Ok(bytes.into())
+            }
+        }
     }
 
     /// The records after a position, about `bytes_min` bytes of them; empty if there are none.

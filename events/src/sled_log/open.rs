@@ -250,7 +250,7 @@ fn verify(
         ledger.learn(frame.records)?;
         progress.verified(FRAME_HEADER_LEN + frame.payload.len(), ledger.last());
         index.add(frame.offset, frame.payload);
-        if let Some(Err(error)) = blocks.as_ref().map(|blocks| blocks.put(frame.payload)) {
+        if let Some(Err(error)) = blocks.as_ref().map(|blocks| blocks.put(frame.offset, frame.payload)) {
             tracing::warn!(%error, "no blocks: reads of this generation use the journal");
             *blocks = None;
         }

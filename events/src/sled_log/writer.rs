@@ -154,7 +154,7 @@ impl Writer {
         self.space.wrote(self.frame.payload().len() as u64);
         let generation = &self.generation;
         if let Some(blocks) = generation.blocks()
-            && let Err(error) = blocks.put(self.frame.payload())
+            && let Err(error) = blocks.put(offset, self.frame.payload())
         {
             tracing::warn!(%error, "going on without blocks: reads of this generation use the journal");
             generation.set_blocks(None);
