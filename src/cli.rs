@@ -120,10 +120,13 @@ pub fn main() -> ExitCode {
     if !command.runs_commands_of_others() {
         private_files::begin();
     }
+    let serves = matches!(command, Command::Serve(_));
     let system = actix_web::rt::System::new();
     let ended = system.block_on(perform(command));
-    // Not dropped: a thread of its pool that hangs at a disk would be waited for.
-    std::mem::forget(system);
+    if serves {
+        // Dropping it would wait for every thread of its pool, also for one that hangs at a disk.
+        std::mem::forget(system);
+    }
     ended.unwrap_or_else(|complaint| complaint.voice()).into()
 }
 
