@@ -40,6 +40,7 @@ use crate::http::{self, Api, compression, context, error, health, routing};
 use crate::keeping;
 use crate::monitor::{Monitor, Watched};
 use crate::pools::{Board, Pools};
+use crate::private_files;
 use crate::retention;
 use crate::settings::Settings;
 
@@ -356,6 +357,7 @@ async fn opened(
     let path = folder.clone();
     let opened = own_thread::run("log-opener", move || async move { open(&path, options) }).await;
     let opened = opened.unwrap_or_else(|fault| Err(std::io::Error::other(fault).into()));
+    private_files::warn_if_open(&folder);
     opened.map(Arc::new).map_err(|source| StartError::Open { folder, source })
 }
 

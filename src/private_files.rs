@@ -1,6 +1,8 @@
 //! Owns who may read what this process writes: its owner alone, whatever the umask of whoever started it.
 //! Commands of agents that the process starts must get that umask back.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::Mode;
@@ -13,6 +15,16 @@ static FORMER: OnceLock<Mode> = OnceLock::new();
 pub fn begin() {
     let former = umask(Mode::RWXG | Mode::RWXO);
     FORMER.get_or_init(|| former);
+}
+
+/// Says when others may look into a folder: one that was there before keeps its mode, since it may hold more
+/// than ours.
+pub fn warn_if_open(folder: &Path) {
+    let mode = std::fs::metadata(folder).map_or(0, |about| about.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let (folder, mode) = (folder.display(), format!("{mode:03o}"));
+        tracing::warn!(%folder, mode, "other users may look into the data folder: chmod 700 keeps them out");
+    }
 }
 
 /// The umask before, in octal digits; none when it was left as it was.
