@@ -85,6 +85,27 @@ async fn whatever_the_umask_what_is_stored_is_for_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn a_command_of_a_pool_finds_the_umask_of_whoever_started_the_server() {
+    let pool = r#"[[pool]]\nname = "p"\ncapability = "c"\nmax = 1\ntarget_queue_seconds = 1\n"#;
+    let pool = format!("{pool}{}", r#"command = ["sh", "-c", "umask"]\n"#);
+    let started = Started::with(&format!("umask 027; printf '{pool}' > config.toml")).await;
+    while started.create().await != 201 {}
+    let url = format!("{}/api/v1/operations", started.url);
+    let begun = std::time::Instant::now();
+    loop {
+        let listed: Value = reqwest::get(&url).await.unwrap().json().await.unwrap();
+        if listed["data"][0]["status"] == "completed" {
+            let id = listed["data"][0]["id"].as_str().unwrap();
+            let shown: Value = reqwest::get(format!("{url}/{id}")).await.unwrap().json().await.unwrap();
+            assert!(shown["data"]["results"]["1"].to_string().contains("027"), "{shown}");
+            return;
+        }
+        assert!(begun.elapsed() < support::PATIENCE, "{listed}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_on_the_size_of_files_refuses_changes_and_ends_nothing() {
     // In blocks of 512 bytes.
     let started = Started::with("ulimit -f 512").await;
