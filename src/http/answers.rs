@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::error::{ApiError, Code};
 
 /// The first bytes of an answer do not count: a refusal, a heartbeat or a health report always gets through.
-const FREE_BYTES: u64 = 16 << 10;
+const FREE_BYTES: usize = 16 << 10;
 /// A text of this size is a part of its own, which a second occurrence shares.
 const SHARED_MIN: usize = 4 << 10;
 /// What is between such texts is cut into parts of about this size.
@@ -102,7 +102,7 @@ fn too_many() -> ApiError {
 /// Cuts what is written into parts.
 struct AnswerWriter {
     share: Share,
-    free: u64,
+    free: usize,
     parts: Vec<Bytes>,
     /// What is not yet a part.
     open: Vec<u8>,
@@ -118,10 +118,9 @@ impl AnswerWriter {
     }
 
     fn take(&mut self, bytes: usize) -> io::Result<()> {
-        let bytes = bytes as u64;
         let free = bytes.min(self.free);
         self.free -= free;
-        if bytes == free || self.share.take(bytes - free) {
+        if bytes == free || self.share.take((bytes - free) as u64) {
             return Ok(());
         }
         self.refused = true;
@@ -155,12 +154,11 @@ impl AnswerWriter {
     }
 
     fn finish(mut self) -> Option<BoxBody> {
-        self.close_part().ok()?;
-        if let [whole] = &mut self.parts[..]
-            && whole.len() <= PIECE_BYTES
-        {
-            return Some(BoxBody::new(std::mem::take(whole)));
+        // Nearly all answers: nothing of them counts.
+        if self.parts.is_empty() && self.open.len() <= FREE_BYTES {
+            return Some(BoxBody::new(self.open));
         }
+        self.close_part().ok()?;
         let bytes = self.parts.iter().map(|part| part.len() as u64).sum();
         Some(BoxBody::new(Parts { parts: self.parts.into(), bytes, _share: self.share }))
     }
