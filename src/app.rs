@@ -347,7 +347,8 @@ fn retain(folder: &Path, kept_ms: u64, worth: u64) -> Result<(), OpenError> {
     }
 }
 
-/// Opening reads and may rebuild: not on a thread that serves, nor on one that the end of the process waits for.
+/// Opening reads and may rebuild: not on a thread that serves, nor on one that the end of the process waits
+/// for.
 async fn opened(
     settings: &Settings,
     options: Options,

@@ -15,8 +15,8 @@ use crate::settings::{LogFormat, Settings};
 use crate::telemetry;
 
 /// What the help says about the disk: where people look before it is full.
-const DISK_HELP: &str = "Disk: the data folder may grow to limits.max_disk_bytes (1073741824 by default), with \
-archive/ and snapshots/; then changes are answered with 507, and reading goes on. Set it in \
+const DISK_HELP: &str = "Disk: the data folder may grow to limits.max_disk_bytes (1073741824 by default), \
+with archive/ and snapshots/; then changes are answered with 507, and reading goes on. Set it in \
 config.toml; retention.keep_ended_ms removes what ended long ago.";
 
 /// How to serve.

@@ -94,8 +94,8 @@ pub fn body_of(value: &impl Serialize, request: &HttpRequest) -> Result<BoxBody,
 }
 
 fn too_many() -> ApiError {
-    let message = "The answers that wait for their readers leave no room for this one; try again in a moment, \
-                   or ask for less with view=, limit= or a single step.";
+    let message = "The answers that wait for their readers leave no room for this one; try again in a \
+                   moment, or ask for less with view=, limit= or a single step.";
     ApiError::new(Code::Overloaded, message)
 }
 

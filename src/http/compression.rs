@@ -1,6 +1,7 @@
 //! Owns how an answer travels: compressed when that is worth it and the client asked for it.
 //! It must never look into a body, nor hold one back that is not whole: a stream goes out as it comes.
-//! It happens on the thread that serves the connection, in short turns, so that nothing waits in a queue with it.
+//! It happens on the thread that serves the connection, in short turns, so that nothing waits in a queue
+//! with it.
 
 use std::io::{self, Write};
 use std::pin::Pin;

@@ -207,8 +207,8 @@ async fn create_new(
     Ok(reply.position(receipt.position))
 }
 
-/// With a key the id derives from caller, route, key and day, so that two racing creations make one operation,
-/// and the same key a day later another one.
+/// With a key the id derives from caller, route, key and day, so that two racing creations make one
+/// operation, and the same key a day later another one.
 fn operation_id(intent: &Intent, now: Timestamp) -> OperationId {
     let uuid = match intent.metadata.key {
         Some(key) => return keyed_id(key.key, day_of(now)),
@@ -229,8 +229,8 @@ fn day_of(now: Timestamp) -> i64 {
     now.as_micros().div_euclid(DAY_US)
 }
 
-/// The answer that the same key got before. A key is remembered for a day, so what it created is of today or of
-/// yesterday.
+/// The answer that the same key got before. A key is remembered for a day, so what it created is of today or
+/// of yesterday.
 async fn first_answer(
     api: &Api,
     intent: &Intent,
@@ -274,7 +274,7 @@ pub(super) fn refused(fault: DispatchError<Operation>, id: &OperationId) -> ApiE
     params(("id" = String, Path), ("wait" = Option<String>, Query, description = "such as 30s, at most 55s"),
         ("minRevision" = Option<u64>, Query), ("minPosition" = Option<u64>, Query),
         ("view" = Option<String>, Query,
-            description = "full (default), summary (neither steps nor results), steps (without results), results"),
+            description = "full (default), summary (neither steps nor results), steps (no results), results"),
         ("at" = Option<String>, Query, description = "as it was: a position or a time")),
     responses((status = 200, body = super::envelope::ApiResponse<OperationView>), (status = 404),
         (status = 410, description = "what is asked for is no longer kept"),

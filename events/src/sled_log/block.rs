@@ -1,5 +1,5 @@
-//! Owns the sled folder of a generation: records packed into blocks, found by position. A large record is stored
-//! once, in the journal; here is only where it lies.
+//! Owns the sled folder of a generation: records packed into blocks, found by position. A large record is
+//! stored once, in the journal; here is only where it lies.
 //! Must never be trusted: every failure here means that the reader asks the journal instead.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -211,7 +211,8 @@ fn is_one(block: &[u8]) -> bool {
     RawRecord::len_of(block) == Some(block.len())
 }
 
-/// Cuts records into blocks: at most 8 records and 7 KiB each, but at least one record, and a large one alone.
+/// Cuts records into blocks: at most 8 records and 7 KiB each, but at least one record, and a large one
+/// alone.
 fn pack(payload: &[u8]) -> Result<Vec<Block<'_>>, BlocksError> {
     let mut blocks = Vec::new();
     let (mut start, mut end, mut count) = (0, 0, 0);

@@ -104,8 +104,8 @@ codes! {
     Timeout = 504 "timeout", "Took too long",
         "The server could not answer in time, and the outcome is unknown; read the state, then repeat.";
     StorageFull = 507 "storage_full", "The disk is full",
-        "Nothing can be stored: the disk or the server's share of it is full, or the data folder is not in its \
-         place. Reading works; GET /health/detailed says which, and what is missing.";
+        "Nothing can be stored: the disk or the server's share of it is full, or the data folder is not in \
+         its place. Reading works; GET /health/detailed says which, and what is missing.";
 }
 
 impl Code {
