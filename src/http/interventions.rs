@@ -153,7 +153,7 @@ async fn intervene(
         let position = operation.run.skeleton.position(step).ok_or_else(absent)?;
         Ok(Reply::ok(StepView::of(operation, position)).etag(revision))
     };
-    if let Some(used) = intent.used(&api)? {
+    if let Some(used) = intent.used(api)? {
         let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
         return Ok(view(&operation, used.version)?.replayed());
     }
