@@ -7,6 +7,7 @@ mod docs;
 mod event_kinds;
 mod expressions;
 mod failing_agents;
+mod foreign_tools;
 mod inputs;
 #[cfg(feature = "testing")]
 mod lagging_views;
