@@ -8,6 +8,7 @@ mod docs;
 mod event_kinds;
 mod expressions;
 mod failing_agents;
+mod foreign_tools;
 mod idempotency_keys;
 mod inputs;
 #[cfg(feature = "testing")]
