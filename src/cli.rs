@@ -30,11 +30,15 @@ mod timeline;
 mod worker;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use connection::Connection;
 use exit::{Complaint, Exit};
+
+/// How long the end of the process waits for lines that nobody reads.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Photon coordinates AI agents over a durable event log.
 #[derive(Debug, Parser)]
@@ -110,7 +114,9 @@ pub fn main() -> ExitCode {
         return Exit::USAGE.into();
     };
     let ended = actix_web::rt::System::new().block_on(perform(command));
-    ended.unwrap_or_else(|complaint| complaint.voice()).into()
+    let exit = ended.unwrap_or_else(|complaint| complaint.voice());
+    crate::stderr::flush(LAST_LINES);
+    exit.into()
 }
 
 async fn perform(command: Command) -> Result<Exit, Complaint> {
