@@ -30,12 +30,16 @@ mod timeline;
 mod worker;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::private_files;
 use connection::Connection;
 use exit::{Complaint, Exit};
+
+/// How long the end of the process waits for lines that nobody reads.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Photon coordinates AI agents over a durable event log.
 #[derive(Debug, Parser)]
@@ -127,7 +131,9 @@ pub fn main() -> ExitCode {
         // Dropping it would wait for every thread of its pool, also for one that hangs at a disk.
         std::mem::forget(system);
     }
-    ended.unwrap_or_else(|complaint| complaint.voice()).into()
+    let exit = ended.unwrap_or_else(|complaint| complaint.voice());
+    crate::stderr::flush(LAST_LINES);
+    exit.into()
 }
 
 async fn perform(command: Command) -> Result<Exit, Complaint> {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::processes;
 use crate::settings::Pool;
 
 mod crew;
@@ -192,6 +193,9 @@ impl Keeping<'_> {
         let queues = queue::queues(&self.core.projected.views, &asking, now).await;
         for (crew, queue) in self.crews.iter_mut().zip(queues) {
             crew.follow(self.core, self.launch, queue, now);
+        }
+        if processes::is_first() {
+            processes::bury(&self.crews.iter().flat_map(Crew::processes).collect());
         }
         *self.board.0.lock() = self.crews.iter().map(|crew| crew.status.clone()).collect();
     }

@@ -334,6 +334,10 @@ impl<A: Durable> AggregateActor<A> {
                 self.load(ctx);
             }
             Err(fault) => {
+                if fault == (AppendError::Refused { reason: events::Refusal::StorageFull }) {
+                    let commands = batch.commands.len();
+                    tracing::warn!(stream = %self.stream, commands, "refused for want of space");
+                }
                 for execute in batch.commands {
                     refuse(execute, dispatch_error(&fault));
                 }

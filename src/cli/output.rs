@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::exit::{Complaint, Exit};
 use super::table::Table;
+use crate::stderr;
 
 /// How data looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -98,5 +99,5 @@ pub(super) fn show(text: &str) -> Result<bool, Complaint> {
 pub(super) fn say(sentence: &str) {
     // A server's words are in it; they must not steer the terminal.
     let plain: String = sentence.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
-    let _ = writeln!(io::stderr().lock(), "{plain}");
+    stderr::say(&plain);
 }

@@ -1,7 +1,9 @@
 //! `photon serve`: the server in the foreground, until a signal or a failure.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
@@ -12,7 +14,10 @@ use super::settings_flags::SettingsFlags;
 use super::signals::Signals;
 use crate::app::{Server, StartError};
 use crate::settings::{LogFormat, Settings};
-use crate::telemetry;
+use crate::{processes, stderr, telemetry};
+
+/// How often it is looked for orphans that have ended.
+const ORPHANS_EVERY: Duration = Duration::from_millis(500);
 
 /// What the help says about the disk: where people look before it is full.
 const DISK_HELP: &str = "Disk: the data folder may grow to limits.max_disk_bytes (1073741824 by default), \
@@ -32,6 +37,7 @@ pub(super) struct ServeArgs {
 
 pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     let settings = arguments.flags.load()?;
+    detach()?;
     start_log(&settings)?;
     prefer_small_pages();
     allow_descriptors();
@@ -43,6 +49,9 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
         started = start(&settings, arguments.quarantine) => started.map_err(|fault| refused_start(&fault))?,
         exit = signals.next() => return Ok(exit),
     };
+    if settings.pools.is_empty() {
+        actix_web::rt::spawn(bury_orphans());
+    }
     // Where nobody looks on, the log says it already.
     if std::io::stderr().is_terminal() && settings.log.format == LogFormat::Text {
         let address = server.address();
@@ -58,6 +67,14 @@ pub(super) async fn run(arguments: &ServeArgs) -> Result<Exit, Complaint> {
     tokio::select! {
         stopped = server.stop() => Ok(stopped.err().unwrap_or(exit)),
         _ = signals.next() => Ok(if exit == Exit::DONE { Exit::INTERRUPTED } else { exit }),
+    }
+}
+
+/// Clears away the orphans of a container whose first process this is. Where there are pools, those do it.
+async fn bury_orphans() {
+    while processes::is_first() {
+        processes::bury(&HashSet::new());
+        tokio::time::sleep(ORPHANS_EVERY).await;
     }
 }
 
@@ -93,6 +110,12 @@ pub(super) fn allow_descriptors() {
 pub(super) fn watched() -> Result<Signals, Complaint> {
     let refused = |cause| Complaint::new(Exit::FAILED, format!("Signals cannot be received: {cause}."));
     Signals::watch().map_err(refused)
+}
+
+/// Lets nothing that this process says wait for who reads it.
+pub(super) fn detach() -> Result<(), Complaint> {
+    let refused = |cause| Complaint::new(Exit::FAILED, format!("No thread can be started: {cause}."));
+    stderr::detach().map_err(refused)
 }
 
 /// Begins to write log lines.

@@ -1,23 +1,29 @@
 //! `photon tether`: stands between a worker and the command that it runs, so that the command and all that it
-//! started in its process group end when the command ends, and also when the worker is killed and can do
+//! started end when the command ends, when the worker says so, and also when the worker is killed and can do
 //! nothing any more. It must never look at what the command reads or writes.
 
+mod family;
+
 use std::ffi::OsString;
-use std::process::ExitStatus;
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use rustix::process::{Pid, Signal, getpgid, getpid, getppid, kill_process_group, setpgid};
-use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::interval;
+use rustix::process::{Pid, getppid};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
 
 use super::exit::{Complaint, Exit};
+use crate::processes;
+use family::Family;
 
+/// Between SIGTERM and SIGKILL.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How often it is checked that the worker lives. Where the system tells of a parent's death this is only
 /// the second line.
 const PARENT_CHECK: Duration = Duration::from_millis(500);
-
+/// How often it is checked who is left, once everybody shall end.
+const END_CHECK: Duration = Duration::from_millis(20);
 /// What to run, and for whom.
 #[derive(Debug, Args)]
 pub(super) struct TetherArgs {
@@ -31,77 +37,81 @@ pub(super) struct TetherArgs {
 
 pub(super) async fn run(arguments: &TetherArgs) -> Result<Exit, Complaint> {
     let refused = |cause| Complaint::new(Exit::CANNOT_START, format!("Signals cannot be received: {cause}."));
-    // The group gets these, the command decides about them; the tether goes when the command has gone.
-    let _kept = (
-        signal(SignalKind::terminate()).map_err(refused)?,
-        signal(SignalKind::interrupt()).map_err(refused)?,
-        signal(SignalKind::hangup()).map_err(refused)?,
-    );
-    let mut orphaned = signal(SignalKind::user_defined1()).map_err(refused)?;
+    let mut heard = Heard::watch().map_err(refused)?;
     tell_of_death_of_parent();
+    processes::adopt_orphans();
     let parent = Pid::from_raw(arguments.parent);
     if getppid() != parent {
         return Ok(Exit::FAILED);
     }
-    let (program, rest) = arguments
-        .command
-        .split_first()
-        .map_or((OsString::new(), &[][..]), |(program, rest)| (program.clone(), rest));
-    let mut child = Command::new(&program).args(rest).spawn().map_err(|cause| {
-        let sentence = format!("{} cannot be started: {cause}.", program.to_string_lossy());
-        Complaint::new(Exit::CANNOT_START, sentence)
-    })?;
-    let mut checks = interval(PARENT_CHECK);
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            // The command may send its group the same signal for reasons of its own.
-            _ = orphaned.recv() => if getppid() != parent { end_group() },
-            _ = checks.tick() => if getppid() != parent { end_group() },
+    let mut family = Family::start(&arguments.command)?;
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let pause = if deadline.is_some() { END_CHECK } else { PARENT_CHECK };
+        let asked = tokio::select! {
+            asked = heard.next() => asked,
+            () = sleep(pause) => None,
+        };
+        let has_ended = family.has_ended();
+        if has_ended && !family.is_anyone_left() {
+            break;
         }
-    };
-    end_rest_of_group(parent);
-    let status =
-        status.map_err(|cause| Complaint::new(Exit::FAILED, format!("The command is lost: {cause}.")))?;
-    Ok(exit_of(status))
+        if let Some(grace) = asked.or((has_ended || getppid() != parent).then_some(GRACE)) {
+            let end = Instant::now() + grace;
+            if deadline.is_none() {
+                family.ask_to_end();
+            }
+            deadline = Some(deadline.map_or(end, |earlier| earlier.min(end)));
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            family.kill().await;
+            break;
+        }
+    }
+    Ok(family.exit())
 }
 
 #[cfg(target_os = "linux")]
 fn tell_of_death_of_parent() {
     // Without it the checks still see it, only later.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::USR1));
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::USR1));
 }
 
 #[cfg(not(target_os = "linux"))]
 fn tell_of_death_of_parent() {}
 
-/// Ends the whole group, itself included. Who started it by hand, in a group of others, is spared.
-fn end_group() {
-    if getpgid(None).is_ok_and(|group| group == getpid()) {
-        let _ = kill_process_group(getpid(), Signal::KILL);
-    }
-    std::process::exit(1);
+/// The signals that mean something here.
+struct Heard {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    quit: Signal,
+    orphaned: Signal,
+    child: Signal,
 }
 
-/// Ends what the command left behind. The tether steps out of the group first; as long as it lives its id,
-/// which is also the group's, cannot become somebody else's.
-fn end_rest_of_group(parent: Option<Pid>) {
-    if !getpgid(None).is_ok_and(|group| group == getpid()) {
-        return;
+impl Heard {
+    fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+            orphaned: signal(SignalKind::user_defined1())?,
+            child: signal(SignalKind::child())?,
+        })
     }
-    let outside = getpgid(parent).and_then(|group| setpgid(None, Some(group)));
-    if outside.is_ok() {
-        let _ = kill_process_group(getpid(), Signal::KILL);
-    } else {
-        end_group();
-    }
-}
 
-fn exit_of(status: ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::of(code),
-        (None, Some(signal)) => Exit::by_signal(signal),
-        (None, None) => Exit::FAILED,
+    /// The next one; within which grace everybody shall end, if that is what it asks for.
+    async fn next(&mut self) -> Option<Duration> {
+        tokio::select! {
+            _ = self.terminate.recv() => Some(GRACE),
+            _ = self.interrupt.recv() => Some(GRACE),
+            _ = self.hangup.recv() => Some(GRACE),
+            _ = self.quit.recv() => Some(Duration::ZERO),
+            // The command may send the same signal for reasons of its own.
+            _ = self.orphaned.recv() => None,
+            _ = self.child.recv() => None,
+        }
     }
 }

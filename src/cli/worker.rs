@@ -4,8 +4,10 @@
 mod backoff;
 mod claiming;
 mod command;
-
+mod environment;
+mod launch;
 mod performing;
+mod program;
 mod pulse;
 mod session;
 
@@ -16,15 +18,18 @@ use std::time::Duration;
 use actix_web::rt;
 use clap::{Args, Subcommand};
 use rustix::process::{Pid, getppid};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, timeout};
 
 use super::agent::ProfileArgs;
 use super::connection::Connection;
 use super::exit::{Complaint, Exit};
-use super::serve::watched;
+use super::output;
+use super::serve::{detach, watched};
 use super::signals::Signals;
-use crate::private_files;
-use command::Launch;
+use crate::{private_files, processes};
+use environment::{Environment, Passed};
+use launch::Launch;
 use session::{Phase, Session};
 
 /// How long the farewell may take; a server that is away learns of it by the silence.
@@ -37,8 +42,11 @@ pub(super) enum WorkerCommand {
     /// Runs a command once for each step: the step as JSON on its standard input, the result on its output
     ///
     /// An exit code other than 0 fails the attempt, with the end of the standard error as the reason; 64 and
-    /// 65 say that another attempt would not help. When the step is cancelled, the command's process group
-    /// gets SIGTERM, and SIGKILL five seconds later.
+    /// 65 say that another attempt would not help. When the step is cancelled, the command and all that it
+    /// started get SIGTERM, and SIGKILL five seconds later; so do processes that outlive their command.
+    ///
+    /// Of the worker's environment the command gets PATH, HOME, USER, LANG, LC_ALL, TZ, TMPDIR, and what is
+    /// named with --env.
     Run(RunArgs),
 }
 
@@ -52,6 +60,10 @@ pub(super) struct RunArgs {
     profile: ProfileArgs,
     #[command(flatten)]
     connection: Connection,
+    /// Passes a variable on to the command, or sets one; may be repeated. A value that is given here can be
+    /// seen in the list of processes: of a key give the name alone
+    #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = Passed::read)]
+    environment: Vec<Passed>,
     /// Ends with the process of this id, its parent
     #[arg(long, value_name = "PID", hide = true)]
     tied_to: Option<i32>,
@@ -65,12 +77,14 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(command: WorkerCommand) -> Result<Exit, Complaint> {
     let WorkerCommand::Run(arguments) = command;
+    detach()?;
     let mut signals = watched()?;
     let parent = tied(arguments.tied_to)?;
     if let Some(umask) = &arguments.umask {
         private_files::give_back(umask).map_err(|sentence| Complaint::new(Exit::USAGE, sentence))?;
     }
-    let launch = Launch::of(&arguments.command)?;
+    let launch = Launch::of(&arguments.command, environment(&arguments.environment))?;
+    processes::adopt_orphans();
     let client = arguments.connection.client()?;
     let session = Rc::new(Session::new(client, arguments.profile.request(&arguments.agent), launch));
     tokio::select! {
@@ -79,7 +93,9 @@ pub(super) async fn run(command: WorkerCommand) -> Result<Exit, Complaint> {
     }
     let beating = rt::spawn(pulse::run(Rc::clone(&session)));
     let claiming = rt::spawn(claiming::run(Rc::clone(&session)));
+    let burying = rt::spawn(bury_orphans(Rc::clone(&session)));
     until_over(&session, &mut signals, parent).await;
+    burying.abort();
     claiming.abort();
     beating.abort();
     match session.phase() {
@@ -93,6 +109,26 @@ pub(super) async fn run(command: WorkerCommand) -> Result<Exit, Complaint> {
             Ok(exit)
         }
         Phase::Working | Phase::Draining => Ok(Exit::DONE),
+    }
+}
+
+/// What the command gets of this process's environment. Says which keys it does not get: a worker may have
+/// them for other reasons, so that this is no error.
+fn environment(passed: &[Passed]) -> Environment {
+    let environment = Environment::of(passed, |name| std::env::var_os(name));
+    let there = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in environment.missed(there) {
+        output::say(&format!("{name} is not passed on to the command: to do so, add '--env {name}'."));
+    }
+    environment
+}
+
+/// Clears away what outlived its parent: as the first process of a container nobody else does.
+async fn bury_orphans(session: Rc<Session>) {
+    // Without the signal they stay until the worker ends.
+    let Ok(mut ended) = signal(SignalKind::child()) else { return };
+    while ended.recv().await.is_some() {
+        session.launch.bury_orphans();
     }
 }
 

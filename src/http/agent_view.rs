@@ -132,6 +132,8 @@ pub struct RegisteredView {
     pub heartbeat_interval_ms: u64,
     /// How long a lease lasts without a sign of life, in milliseconds.
     pub lease_ms: u64,
+    /// Largest result of a step, in bytes of its JSON.
+    pub max_result_bytes: usize,
 }
 
 /// The answer to a heartbeat.

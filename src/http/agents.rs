@@ -185,6 +185,7 @@ fn registered(api: &Api, id: &AgentId, agent: &Agent, revision: u64) -> Reply<Re
         agent: AgentView::of(&views, id, &row, seen),
         heartbeat_interval_ms: agent.profile.config.heartbeat_interval_ms,
         lease_ms: api.core.periods.lease_ms,
+        max_result_bytes: api.core.around.world.limits.max_result_bytes,
     };
     let reply = if agent.incarnation == 1 {
         Reply::created(view, format!("/api/v1/agents/{id}"))

@@ -34,6 +34,7 @@ use super::past;
 use super::pools::PoolGauges;
 use super::query::Parameters;
 use crate::monitor::{ALERT_RAISED, HEALTH_STATE};
+use crate::stderr;
 
 /// Bounds of the request duration histogram, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -63,6 +64,7 @@ pub struct Metrics {
     health: IntGauge,
     alerts: IntGaugeVec,
     lost_notes: IntCounter,
+    dropped_lines: IntCounter,
     streams: IntGauge,
     told: IntCounter,
     pools: PoolGauges,
@@ -107,6 +109,10 @@ impl Metrics {
             health: gauge(HEALTH_STATE, "The worst check at the last look: 0 pass, 1 warn, 2 fail.")?,
             alerts: gauges(ALERT_RAISED, "Whether the alert is raised.", &["metric"])?,
             lost_notes: IntCounter::new(NOTES_LOST_TOTAL, "Facts about the system not recorded.")?,
+            dropped_lines: IntCounter::new(
+                "photon_log_lines_dropped_total",
+                "Log lines that could not be written.",
+            )?,
             streams: gauge("photon_streams_open", "Streams of events that are open.")?,
             told: IntCounter::new("photon_stream_events_total", "Events told over streams.")?,
             pools: PoolGauges::new()?,
@@ -143,6 +149,7 @@ impl Metrics {
             Box::new(self.health.clone()),
             Box::new(self.alerts.clone()),
             Box::new(self.lost_notes.clone()),
+            Box::new(self.dropped_lines.clone()),
             Box::new(self.streams.clone()),
             Box::new(self.told.clone()),
         ];
@@ -197,6 +204,7 @@ impl Metrics {
             self.alerts.with_label_values(&[metric.name()]).set(i64::from(is_raised));
         }
         self.lost_notes.inc_by(api.core.system.lost().saturating_sub(self.lost_notes.get()));
+        self.dropped_lines.inc_by(stderr::dropped().saturating_sub(self.dropped_lines.get()));
         self.pools.look(&api.pools);
         self.streams.set(whole(api.feed.open()));
         self.told.inc_by(api.feed.told().saturating_sub(self.told.get()));

@@ -17,6 +17,7 @@ use domain::system::{Event, PoolScaled, ScalingReason};
 use domain::views::Views;
 use domain::{AgentId, LaneId, Timestamp};
 use futures_util::future::join_all;
+use rustix::process::Pid;
 use tokio::time::timeout;
 
 use super::PoolStatus;
@@ -59,6 +60,11 @@ impl Crew {
 
     fn agent(&self, number: u32) -> Option<AgentId> {
         format!("{}-{number}", self.pool.name).parse().ok()
+    }
+
+    /// Its processes, whose ends it looks for itself.
+    pub(super) fn processes(&self) -> impl Iterator<Item = Pid> {
+        self.workers.values().filter_map(Worker::process)
     }
 
     /// Takes note of workers that ended, and how the others stand; says who asks for steps.

@@ -17,12 +17,11 @@ use tokio::task::JoinHandle;
 
 use super::speech::{LastWords, listen};
 use crate::private_files;
+use crate::processes::ALWAYS_PASSED;
 use crate::settings::Pool;
 
 /// How often a worker says that it lives, and hears whether it shall leave.
 const HEARTBEAT: &str = "2s";
-/// What every command gets of the server's environment; keys are in none of these.
-const VARIABLES: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 /// A worker registers within this time, or is asked to end.
 const START_MAX: Duration = Duration::from_secs(30);
 /// One that shall leave and has no step left does so within this time, or is asked with a signal.
@@ -117,8 +116,11 @@ impl Launch {
         for (key, value) in &pool.labels {
             command.args(["--label", &format!("{key}={value}")]);
         }
+        for name in &pool.environment {
+            command.args(["--env", name]);
+        }
         command.arg("--").args(&pool.command).env_clear();
-        for name in VARIABLES.into_iter().chain(pool.environment.iter().map(String::as_str)) {
+        for name in ALWAYS_PASSED.into_iter().chain(pool.environment.iter().map(String::as_str)) {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -177,11 +179,14 @@ impl Worker {
     /// SIGTERM: it gives its steps back and ends.
     pub(super) fn terminate(&mut self) {
         self.terminated.get_or_insert_with(Instant::now);
-        // Without an id its end was seen already, and the number may be somebody else's.
-        let id = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(id) = id {
+        if let Some(id) = self.process() {
             let _ = kill_process(id, Signal::TERM);
         }
+    }
+
+    /// Its process. Without an id its end was seen already, and the number may be somebody else's.
+    pub(super) fn process(&self) -> Option<Pid> {
+        self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
     /// SIGKILL: what it started ends with it.

@@ -23,6 +23,7 @@ mod quarantine;
 mod rate_limits;
 mod routing_replay;
 mod selection;
+mod server_log;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,7 +2,7 @@
 //! folder, unless the test says otherwise; and what came of it.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,6 +105,14 @@ impl Called {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap()
     }
+}
+
+/// A pipe that takes nothing more until somebody reads it.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // What the system gives a pipe; nobody who runs tests has lowered it.
+    writer.write_all(&[b'x'; 64 << 10]).unwrap();
+    (reader, writer)
 }
 
 /// Waits until a condition holds that no server can be asked for: one on processes and files.

@@ -7,6 +7,7 @@ mod fairness;
 #[cfg(feature = "testing")]
 mod panics;
 mod pools;
+mod processes;
 mod readme;
 #[path = "../support/mod.rs"]
 mod support;

@@ -140,7 +140,9 @@ async fn a_worker_that_is_killed_is_replaced_and_its_step_done_by_another() {
     let script = "if grep -q '\"attempt\":1'; then sleep 300; fi; echo 1";
     let photon = Photon::configured(&pool(options, script)).await;
     let id = submit(&photon, 2).await;
-    photon.until(POOLS, |pools| pools[0]["workers"]["busy"] == 2).await;
+    let is_running = |step: &Value| step["status"] == "running";
+    let path = format!("/api/v1/operations/{id}");
+    photon.until(&path, |shown| shown["workflow"].as_array().unwrap().iter().all(is_running)).await;
     let before = workers(&photon);
     before.iter().copied().for_each(kill);
     let done = until_completed(&photon, &id).await;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support;
 
-use support::called::{call, command, until};
+use support::called::{call, command, full_pipe, until};
 use support::{Photon, checker, step};
 
 /// Says that it is at work by writing its process id and that of a child into files, then works for ever.
@@ -295,6 +295,83 @@ fn a_command_that_does_not_exist_is_refused_before_any_server_is_asked() {
     assert!(called.stderr.contains(missing), "{}", called.stderr);
 }
 
+#[test]
+fn a_command_that_cannot_start_is_refused_with_what_to_do() {
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("agent.sh");
+    std::fs::write(&script, "#!/bin/sh\necho 1\n").unwrap();
+    let script = script.to_str().unwrap();
+    let called = call(["worker", "run", "--agent", "a", "--", script]).ends_with(2);
+    assert!(called.stderr.contains(&format!("chmod +x {script}")), "{}", called.stderr);
+}
+
+#[tokio::test]
+async fn the_server_says_how_large_a_result_may_be() {
+    let photon = Photon::configured("[limits]\nmax_result_bytes = 400000\n").await;
+    for (agent, bytes, status) in [("a", 390_000, "completed"), ("b", 410_000, "failed")] {
+        let _worker = Worker::start(&photon, agent, &format!("head -c {bytes} /dev/zero | tr '\\0' x"));
+        let id = submit(&photon, 1).await;
+        until_status(&photon, &id, status).await;
+        photon.delete(&format!("/api/v1/agents/{agent}")).await.expect(200);
+    }
+}
+
+/// How many requests of a route there were.
+async fn requests(photon: &Photon, route: &str) -> u32 {
+    let metrics = photon.get("/metrics").await.expect(200).body;
+    let of_route = |line: &&str| line.starts_with("photon_http_requests_total{") && line.contains(route);
+    let counts = metrics.as_str().unwrap().lines().filter(of_route);
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_step_is_acknowledged_before_a_write_or_when_it_takes_longer_than_a_moment() {
+    let photon = Photon::configured("[agents]\noffer_ms = 3000\n").await;
+    // No heartbeat shall be the first sign of life.
+    let script = "grep -q wait && until [ -e go ]; do sleep 0.01; done; echo 1";
+    let worker = Worker::called(&photon, "a", &["--heartbeat", "60s"], script);
+    let one = |effect: &str, action: &str| {
+        let mut one = work(1);
+        (one["effect"], one["action"]) = (json!(effect), json!(action));
+        one
+    };
+    for effect in ["read", "idempotent"] {
+        let id = photon.operation(json!([one(effect, "short")])).await;
+        until_status(&photon, &id, "completed").await;
+    }
+    assert_eq!(requests(&photon, "/ack\"").await, 0);
+    let id = photon.operation(json!([one("write", "short")])).await;
+    until_status(&photon, &id, "completed").await;
+    assert_eq!(requests(&photon, "/ack\"").await, 1);
+    let id = photon.operation(json!([one("read", "wait")])).await;
+    until_status(&photon, &id, "running").await;
+    assert_eq!(requests(&photon, "/ack\"").await, 2);
+    std::fs::write(worker.path("go"), "").unwrap();
+    until_status(&photon, &id, "completed").await;
+}
+
+#[tokio::test]
+async fn nobody_needs_to_read_what_a_worker_says() {
+    let photon = Photon::start().await;
+    for agent in ["unread", "gone"] {
+        let (reader, writer) = full_pipe();
+        let reader = (agent == "unread").then_some(reader);
+        let mut child = command(["worker", "run", "--agent", agent, "--server", &photon.url("")])
+            .args(["--", "true"])
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        for _ in 0..3 {
+            let id = photon.operation(json!([step(1, "work", &[], json!({}))])).await;
+            until_status(&photon, &id, "completed").await;
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        until("the worker ends", || child.try_wait().unwrap().is_some());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        drop(reader);
+    }
+}
+
 #[tokio::test]
 async fn the_next_step_comes_with_the_answer_to_the_report() {
     let photon = Photon::start().await;
@@ -306,12 +383,8 @@ async fn the_next_step_comes_with_the_answer_to_the_report() {
     for id in &ids {
         until_status(&photon, id, "completed").await;
     }
-    let metrics = photon.get("/metrics").await.expect(200).body;
-    let of_claims =
-        |line: &&str| line.starts_with("photon_http_requests_total{") && line.contains("/claim\"");
-    let line = metrics.as_str().unwrap().lines().find(of_claims).unwrap();
-    let claims: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(claims < 3, "five steps took {claims} claims: {line}");
+    let claims = requests(&photon, "/claim\"").await;
+    assert!(claims < 3, "five steps took {claims} claims");
 }
 
 /// Which agents each operation's step was given to, in order.

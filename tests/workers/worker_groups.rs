@@ -58,7 +58,8 @@ impl Crew {
         let mark = Uuid::new_v4().to_string();
         let worker = |number: usize| {
             command(["worker", "run", "--agent", &format!("worker-{number}"), "--server", &photon.url("")])
-                .args(["--heartbeat", HEARTBEAT, "--max", &SLOTS.to_string(), "--", "sh", "-c", COMMAND])
+                .args(["--heartbeat", HEARTBEAT, "--max", &SLOTS.to_string(), "--env", MARK])
+                .args(["--", "sh", "-c", COMMAND])
                 .env(MARK, &mark)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())

@@ -1,44 +1,29 @@
-//! Owns the command of one step: its process group, its streams with their bounds, and its end.
-//! It must never leave a process behind, and never report to the server.
+//! Owns the command of one step: its streams with their bounds, its deadline, and what its end means.
+//! It must never report to the server.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use domain::Json;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::ChildStdin;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::exit::{Complaint, Exit};
+use super::launch::Launch;
 use super::session::Order;
 use crate::http::agent_view::LeaseGrant;
 use crate::http::settlements::FailLease;
 
-/// Largest result.
-const RESULT_BYTES_MAX: usize = 256 << 10;
 /// What is kept of the standard error: its end.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 const MESSAGE_CHARS_MAX: usize = 1_000;
-/// Between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(5);
 /// What was written before the end arrives at once, unless somebody who left the group holds the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// Exit codes that say that another attempt with the same inputs would not help (`EX_USAGE`, `EX_DATAERR`).
 const HOPELESS: [i32; 2] = [64, 65];
-
-/// What a worker runs.
-#[derive(Clone, Debug)]
-pub(super) struct Launch {
-    /// This program, which also is the tether.
-    photon: PathBuf,
-    command: Vec<OsString>,
-}
 
 /// What became of a command.
 #[derive(Debug)]
@@ -56,42 +41,6 @@ enum End {
     Ordered(Order),
 }
 
-impl Launch {
-    /// Refuses a command that cannot be found, before a step fails for it.
-    pub(super) fn of(command: &[OsString]) -> Result<Self, Complaint> {
-        let photon = std::env::current_exe();
-        let photon = photon.map_err(|cause| {
-            Complaint::new(Exit::FAILED, format!("This program does not find itself: {cause}."))
-        })?;
-        let program = command.first().map(Path::new).unwrap_or_else(|| Path::new(""));
-        if !can_be_found(program) {
-            let sentence = format!("There is no command '{}'.", program.display());
-            return Err(Complaint::new(Exit::USAGE, sentence));
-        }
-        Ok(Self { photon, command: command.to_vec() })
-    }
-
-    fn spawn(&self) -> std::io::Result<Child> {
-        Command::new(&self.photon)
-            .args(["tether", "--parent", &std::process::id().to_string(), "--"])
-            .args(&self.command)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-    }
-}
-
-fn can_be_found(program: &Path) -> bool {
-    if program.components().count() > 1 || program.is_absolute() {
-        return program.is_file();
-    }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
-}
-
 /// A failure to report.
 pub(super) fn failure(code: &str, message: &str, retryable: bool) -> FailLease {
     let message = message.chars().take(MESSAGE_CHARS_MAX).collect();
@@ -107,6 +56,7 @@ fn failed(code: &str, message: &str, retryable: bool) -> Outcome {
 pub(super) async fn run(
     launch: &Launch,
     lease: &LeaseGrant,
+    result_bytes_max: usize,
     orders: &mut watch::Receiver<Option<Order>>,
 ) -> Outcome {
     if let Some(order) = *orders.borrow() {
@@ -116,13 +66,13 @@ pub(super) async fn run(
         Ok(input) => input,
         Err(cause) => return failed("cannot_start", &format!("the step cannot be written: {cause}"), false),
     };
-    let mut child = match launch.spawn() {
-        Ok(child) => child,
+    let mut command = match launch.spawn() {
+        Ok(command) => command,
         Err(cause) => return failed("cannot_start", &format!("no process can be started: {cause}"), true),
     };
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let (output, errors) = (Kept::first(RESULT_BYTES_MAX), Kept::last(ERROR_BYTES_MAX));
-    let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (output, errors) = (Kept::first(result_bytes_max), Kept::last(ERROR_BYTES_MAX));
+    let pipes = &mut command.child;
+    let streams = (pipes.stdin.take(), pipes.stdout.take(), pipes.stderr.take());
     let flow = async {
         tokio::join!(feed(streams.0, &input), output.read(streams.1), errors.read(streams.2));
     };
@@ -131,27 +81,24 @@ pub(super) async fn run(
     let mut overdue = std::pin::pin!(sleep(Duration::from_millis(lease.hard_deadline_ms)));
     let end = loop {
         tokio::select! {
-            status = child.wait() => break End::Exited(status),
+            status = command.wait() => break End::Exited(status),
             () = &mut flow, if flows => flows = false,
             () = output.overflowed.notified() => break End::TooLarge,
             () = &mut overdue => break End::Overdue,
             order = ordered(orders) => break End::Ordered(order),
         }
     };
-    if let End::Exited(status) = &end {
-        end_rest(group, status.as_ref().ok());
-        if flows {
-            let _ = timeout(LAST_OUTPUT, flow).await;
-        }
-    } else {
-        end_group(&mut child, group, orders).await;
+    if !matches!(end, End::Exited(_)) {
+        command.end(hurried(orders)).await;
+    } else if flows {
+        let _ = timeout(LAST_OUTPUT, flow).await;
     }
     judged(end, lease.hard_deadline_ms, &output, &errors)
 }
 
 fn judged(end: End, deadline_ms: u64, output: &Kept, errors: &Kept) -> Outcome {
     let too_large = || {
-        let message = format!("the result is larger than {RESULT_BYTES_MAX} bytes");
+        let message = format!("the result is larger than {} bytes", output.max);
         failed("too_large", &message, false)
     };
     match end {
@@ -161,7 +108,7 @@ fn judged(end: End, deadline_ms: u64, output: &Kept, errors: &Kept) -> Outcome {
             let message = format!("the command took longer than its {deadline_ms} ms");
             failed("timeout", &message, true)
         }
-        End::Exited(Ok(status)) if status.success() => match result(&output.bytes.borrow()) {
+        End::Exited(Ok(status)) if status.success() => match result(&output.bytes.borrow(), output.max) {
             Some(result) => Outcome::Result(result),
             None => too_large(),
         },
@@ -171,8 +118,8 @@ fn judged(end: End, deadline_ms: u64, output: &Kept, errors: &Kept) -> Outcome {
 }
 
 /// What was written, as JSON if it is that, else as a text; nothing written is null.
-fn result(output: &[u8]) -> Option<Json> {
-    if output.len() > RESULT_BYTES_MAX {
+fn result(output: &[u8], max: usize) -> Option<Json> {
+    if output.len() > max {
         return None;
     }
     let text = String::from_utf8_lossy(output);
@@ -183,7 +130,7 @@ fn result(output: &[u8]) -> Option<Json> {
         Err(_) => Json::from(Value::String(text.to_owned())),
     };
     // A text grows when its quotes are escaped.
-    Some(result).filter(|json| json.len() <= RESULT_BYTES_MAX)
+    Some(result).filter(|json| json.len() <= max)
 }
 
 fn failed_with(status: ExitStatus, errors: &[u8]) -> Outcome {
@@ -222,26 +169,10 @@ async fn feed(stdin: Option<ChildStdin>, input: &[u8]) {
     }
 }
 
-/// Ends everybody in the command's group: asked first, forced after the grace or when told to hurry.
-async fn end_group(child: &mut Child, group: Option<Pid>, orders: &mut watch::Receiver<Option<Order>>) {
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::TERM);
-    }
-    tokio::select! {
-        status = child.wait() => return end_rest(group, status.as_ref().ok()),
-        () = sleep(GRACE) => {}
-        _ = orders.wait_for(|order| *order == Some(Order::Kill)) => {}
-    }
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let _ = child.wait().await;
-}
-
-/// A tether that ended by itself has ended its group. One that was killed could not.
-fn end_rest(group: Option<Pid>, status: Option<&ExitStatus>) {
-    if let Some(group) = group.filter(|_| status.is_none_or(|status| status.code().is_none())) {
-        let _ = kill_process_group(group, Signal::KILL);
+async fn hurried(orders: &mut watch::Receiver<Option<Order>>) {
+    if orders.wait_for(|order| *order == Some(Order::Kill)).await.is_err() {
+        // The session is gone, which ends with the process.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -302,10 +233,10 @@ mod tests {
             ("{\"a\": 1} x", r#""{\"a\": 1} x""#),
         ];
         for (output, json) in table {
-            assert_eq!(result(output.as_bytes()).unwrap().as_str(), json);
+            assert_eq!(result(output.as_bytes(), 64).unwrap().as_str(), json);
         }
-        assert!(result(&vec![b'"'; RESULT_BYTES_MAX]).is_none());
-        assert!(result(&vec![b'x'; RESULT_BYTES_MAX + 1]).is_none());
+        assert!(result(&[b'"'; 64], 64).is_none());
+        assert!(result(&[b'x'; 65], 64).is_none());
     }
 
     #[test]
@@ -326,12 +257,5 @@ mod tests {
         }
         assert_eq!(*first.bytes.borrow(), b"abcde");
         assert_eq!(*last.bytes.borrow(), b"efgh");
-    }
-
-    #[test]
-    fn a_command_that_is_not_there_is_refused() {
-        assert!(can_be_found(Path::new("sh")) && can_be_found(Path::new("/bin/sh")));
-        assert!(!can_be_found(Path::new("no-such-command")) && !can_be_found(Path::new("./no/such")));
-        assert!(!can_be_found(Path::new("")));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::rt;
 use domain::Json;
+use domain::operation::definition::EffectClass;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -19,6 +20,9 @@ use crate::http::settlements::{ClaimMore, CompleteLease, FailLease, LeaseFailedV
 
 /// A worker that is asked to end waits so long for a server that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A step that is done sooner is never acknowledged.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(2);
 
 type Orders = watch::Receiver<Option<Order>>;
 
@@ -72,13 +76,21 @@ pub(super) fn take_up(session: &Rc<Session>, leases: Vec<LeaseGrant>) {
 async fn perform(session: Rc<Session>, lease: LeaseGrant, mut orders: Orders) {
     let step = format!("step {} of {}, attempt {}", lease.step, lease.operation_id, lease.attempt);
     session.say(&format!("begins {} ({step}).", lease.action));
-    let ended = match begin(&session, &lease, &mut orders).await {
-        Reported::Taken(()) => {
-            let outcome = command::run(&session.launch, &lease, &mut orders).await;
-            settle(&session, &lease.lease_id, outcome, &mut orders).await
+    let ended = match lease.effect {
+        // So that an offer that expires proves that nothing was done.
+        EffectClass::Write => match begin(&session, &lease.lease_id, &orders).await {
+            Reported::Taken(()) => run(&session, &lease, &mut orders).await,
+            Reported::Refused(failure) => Ended::without_more(format!("was refused its start: {failure}")),
+            Reported::GivenUp => Ended::without_more("was given up before it began."),
+        },
+        EffectClass::Read | EffectClass::Idempotent => {
+            let begun = acknowledged_later(&session, &lease, orders.clone());
+            tokio::select! {
+                biased;
+                ended = run(&session, &lease, &mut orders) => ended,
+                never = begun => never,
+            }
         }
-        Reported::Refused(failure) => Ended::without_more(format!("was refused its start: {failure}")),
-        Reported::GivenUp => Ended::without_more("was given up before it began."),
     };
     session.say(&format!("{step} {}", ended.told));
     match session.phase() {
@@ -90,9 +102,25 @@ async fn perform(session: Rc<Session>, lease: LeaseGrant, mut orders: Orders) {
     session.forget(&lease.lease_id);
 }
 
-async fn begin(session: &Session, lease: &LeaseGrant, orders: &mut Orders) -> Reported<()> {
-    let (client, id) = (&session.client, &lease.lease_id);
-    report(session, orders, async || client.acknowledge(id).await.map(drop)).await
+/// Runs the command and reports what came of it.
+async fn run(session: &Session, lease: &LeaseGrant, orders: &mut Orders) -> Ended {
+    let outcome = command::run(&session.launch, lease, session.result_bytes_max(), orders).await;
+    settle(session, &lease.lease_id, outcome, orders).await
+}
+
+async fn begin(session: &Session, lease: &str, orders: &Orders) -> Reported<()> {
+    report(session, orders, async || session.client.acknowledge(lease).await.map(drop)).await
+}
+
+/// Acknowledges a step that takes longer than a moment; one that is over by then is reported without, which
+/// saves the server an append.
+async fn acknowledged_later<T>(session: &Session, lease: &LeaseGrant, orders: Orders) -> T {
+    sleep(ACKNOWLEDGE_AFTER.min(Duration::from_millis(lease.ack_within_ms) / 3)).await;
+    if let Reported::Refused(failure) = begin(session, &lease.lease_id, &orders).await {
+        session.say(&format!("the start of step {} was refused: {failure}", lease.step));
+        session.order(&lease.lease_id, Order::Lose);
+    }
+    std::future::pending().await
 }
 
 /// Gives leases back that nobody has begun with. If that is not heard, their offers expire.
@@ -107,7 +135,7 @@ fn stopping() -> ReleaseLease {
 }
 
 /// Reports the outcome, and says what became of it.
-async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut Orders) -> Ended {
+async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &Orders) -> Ended {
     let client = &session.client;
     match outcome {
         Outcome::Result(result) => complete(session, lease, result, orders).await,
@@ -134,12 +162,12 @@ async fn settle(session: &Session, lease: &str, outcome: Outcome, orders: &mut O
 
 /// Reports a result. One that the server cannot store has failed the attempt; a report that it cannot read
 /// fails it here instead of being tried for ever.
-async fn complete(session: &Session, lease: &str, result: Json, orders: &mut Orders) -> Ended {
+async fn complete(session: &Session, lease: &str, result: Json, orders: &Orders) -> Ended {
     let (client, key) = (&session.client, Uuid::new_v4().to_string());
     let body = CompleteLease { result, usage: None, claim: more(session) };
     let reported = report(session, orders, async || client.complete(lease, &body, Some(&key)).await).await;
     if let Reported::Refused(ClientError::Refused(refusal)) = &reported
-        && refusal.status == 400
+        && matches!(refusal.status, 400 | 413 | 422)
     {
         let failure = command::failure(&refusal.code, &refusal.sentence, false);
         let failed = fail(session, lease, failure, orders).await;
@@ -155,7 +183,7 @@ async fn fail(
     session: &Session,
     lease: &str,
     failure: FailLease,
-    orders: &mut Orders,
+    orders: &Orders,
 ) -> Reported<LeaseFailedView> {
     let (client, key) = (&session.client, Uuid::new_v4().to_string());
     let body = FailLease { claim: more(session), ..failure };
@@ -170,7 +198,7 @@ fn more(session: &Session) -> Option<ClaimMore> {
 /// Sends a report until it is answered, the lease is lost, or the worker cannot wait any longer.
 async fn report<T>(
     session: &Session,
-    orders: &mut Orders,
+    orders: &Orders,
     send: impl AsyncFn() -> Result<T, ClientError>,
 ) -> Reported<T> {
     let mut backoff = Backoff::default();

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::super::exit::Exit;
 use super::super::output;
 use super::backoff::Backoff;
-use super::command::Launch;
+use super::launch::Launch;
 use crate::client::{Client, ClientError};
 use crate::http::agent_request::{Heartbeat, HeartbeatLease, RegisterAgent};
 
@@ -53,6 +53,8 @@ pub(super) struct Session {
     registering: Mutex<()>,
     /// Time between two heartbeats.
     period: Cell<Duration>,
+    /// Largest result that the server takes.
+    result_bytes_max: Cell<usize>,
     phase: watch::Sender<Phase>,
     stopped_at: Cell<Option<Instant>>,
     held: RefCell<BTreeMap<String, watch::Sender<Option<Order>>>>,
@@ -69,6 +71,7 @@ impl Session {
             registrations: Cell::new(0),
             registering: Mutex::new(()),
             period: Cell::new(Duration::from_secs(10)),
+            result_bytes_max: Cell::new(0),
             phase: watch::Sender::new(Phase::Working),
             stopped_at: Cell::new(None),
             held: RefCell::new(BTreeMap::new()),
@@ -82,6 +85,10 @@ impl Session {
 
     pub(super) fn period(&self) -> Duration {
         self.period.get()
+    }
+
+    pub(super) fn result_bytes_max(&self) -> usize {
+        self.result_bytes_max.get()
     }
 
     /// Says something about this agent.
@@ -105,13 +112,12 @@ impl Session {
         }
     }
 
-    /// How often this process registered so far; to be handed to [`Session::register_after`].
     /// The incarnation of this process.
     pub(super) fn incarnation(&self) -> u64 {
         self.incarnation.get()
     }
 
-    /// How often it has registered.
+    /// How often this process has registered so far; to be handed to [`Session::register_after`].
     pub(super) fn registrations(&self) -> u64 {
         self.registrations.get()
     }
@@ -129,6 +135,7 @@ impl Session {
         let longest = Duration::from_millis(registered.lease_ms) / 3;
         let wanted = Duration::from_millis(registered.heartbeat_interval_ms);
         self.period.set(if wanted.is_zero() { longest } else { wanted.min(longest) });
+        self.result_bytes_max.set(registered.max_result_bytes);
         self.say(&format!("registered, incarnation {}.", registered.agent.incarnation));
         Ok(())
     }

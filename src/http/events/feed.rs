@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, broadcast};
 use super::super::error::{ApiError, Code};
 use super::super::lease_names::LeaseNames;
 use super::shown::Shown;
+use crate::work_log;
 
 /// What the ring holds; beyond that a reader takes from the log.
 const RING_MAX: RingMax = RingMax { events: 8_192, bytes: 16 << 20 };
@@ -81,6 +82,7 @@ impl EventFeed {
             // What a stream has shown, a read shows too.
             views.reached(last, VIEWS_WITHIN).await;
             views.raise_answered(last);
+            work_log::tell(&recorded, views);
             if self.open() == 0 {
                 self.ring.skip_to(last);
             } else {
