@@ -12,7 +12,7 @@ use domain::operation::definition::Location;
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::op::duration;
-use super::output::{self, Output};
+use super::output::{self, Limit, Output};
 use super::table::{Table, pairs};
 use super::terminal;
 use crate::http::agent_request::{RegisterAgent, UpdateAgent};
@@ -46,9 +46,8 @@ pub(super) struct ListArgs {
     /// Only with this capability
     #[arg(long)]
     capability: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 500)]
-    limit: usize,
+    #[command(flatten)]
+    limit: Limit<500>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -181,7 +180,7 @@ fn told(agent: &AgentView, sentence: &str, output: Output) -> Result<Exit, Compl
 
 async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
     let filters = given([("status", arguments.status), ("capability", arguments.capability)]);
-    let agents = arguments.connection.client()?.agents(&filters, arguments.limit).await?;
+    let agents = arguments.connection.client()?.agents(&filters, arguments.limit.most()).await?;
     arguments.output.list(&agents, "agents", table)
 }
 

@@ -9,7 +9,7 @@ pub(super) mod verify;
 
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
-use super::output::Output;
+use super::output::{Limit, Output};
 use super::story::Story;
 use super::table::Table;
 use crate::http::event_view::EventView;
@@ -71,9 +71,8 @@ pub(super) struct ListArgs {
     /// Which end comes first
     #[arg(long, value_enum, default_value = "asc")]
     order: Order,
-    /// At most so many
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[command(flatten)]
+    limit: Limit<100>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -99,7 +98,7 @@ async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
     let mut filters = arguments.wanted.filters();
     let after = arguments.after.map(|after| after.to_string());
     filters.extend(given([("after", after), ("order", Some(order.to_owned()))]));
-    let events = arguments.connection.client()?.events(&filters, arguments.limit).await?;
+    let events = arguments.connection.client()?.events(&filters, arguments.limit.most()).await?;
     arguments.output.list(&events, "events", table)
 }
 

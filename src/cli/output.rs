@@ -28,6 +28,20 @@ pub(super) struct Output {
     pub(super) format: Format,
 }
 
+/// The flag for the length of a list, with its default.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Limit<const DEFAULT: u32> {
+    /// Maximum number of results
+    #[arg(long, value_name = "N", default_value_t = DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+impl<const DEFAULT: u32> Limit<DEFAULT> {
+    pub(super) fn most(self) -> usize {
+        self.limit as usize
+    }
+}
+
 impl Output {
     /// Prints a list; `what` are its items, for when there are none and a person wonders.
     pub(super) fn list<T: Serialize>(

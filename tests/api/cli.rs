@@ -1,6 +1,6 @@
 //! The command line as a black box: what is printed where, and what each command ends with.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -42,6 +42,45 @@ fn a_server_that_is_away_is_exit_code_9_and_a_bad_address_2() {
         assert!(called.stderr.contains(&away) && called.stderr.contains("photon serve"), "{}", called.stderr);
     }
     call(["op", "list", "--server", "https://localhost"]).ends_with(2);
+}
+
+/// A server that takes each request and closes the connection without an answer.
+fn silent() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_lost_answer_is_an_unknown_outcome_only_when_something_may_have_been_changed() {
+    let silent = silent();
+    let id = "op_00000000000000000000000000000000";
+    for arguments in [&["op", "cancel", id][..], &["op", "pause", id], &["agent", "rm", "a"]] {
+        let called = call([arguments, &["--server", &silent]].concat()).ends_with(8);
+        assert!(called.stderr.contains("unknown") && called.stdout.is_empty(), "{}", called.stderr);
+    }
+    for arguments in [&["op", "get", id][..], &["agent", "select", "--capability", "x"], &["healthcheck"]] {
+        call([arguments, &["--server", &silent]].concat()).ends_with(9);
+    }
+    let new = operation(&step(1, "go", &[], json!({})));
+    for wait in [&[][..], &["--wait", "200ms"]] {
+        let create = call([&["op", "create", "-", "--server", &silent], wait].concat()).input(&new);
+        let called = create.ends_with(8);
+        assert!(called.stderr.contains("With --idempotency-key"), "{}", called.stderr);
+    }
+}
+
+#[test]
+fn a_limit_of_nothing_is_a_usage_error() {
+    for list in [["op", "list"], ["agent", "list"], ["event", "list"], ["lane", "list"]] {
+        let called = call([&list[..], &["--limit", "0"]].concat()).ends_with(2);
+        assert!(called.stderr.contains("--limit"), "{}", called.stderr);
+    }
 }
 
 #[test]
