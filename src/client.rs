@@ -1,6 +1,6 @@
 //! Owns how this program speaks to a Photon server: one client for every command, with a deadline on each
-//! call. It must never decide what a command prints. It repeats a question through an outage of the server, and
-//! never what changes something, unless a key makes that harmless.
+//! call. It repeats questions through an outage of the server. It must never decide what a command prints,
+//! and never repeat what changes something, unless a key makes that harmless.
 
 mod agents;
 mod backoff;
@@ -9,6 +9,7 @@ mod lanes;
 mod leases;
 mod operations;
 mod outage;
+mod platforms;
 mod pools;
 mod snapshots;
 mod tail;

@@ -7,9 +7,10 @@ use domain::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::canvas::Canvas;
-use super::story::Story;
+use super::story::{Story, is_detail};
 use super::terminal::{self, Style, between, span};
 use super::timeline;
+use super::waits::Waits;
 use crate::client::{Client, ClientError, Outage};
 use crate::http::operation_view::OperationView;
 
@@ -24,26 +25,40 @@ pub(super) struct Follower {
     pub(super) canvas: Canvas,
     pub(super) style: Style,
     story: Story,
+    waits: Waits,
     /// The last event that was told.
     sequence: String,
     /// As it was seen last.
     pub(super) seen: OperationView,
     /// How long the server may be away; without it, as long as it likes.
     pub(super) patience: Option<Duration>,
+    /// Whether events that only add details are left out.
+    pub(super) brief: bool,
 }
 
 impl Follower {
     /// Begins with an operation as it stands; what happened before is told first.
     pub(super) fn new(client: Client, operation: OperationView, canvas: Canvas, style: Style) -> Self {
         let story = Story::of(&operation);
-        Self { client, canvas, style, story, sequence: "0".into(), seen: operation, patience: None }
+        Self {
+            client,
+            canvas,
+            style,
+            story,
+            waits: Waits::default(),
+            sequence: "0".into(),
+            seen: operation,
+            patience: None,
+            brief: false,
+        }
     }
 
     /// Tells what happened since the last time, without waiting.
     pub(super) async fn catch_up(&mut self) -> Result<(), ClientError> {
         let filters = [("operation", self.seen.id.clone()), ("after", self.sequence.clone())];
         let events = self.client.events(&filters, TOLD_MAX).await?;
-        let told = events.iter().filter_map(|event| Some(self.told_at(event.time, &self.story.line(event)?)));
+        let told = events.iter().filter(|event| !(self.brief && is_detail(&event.kind)));
+        let told = told.map(|event| self.told_at(event.time, &self.story.line(event)));
         let told: Vec<String> = told.collect();
         self.sequence = events.last().map_or_else(|| self.sequence.clone(), |last| last.sequence.clone());
         self.draw();
@@ -51,6 +66,12 @@ impl Follower {
             self.canvas.say(&told.join("\n"));
         }
         Ok(())
+    }
+
+    /// Tells what the operation waits for; `quiet` when nothing has happened for a while.
+    pub(super) async fn tell_waits(&mut self, quiet: bool) {
+        let news = self.waits.news(&self.client, &self.seen, quiet).await;
+        news.iter().for_each(|news| self.tell(news));
     }
 
     /// Tells something that no event says.

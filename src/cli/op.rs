@@ -1,13 +1,15 @@
 //! `photon op`: creates, lists, shows, follows and cancels operations.
 
+mod attempts;
 pub(super) mod choice;
 mod create;
 mod list;
 mod plan;
-mod show;
+pub(super) mod show;
 mod watch;
 mod word;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -15,6 +17,7 @@ use clap::{Args, Subcommand};
 use super::connection::Connection;
 use super::exit::{Complaint, Exit};
 use super::output::{self, Format, Output};
+use super::pick;
 use super::terminal::Style;
 use crate::client::Client;
 use crate::http::operation_view::OperationView;
@@ -56,7 +59,7 @@ pub(super) enum OpCommand {
 /// Which one.
 #[derive(Debug, Args)]
 pub(super) struct OneArgs {
-    /// Id of the operation
+    #[arg(help = pick::OPERATION_HELP)]
     id: String,
     #[command(flatten)]
     connection: Connection,
@@ -97,28 +100,28 @@ fn ending(operation: &OperationView) -> Exit {
 
 async fn get(arguments: &OneArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let operation = client.operation(&arguments.id).await?;
+    let operation = client.operation(&pick::operation(&client, &arguments.id).await?).await?;
     shown(&client, &operation, arguments.output, Exit::DONE).await
 }
 
-/// Prints an operation, for people with the reasons of each choice.
+/// Prints an operation, for people with what happened to each step.
 async fn shown(
     client: &Client,
     operation: &OperationView,
     output: Output,
     exit: Exit,
 ) -> Result<Exit, Complaint> {
-    let choices = match output.format {
-        Format::Table => choice::of_operation(client, operation).await?,
-        Format::Json | Format::Jsonl => Vec::new(),
+    let stories = match output.format {
+        Format::Table => attempts::of_operation(client, operation).await?,
+        Format::Json | Format::Jsonl => BTreeMap::new(),
     };
-    output.one(operation, |operation| show::text(operation, &choices, Style::of_stdout()))?;
+    output.one(operation, |operation| show::text(operation, &stories, Style::of_stdout()))?;
     Ok(exit)
 }
 
 async fn cancel(arguments: &OneArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let operation = client.cancel_operation(&arguments.id).await?;
+    let operation = client.cancel_operation(&pick::operation(&client, &arguments.id).await?).await?;
     output::say(&format!("Operation {} is {}.", operation.id, operation.status));
     arguments.output.for_programs(&operation)
 }

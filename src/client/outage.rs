@@ -53,8 +53,8 @@ impl Outage {
 }
 
 impl Client {
-    /// An operation once it has ended or reached a revision, however often the server is away meanwhile; as it
-    /// was seen last when the time is over before. `told` hears about outages.
+    /// An operation once it has ended or reached a revision, however often the server is away meanwhile; as
+    /// it was seen last when the time is over before. `told` hears about outages.
     ///
     /// # Errors
     /// When the question is refused.
@@ -93,8 +93,8 @@ impl Client {
         Ok(seen)
     }
 
-    /// Creates an operation. When the answer is lost it is asked for again under the same key until it comes, up
-    /// to a moment: the operation is created once. `told` hears about outages.
+    /// Creates an operation. When the answer is lost it is asked for again under the same key until it comes,
+    /// up to a moment: the operation is created once. `told` hears about outages.
     ///
     /// # Errors
     /// When it is refused, the server is not reached at all, or the outcome is still unknown in the end.

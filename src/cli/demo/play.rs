@@ -30,7 +30,7 @@ pub(super) async fn run(client: &Client, team: &mut Team, place: &Place) -> Resu
     gathered(client, team, place).await?;
     let operation = client.create_operation(&plan::operation(&place.folder), None).await?;
     let mut stage = Follower::new(client.clone(), operation, Canvas::stderr(), Style::of_stderr());
-    stage.patience = Some(AWAY_MAX);
+    (stage.patience, stage.brief) = (Some(AWAY_MAX), true);
     stage.catch_up().await?;
     let mut deed = Deed::Waiting;
     while !stage.seen.has_ended() {

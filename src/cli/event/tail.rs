@@ -37,7 +37,7 @@ pub(in crate::cli) struct TailArgs {
 
 pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let filters = arguments.wanted.filters();
+    let filters = arguments.wanted.filters(&client).await?;
     let after = arguments.after.map(|after| after.to_string());
     let mut told = Told { after, epoch: None, connected: false };
     let (mut ever, mut outage) = (false, Outage::default());
@@ -130,7 +130,7 @@ fn line(frame: &Frame, format: Format) -> String {
     let event = serde_json::from_str::<EventView>(&frame.data);
     match (format, event) {
         (Format::Table, Ok(event)) => {
-            let told = Story::default().line(&event).filter(|told| *told != event.kind).unwrap_or_default();
+            let told = Story::default().line(&event);
             let EventView { sequence, time, kind, subject, .. } = event;
             format!("{sequence:>8}  {time}  {kind:<24}  {subject}  {told}").trim_end().to_owned()
         }

@@ -19,10 +19,10 @@ use crate::http::query::parse_duration;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListArgs {
     /// Only with one of these statuses, separated by commas
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Status::ALL.map(Status::name)))]
+    #[arg(long, value_delimiter = ',', value_parser = one_of(Status::ALL.map(Status::name)))]
     status: Vec<String>,
     /// Only with this priority
-    #[arg(long, value_parser = PossibleValuesParser::new(Priority::ALL.map(Priority::name)))]
+    #[arg(long, value_parser = one_of(Priority::ALL.map(Priority::name)))]
     priority: Option<String>,
     /// Only those that this agent works for
     #[arg(long, value_name = "ID")]
@@ -31,7 +31,7 @@ pub(in crate::cli) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     platform: Option<String>,
     /// Only those in which a step waits for this
-    #[arg(long, value_name = "CAUSE", value_parser = PossibleValuesParser::new(Cause::ALL.map(Cause::name)))]
+    #[arg(long, value_name = "CAUSE", value_parser = one_of(Cause::ALL.map(Cause::name)))]
     blocked_on: Option<String>,
     /// Only those created after this time, such as 2026-11-28T10:00:00Z, or 2h for two hours ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -51,6 +51,11 @@ pub(in crate::cli) struct ListArgs {
     connection: Connection,
     #[command(flatten)]
     output: Output,
+}
+
+/// Words that a shell can complete.
+fn one_of<const N: usize>(words: [&'static str; N]) -> PossibleValuesParser {
+    PossibleValuesParser::new(words)
 }
 
 /// A moment, or how long ago it was.

@@ -10,6 +10,7 @@ use super::super::connection::Connection;
 use super::super::exit::{Complaint, Exit};
 use super::super::follow::Follower;
 use super::super::output::{Format, Output, say};
+use super::super::pick;
 use super::super::terminal::{self, Style};
 use super::{duration, ending};
 use crate::client::Client;
@@ -17,11 +18,13 @@ use crate::http::operation_view::OperationView;
 
 /// One long poll.
 const POLL: Duration = Duration::from_secs(50);
+/// After so long without news it is said that a step waits for an agent that fits.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Which one, and for how long.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WatchArgs {
-    /// Id of the operation
+    #[arg(help = pick::OPERATION_HELP)]
     id: String,
     /// Stop after this time, such as 30s or 5m; without it, follow the operation to its end
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -34,7 +37,7 @@ pub(in crate::cli) struct WatchArgs {
 
 pub(super) async fn run(arguments: &WatchArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let operation = client.operation(&arguments.id).await?;
+    let operation = client.operation(&pick::operation(&client, &arguments.id).await?).await?;
     let until = arguments.wait.map(|wait| Instant::now() + wait);
     if !operation.has_ended() {
         say(&format!("Following operation {} until it has ended.", operation.id));
@@ -63,12 +66,15 @@ async fn drawn(
 ) -> Result<OperationView, Complaint> {
     let mut follower = Follower::new(client, operation, Canvas::stdout(), Style::of_stdout());
     follower.catch_up().await?;
+    let mut poll = QUIET;
     while !follower.seen.has_ended() {
-        let left = until.map_or(POLL, |until| until - Instant::now());
+        follower.tell_waits(poll == POLL).await;
+        let left = until.map_or(poll, |until| until - Instant::now());
         if left.is_zero() {
             break;
         }
-        let next = follower.next(left.min(POLL));
+        let revision = follower.seen.revision;
+        let next = follower.next(left.min(poll));
         match until {
             Some(until) => {
                 let Ok(next) = tokio::time::timeout_at(until, next).await else { break };
@@ -78,6 +84,7 @@ async fn drawn(
                 next.await?;
             }
         }
+        poll = if follower.seen.revision == revision { POLL } else { QUIET };
     }
     follower.canvas.keep();
     Ok(follower.seen)

@@ -29,9 +29,10 @@ const RETRY: &str = "retry: 2000\n\n";
 const RETRY_LATER: Duration = Duration::from_secs(10);
 const BEAT: &[u8] = b":\n\n";
 
-/// Streams events as they happen, or from a position on. When there is no room for another stream the answer
-/// is 200 with `retry: 10000` and ends, since an `EventSource` gives up for good at a 503; for the same reason
-/// a request is held while the log is read at a start, and its connection is closed when that takes too long.
+/// Streams events as they happen, or from a position on. When there is no room for another stream the
+/// answer is 200 with `retry: 10000` and ends, since an `EventSource` gives up for good at a 503; for the
+/// same reason a request is held while the log is read at a start, and its connection is closed when that
+/// takes too long.
 #[utoipa::path(get, path = "/api/v1/events/stream", tag = "events",
     params(("types" = Option<String>, Query, description = "such as operation.*,agent.timeout"),
         ("operation" = Option<String>, Query), ("agent" = Option<String>, Query),

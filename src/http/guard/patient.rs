@@ -1,8 +1,8 @@
 //! Owns the end of a connection that gets no answer at all.
 //! It must never decide which requests that happens to.
 //!
-//! An `EventSource` that gets any status but 200 never comes back; one whose connection ends does. Actix drops a
-//! connection whose body fails, together with the head that it has not sent yet (`poll_response` in
+//! An `EventSource` that gets any status but 200 never comes back; one whose connection ends does. Actix
+//! drops a connection whose body fails, together with the head that it has not sent yet (`poll_response` in
 //! actix-http 3.20).
 
 use std::io;
