@@ -21,7 +21,7 @@ pub(super) const AGENT_HELP: &str = "Id of the agent, or at least 4 characters o
 pub(super) async fn operation(client: &Client, named: &str) -> Result<String, Complaint> {
     if named == LAST {
         let newest = client.operations(&[("sort", "-createdAt".to_owned())], 1).await?;
-        return newest.into_iter().next().map(|one| one.id).ok_or_else(|| none_yet());
+        return newest.into_iter().next().map(|one| one.id).ok_or_else(none_yet);
     }
     if is_whole(named) {
         return Ok(named.to_owned());
