@@ -368,6 +368,7 @@ fn listen(settings: &Settings, front: &web::Data<Front>) -> Result<(ServerHandle
     let (counted, refused, reached) = (front.clone(), front.clone(), front.clone());
     let guard = Guard::new(Arc::clone(&front.state), Hosts::loopback_and(&host), deadline)
         .exempt(http::waits)
+        .patient(http::is_event_source, Duration::from_millis(settings.limits.stream_hold_ms))
         .on_panic(move || counted.api().iter().for_each(|api| api.metrics.count_panic()))
         .on_offence(move |kind, peer, asked| {
             let Some(api) = refused.api() else { return };

@@ -14,6 +14,8 @@ mod follow;
 mod lane;
 mod op;
 mod output;
+mod pick;
+mod platform;
 mod pool;
 mod replay;
 mod review;
@@ -27,6 +29,7 @@ mod table;
 mod terminal;
 mod tether;
 mod timeline;
+mod waits;
 mod worker;
 
 use std::process::ExitCode;
@@ -52,49 +55,52 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the server
+    /// Run the server
     Serve(serve::ServeArgs),
-    /// Lets a team of agents review a folder, to show what Photon does
+    /// Let a team of agents review a folder, to show what Photon does
     Demo(demo::DemoArgs),
-    /// Creates, shows, follows and cancels operations
+    /// Create, list, show, follow and cancel operations
     #[command(subcommand)]
     Op(op::OpCommand),
-    /// Lists, shows, registers, drains and removes agents
+    /// List, show, register, drain and remove agents
     #[command(subcommand)]
     Agent(agent::AgentCommand),
-    /// Shows and opens the accounts that take no calls for now
+    /// Show and open the accounts that take no calls for now
     #[command(subcommand)]
     Lane(lane::LaneCommand),
-    /// Shows the pools of workers that the server keeps
+    /// Show the platforms that steps can name
+    #[command(subcommand)]
+    Platform(platform::PlatformCommand),
+    /// Show the pools of workers that the server keeps
     #[command(subcommand)]
     Pool(pool::PoolCommand),
-    /// Turns any command into an agent
+    /// Turn any command into an agent
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
-    /// Shows what happened
+    /// Show what happened
     #[command(subcommand)]
     Event(event::EventCommand),
-    /// Copies the log while the server runs, and puts such a copy back
+    /// Copy the log while the server runs, and restore such a copy
     #[command(subcommand)]
     Backup(backup::BackupCommand),
-    /// Weighs the choices of agents anew
+    /// Weigh the choices of agents anew
     #[command(subcommand)]
     Routing(routing::RoutingCommand),
-    /// Folds the log of a server up to a place or a time, and says what it comes to
+    /// Fold the log of a server up to a position or a time, and show the result
     Replay(replay::ReplayArgs),
-    /// Takes, lists and verifies snapshots of what a server knows
+    /// Take, list and verify snapshots of what a server knows
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
-    /// Checks and explains the configuration
+    /// Check and explain the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Ends with 0 when the server takes requests
+    /// Exit with 0 when the server takes requests
     Healthcheck(Connection),
-    /// Prints the version
+    /// Print the version
     Version,
-    /// Measures this machine: creations, operations, heartbeats, the log alone, restart; streams
+    /// Measure this machine: creations, operations, heartbeats, the log alone, restart; streams
     Bench(bench::Arguments),
-    /// Prints a completion script
+    /// Print a completion script
     Completion {
         /// For which shell
         shell: clap_complete::Shell,
@@ -143,6 +149,7 @@ async fn perform(command: Command) -> Result<Exit, Complaint> {
         Command::Op(command) => op::run(command).await,
         Command::Agent(command) => agent::run(command).await,
         Command::Lane(command) => lane::run(command).await,
+        Command::Platform(command) => platform::run(command).await,
         Command::Pool(command) => pool::run(command).await,
         Command::Worker(command) => worker::run(command).await,
         Command::Event(command) => event::run(command).await,

@@ -1,11 +1,15 @@
 //! Owns how this program speaks to a Photon server: one client for every command, with a deadline on each
-//! call. It must never decide what a command prints, and never retry by itself.
+//! call. It repeats questions through an outage of the server. It must never decide what a command prints,
+//! and never repeat what changes something, unless a key makes that harmless.
 
 mod agents;
+mod backoff;
 mod error;
 mod lanes;
 mod leases;
 mod operations;
+mod outage;
+mod platforms;
 mod pools;
 mod snapshots;
 mod tail;
@@ -17,7 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub(crate) use backoff::Backoff;
 pub use error::{ClientError, Refusal};
+pub use outage::Outage;
 pub use tail::{Frame, Tail};
 
 use crate::http::envelope::ApiResponse;
@@ -50,11 +56,15 @@ struct Call<'c> {
     key: Option<&'c str>,
     body: Option<Value>,
     within: Duration,
+    /// Whether it may change something; without an answer its outcome is then unknown.
+    changes: bool,
 }
 
 impl<'c> Call<'c> {
     fn new(method: Method, path: &[&'c str]) -> Self {
-        Self { method, path: path.to_vec(), query: Vec::new(), key: None, body: None, within: ANSWER_WITHIN }
+        let changes = !method.is_safe();
+        let (path, query) = (path.to_vec(), Vec::new());
+        Self { method, path, query, key: None, body: None, within: ANSWER_WITHIN, changes }
     }
 
     fn get(path: &[&'c str]) -> Self {
@@ -64,6 +74,12 @@ impl<'c> Call<'c> {
     fn post(path: &[&'c str], body: &impl Serialize) -> Result<Self, ClientError> {
         let body = serde_json::to_value(body).map_err(|cause| ClientError::Usage(cause.to_string()))?;
         Ok(Self { body: Some(body), ..Self::new(Method::POST, path) })
+    }
+
+    /// A call that changes nothing although it has a body.
+    fn question(mut self) -> Self {
+        self.changes = false;
+        self
     }
 
     fn query(mut self, name: &'c str, value: impl Into<String>) -> Self {
@@ -171,6 +187,7 @@ impl Client {
     }
 
     async fn send<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<ApiResponse<T>, ClientError> {
+        let changes = call.changes;
         let mut request = self.http.request(call.method, self.url(&call.path)?).timeout(call.within);
         if !call.query.is_empty() {
             request = request.query(&call.query);
@@ -181,19 +198,20 @@ impl Client {
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|cause| self.transport(&cause))?;
+        let response = request.send().await.map_err(|cause| self.transport(&cause, changes))?;
         let status = response.status();
         let retry_after = retry_after(&response);
-        let bytes = self.read(response).await?;
+        let bytes = self.read(response, changes && !status.is_client_error()).await?;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|cause| self.unreadable(&cause.to_string()));
         }
-        Err(ClientError::Refused(Box::new(Refusal::of(status.as_u16(), retry_after, &bytes))))
+        let refusal = Refusal::of(status.as_u16(), retry_after, &bytes);
+        Err(ClientError::Refused(Box::new(if changes { refusal.of_a_change() } else { refusal })))
     }
 
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+    async fn read(&self, mut response: Response, changes: bool) -> Result<Vec<u8>, ClientError> {
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|cause| self.transport(&cause))? {
+        while let Some(chunk) = response.chunk().await.map_err(|cause| self.transport(&cause, changes))? {
             if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
                 return Err(self.unreadable("it is too large"));
             }
@@ -206,12 +224,16 @@ impl Client {
         ClientError::Unreadable { server: self.server().to_owned(), cause: cause.to_owned() }
     }
 
-    fn transport(&self, cause: &reqwest::Error) -> ClientError {
+    /// Why there was no answer to a call, which perhaps changed something.
+    fn transport(&self, cause: &reqwest::Error, changes: bool) -> ClientError {
         let server = self.server().to_owned();
-        if cause.is_timeout() && !cause.is_connect() {
-            return ClientError::TimedOut { server };
+        let late = cause.is_timeout();
+        match (cause.is_connect(), changes) {
+            (false, true) if late => ClientError::OutcomeUnknown { server, cause: error::LATE.to_owned() },
+            (false, true) => ClientError::OutcomeUnknown { server, cause: error::root_of(cause) },
+            (false, false) if late => ClientError::TimedOut { server },
+            _ => ClientError::Unreachable { server, cause: error::root_of(cause) },
         }
-        ClientError::Unreachable { server, cause: error::root_of(cause) }
     }
 }
 

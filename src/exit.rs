@@ -23,7 +23,9 @@ impl Exit {
     pub const OPERATION_FAILED: Self = Self(6);
     /// It took too long.
     pub const TIMED_OUT: Self = Self(7);
-    /// The server cannot be reached.
+    /// The answer was lost: whether it was done is unknown.
+    pub const UNKNOWN: Self = Self(8);
+    /// The server was not reached: nothing was done.
     pub const UNREACHABLE: Self = Self(9);
     /// The settings are wrong.
     pub const CONFIGURATION: Self = Self(64);
@@ -35,7 +37,7 @@ impl Exit {
     pub const BUG: Self = Self(70);
     /// The disk failed.
     pub const DISK: Self = Self(74);
-    /// It would perhaps be done if it were asked for once more.
+    /// Nothing was done; it may be if it is asked for once more.
     pub const REPEAT: Self = Self(75);
     /// A worker's command cannot be started, as shells say it.
     pub const CANNOT_START: Self = Self(127);
@@ -44,8 +46,9 @@ impl Exit {
 
     /// For people, below the help of the program.
     pub const HELP: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, \
-        6 the operation failed, 7 timed out, 9 unreachable, 64 configuration, 65 damaged or bad input, \
-        69 used by another process, 70 a bug, 74 the disk failed, 75 repeat it, 130 interrupted.";
+        6 the operation failed, 7 timed out, 8 the outcome is unknown, 9 not reached, 64 configuration, \
+        65 damaged or bad input, 69 used by another process, 70 a bug, 74 the disk failed, \
+        75 nothing was done and may be repeated, 130 interrupted.";
 
     /// A code that something else decided; what no process can end with becomes "failed".
     #[must_use]
@@ -73,10 +76,11 @@ mod tests {
     #[test]
     fn the_help_names_every_code_that_is_not_somebody_elses() {
         let failures = [Exit::FAILED, Exit::USAGE, Exit::NOT_FOUND, Exit::NOT_ALLOWED, Exit::CONFLICT];
-        let waits = [Exit::OPERATION_FAILED, Exit::TIMED_OUT, Exit::UNREACHABLE, Exit::INTERRUPTED];
+        let waits = [Exit::OPERATION_FAILED, Exit::TIMED_OUT, Exit::INTERRUPTED];
+        let answers = [Exit::UNKNOWN, Exit::UNREACHABLE];
         let server =
             [Exit::CONFIGURATION, Exit::DAMAGED, Exit::UNAVAILABLE, Exit::BUG, Exit::DISK, Exit::REPEAT];
-        for Exit(code) in [Exit::DONE].into_iter().chain(failures).chain(waits).chain(server) {
+        for Exit(code) in [Exit::DONE].into_iter().chain(failures).chain(waits).chain(answers).chain(server) {
             assert!(Exit::HELP.contains(&format!(" {code} ")), "{code}");
         }
     }

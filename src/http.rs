@@ -167,3 +167,9 @@ pub fn routes(config: &mut ServiceConfig) {
 pub fn waits(path: &str, query: &str) -> bool {
     path.ends_with("/claim") || query.split('&').any(|parameter| parameter.starts_with("wait="))
 }
+
+/// Whether a path is asked for by an `EventSource`, which gives up for good at any status but 200.
+#[must_use]
+pub fn is_event_source(path: &str) -> bool {
+    path == events::sse::PATH
+}

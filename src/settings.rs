@@ -143,6 +143,7 @@ pub struct Limits {
     pub views_wait_ms: u64,
     pub stall_timeout_ms: u64,
     pub max_streams: usize,
+    pub stream_hold_ms: u64,
     pub disk_low_water_bytes: u64,
     pub max_disk_bytes: u64,
 }

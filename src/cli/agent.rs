@@ -4,6 +4,7 @@ mod select;
 
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use domain::Json;
 use domain::agent::event::{Config, Status};
@@ -12,43 +13,43 @@ use domain::operation::definition::Location;
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
 use super::op::duration;
-use super::output::{self, Output};
+use super::output::{self, Limit, Output};
+use super::pick;
 use super::table::{Table, pairs};
-use super::terminal;
+use super::terminal::{self, counted};
 use crate::http::agent_request::{RegisterAgent, UpdateAgent};
 use crate::http::agent_view::{AgentMetrics, AgentView, RecentResults};
 
 /// What to do with agents.
 #[derive(Debug, Subcommand)]
 pub(super) enum AgentCommand {
-    /// Lists agents by id
+    /// List agents by id
     List(ListArgs),
-    /// Shows an agent
+    /// Show an agent
     Get(OneArgs),
-    /// Says which agent would be chosen for a step, and why
+    /// Show which agent would be chosen for a step, and why
     Select(select::SelectArgs),
-    /// Registers an agent whose process speaks for itself
+    /// Register an agent whose process speaks for itself
     Register(RegisterArgs),
-    /// Gives an agent no more work; what it has it finishes. Lasts until 'resume', even if it starts anew
+    /// Give an agent no more work; it finishes what it has. Lasts until 'resume', also over its restarts
     Drain(OneArgs),
-    /// Gives a drained or quarantined agent work again
+    /// Give a drained or quarantined agent work again
     Resume(OneArgs),
-    /// Removes an agent; what it works on is given to others
+    /// Remove an agent; its steps are given to others
     Rm(OneArgs),
 }
 
 /// Which to list.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// Only with this status: active, busy, inactive or error
-    #[arg(long)]
+    /// Only with this status
+    #[arg(long, value_parser = ["active", "busy", "inactive", "error"])]
     status: Option<String>,
     /// Only with this capability
     #[arg(long)]
     capability: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 500)]
-    limit: usize,
+    #[command(flatten)]
+    limit: Limit<500>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -58,7 +59,7 @@ pub(super) struct ListArgs {
 /// Which one.
 #[derive(Debug, Args)]
 pub(super) struct OneArgs {
-    /// Id of the agent
+    #[arg(help = pick::AGENT_HELP)]
     id: String,
     #[command(flatten)]
     connection: Connection,
@@ -91,8 +92,8 @@ pub(super) struct ProfileArgs {
     /// How often it says that it lives; three silent intervals make it lose its work
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     heartbeat: Duration,
-    /// Where it is: local, cloud, edge, mobile or remote
-    #[arg(long, value_name = "PLACE", default_value = "local", value_parser = location)]
+    /// Where it is
+    #[arg(long, value_name = "PLACE", default_value = "local", value_parser = locations())]
     location: Location,
     /// Which AI model it is
     #[arg(long, value_name = "NAME")]
@@ -123,9 +124,10 @@ impl ProfileArgs {
     }
 }
 
-fn location(text: &str) -> Result<Location, String> {
-    let known = Location::ALL.into_iter().find(|location| location.name() == text);
-    known.ok_or_else(|| format!("one of {}", Location::ALL.map(Location::name).join(", ")))
+/// One of the places, which a shell can complete.
+fn locations() -> impl TypedValueParser<Value = Location> {
+    let names = PossibleValuesParser::new(Location::ALL.map(Location::name));
+    names.map(|name| Location::ALL.into_iter().find(|one| one.name() == name).unwrap_or(Location::Local))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -137,7 +139,8 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
     match command {
         AgentCommand::List(arguments) => list(arguments).await,
         AgentCommand::Get(arguments) => {
-            let agent = arguments.connection.client()?.agent(&arguments.id).await?;
+            let client = arguments.connection.client()?;
+            let agent = client.agent(&pick::agent(&client, &arguments.id).await?).await?;
             arguments.output.one(&agent, text)
         }
         AgentCommand::Select(arguments) => select::run(arguments).await,
@@ -152,9 +155,8 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
         }
         AgentCommand::Drain(arguments) => {
             let agent = stand(&arguments, Status::Inactive).await?;
-            let working = agent.current_operations.len();
-            let sentence =
-                format!("Agent {} takes no more work; it works for {working} operations.", agent.id);
+            let working = counted(agent.current_operations.len() as u64, "operation");
+            let sentence = format!("Agent {} takes no more work; it works for {working}.", agent.id);
             told(&agent, &sentence, arguments.output)
         }
         AgentCommand::Resume(arguments) => {
@@ -162,7 +164,8 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
             told(&agent, &format!("Agent {} takes work again.", agent.id), arguments.output)
         }
         AgentCommand::Rm(arguments) => {
-            let agent = arguments.connection.client()?.unregister_agent(&arguments.id).await?;
+            let client = arguments.connection.client()?;
+            let agent = client.unregister_agent(&pick::agent(&client, &arguments.id).await?).await?;
             told(&agent, &format!("Agent {} is removed.", agent.id), arguments.output)
         }
     }
@@ -170,7 +173,8 @@ pub(super) async fn run(command: AgentCommand) -> Result<Exit, Complaint> {
 
 async fn stand(arguments: &OneArgs, status: Status) -> Result<AgentView, Complaint> {
     let change = UpdateAgent { status: Some(status), ..UpdateAgent::default() };
-    Ok(arguments.connection.client()?.update_agent(&arguments.id, &change).await?)
+    let client = arguments.connection.client()?;
+    Ok(client.update_agent(&pick::agent(&client, &arguments.id).await?, &change).await?)
 }
 
 /// A sentence for people; the agent for programs.
@@ -181,7 +185,7 @@ fn told(agent: &AgentView, sentence: &str, output: Output) -> Result<Exit, Compl
 
 async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
     let filters = given([("status", arguments.status), ("capability", arguments.capability)]);
-    let agents = arguments.connection.client()?.agents(&filters, arguments.limit).await?;
+    let agents = arguments.connection.client()?.agents(&filters, arguments.limit.most()).await?;
     arguments.output.list(&agents, "agents", table)
 }
 

@@ -12,6 +12,7 @@ use super::event::verify::refused;
 use super::exit::{Complaint, Exit};
 use super::output::Output;
 use super::table::pairs;
+use super::terminal::counted;
 use crate::backup::manifest::Manifest;
 use crate::backup::{self, Fault};
 
@@ -66,11 +67,12 @@ fn now() -> Timestamp {
 
 fn text(target: &Path, manifest: &Manifest) -> String {
     let Manifest { position, time, events, streams, bytes, .. } = manifest;
+    let (events, streams) = (counted(*events, "event"), counted(*streams, "stream"));
     pairs(&[
         ("backup", target.display().to_string()),
         ("made", manifest.created_at.to_string()),
         ("position", format!("{position}, of {time}")),
-        ("holds", format!("{events} events of {streams} streams, {bytes} bytes")),
+        ("holds", format!("{events} of {streams}, {}", counted(*bytes, "byte"))),
         ("epoch", manifest.epoch.clone()),
         ("digest", manifest.digest.clone()),
         ("state's hash", manifest.state_hash.clone()),

@@ -9,25 +9,27 @@ pub(super) mod verify;
 
 use super::connection::{Connection, given};
 use super::exit::{Complaint, Exit};
-use super::output::Output;
+use super::output::{Limit, Output};
+use super::pick;
 use super::story::Story;
 use super::table::Table;
+use crate::client::Client;
 use crate::http::event_view::EventView;
 
 /// What to do with events.
 #[derive(Debug, Subcommand)]
 pub(super) enum EventCommand {
-    /// Lists events
+    /// List events
     List(ListArgs),
-    /// Shows events as they happen, across restarts of the server; as JSON, one document a line
+    /// Show events as they happen, through restarts of the server; as JSON, one document a line
     Tail(tail::TailArgs),
-    /// Verifies the log of a stopped server; ends with 65 and names the first bad record if it is damaged
+    /// Verify the log of a stopped server; exit with 65 and name the first bad record if it is damaged
     Verify(verify::VerifyArgs),
-    /// Writes the log of a stopped server as JSON, one event a line
+    /// Write the log of a stopped server as JSON, one event a line
     Export(transfer::ExportArgs),
-    /// Makes a log of what was exported, in an empty folder: same sequences, same ids
+    /// Make a log from an export, in an empty folder: same sequences, same ids
     Import(transfer::ImportArgs),
-    /// Takes operations that ended long ago out of the log of a stopped server, into its archive
+    /// Move operations that ended long ago from the log of a stopped server into its archive
     Compact(transfer::CompactArgs),
 }
 
@@ -46,17 +48,26 @@ struct Wanted {
     /// Only of these types, with commas, such as operation.*,agent.timeout
     #[arg(long)]
     types: Option<String>,
-    /// Only of this operation
-    #[arg(long, conflicts_with = "agent")]
+    /// Only of this operation; its id may be shortened, @last is the newest
+    #[arg(long, value_name = "ID", conflicts_with = "agent")]
     operation: Option<String>,
-    /// Only of this agent
-    #[arg(long)]
+    /// Only of this agent; its id may be shortened
+    #[arg(long, value_name = "ID")]
     agent: Option<String>,
 }
 
 impl Wanted {
-    fn filters(self) -> Vec<(&'static str, String)> {
-        given([("types", self.types), ("operation", self.operation), ("agent", self.agent)])
+    async fn filters(self, client: &Client) -> Result<Vec<(&'static str, String)>, Complaint> {
+        let operation = match &self.operation {
+            Some(named) => Some(pick::operation(client, named).await?),
+            None => None,
+        };
+        let agent = match &self.agent {
+            // Also one that is removed has a history.
+            Some(named) => Some(pick::agent(client, named).await.unwrap_or_else(|_| named.clone())),
+            None => None,
+        };
+        Ok(given([("types", self.types), ("operation", operation), ("agent", agent)]))
     }
 }
 
@@ -68,12 +79,11 @@ pub(super) struct ListArgs {
     /// Only after this sequence
     #[arg(long)]
     after: Option<u64>,
-    /// Which end comes first
+    /// Which end of the history comes first
     #[arg(long, value_enum, default_value = "asc")]
     order: Order,
-    /// At most so many
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[command(flatten)]
+    limit: Limit<100>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -96,10 +106,11 @@ async fn list(arguments: ListArgs) -> Result<Exit, Complaint> {
         Order::Asc => "asc",
         Order::Desc => "desc",
     };
-    let mut filters = arguments.wanted.filters();
+    let client = arguments.connection.client()?;
+    let mut filters = arguments.wanted.filters(&client).await?;
     let after = arguments.after.map(|after| after.to_string());
     filters.extend(given([("after", after), ("order", Some(order.to_owned()))]));
-    let events = arguments.connection.client()?.events(&filters, arguments.limit).await?;
+    let events = client.events(&filters, arguments.limit.most()).await?;
     arguments.output.list(&events, "events", table)
 }
 
@@ -107,13 +118,12 @@ fn table(events: &[EventView]) -> Table {
     let story = Story::default();
     let mut table = Table::new(&["SEQUENCE", "TIME", "TYPE", "SUBJECT", "WHAT"]);
     for event in events {
-        let told = story.line(event).filter(|told| *told != event.kind);
         table.row([
             event.sequence.clone(),
             event.time.to_string(),
             event.kind.clone(),
             event.subject.clone(),
-            told.unwrap_or_default(),
+            story.line(event),
         ]);
     }
     table

@@ -1,5 +1,5 @@
 //! Owns how a command follows an operation: long polls, the story of what happened since, the timeline. It
-//! survives a server that is away for a while. It must never decide what to do about what it sees.
+//! waits through outages of the server. It must never decide what to do about what it sees.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,15 @@ use domain::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::canvas::Canvas;
-use super::story::Story;
+use super::story::{Story, is_detail};
 use super::terminal::{self, Style, between, span};
 use super::timeline;
-use crate::client::{Client, ClientError};
+use super::waits::Waits;
+use crate::client::{Client, ClientError, Outage};
 use crate::http::operation_view::OperationView;
 
 /// How often what is drawn moves on.
 const FRAME: Duration = Duration::from_millis(100);
-/// A server may be away this long, for a restart.
-const AWAY_MAX: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(500);
 /// Events told at once; an operation that moves faster tells the rest the next time.
 const TOLD_MAX: usize = 2_000;
 
@@ -27,24 +25,40 @@ pub(super) struct Follower {
     pub(super) canvas: Canvas,
     pub(super) style: Style,
     story: Story,
+    waits: Waits,
     /// The last event that was told.
     sequence: String,
     /// As it was seen last.
     pub(super) seen: OperationView,
+    /// How long the server may be away; without it, as long as it likes.
+    pub(super) patience: Option<Duration>,
+    /// Whether events that only add details are left out.
+    pub(super) brief: bool,
 }
 
 impl Follower {
     /// Begins with an operation as it stands; what happened before is told first.
     pub(super) fn new(client: Client, operation: OperationView, canvas: Canvas, style: Style) -> Self {
         let story = Story::of(&operation);
-        Self { client, canvas, style, story, sequence: "0".into(), seen: operation }
+        Self {
+            client,
+            canvas,
+            style,
+            story,
+            waits: Waits::default(),
+            sequence: "0".into(),
+            seen: operation,
+            patience: None,
+            brief: false,
+        }
     }
 
     /// Tells what happened since the last time, without waiting.
     pub(super) async fn catch_up(&mut self) -> Result<(), ClientError> {
         let filters = [("operation", self.seen.id.clone()), ("after", self.sequence.clone())];
         let events = self.client.events(&filters, TOLD_MAX).await?;
-        let told = events.iter().filter_map(|event| Some(self.told_at(event.time, &self.story.line(event)?)));
+        let told = events.iter().filter(|event| !(self.brief && is_detail(&event.kind)));
+        let told = told.map(|event| self.told_at(event.time, &self.story.line(event)));
         let told: Vec<String> = told.collect();
         self.sequence = events.last().map_or_else(|| self.sequence.clone(), |last| last.sequence.clone());
         self.draw();
@@ -54,27 +68,40 @@ impl Follower {
         Ok(())
     }
 
+    /// Tells what the operation waits for; `quiet` when nothing has happened for a while.
+    pub(super) async fn tell_waits(&mut self, quiet: bool) {
+        let news = self.waits.news(&self.client, &self.seen, quiet).await;
+        news.iter().for_each(|news| self.tell(news));
+    }
+
     /// Tells something that no event says.
     pub(super) fn tell(&mut self, sentence: &str) {
         let line = self.told_at(terminal::now(), sentence);
         self.canvas.say(&line);
     }
 
-    /// A sentence behind the time since the operation was created.
+    /// A sentence after the time since the operation was created.
     fn told_at(&self, moment: Timestamp, sentence: &str) -> String {
         format!("{:>8}  {sentence}", span(between(self.seen.created_at, moment)))
     }
 
     /// Waits until the operation changes, has ended, or the wait is over; tells what happened.
     pub(super) async fn next(&mut self, wait: Duration) -> Result<&OperationView, ClientError> {
-        let away_since = Instant::now();
+        let (begun, mut outage) = (Instant::now(), Outage::default());
         loop {
             match self.poll(wait).await {
-                Ok(()) => return Ok(&self.seen),
-                Err(failure) if failure.is_passing() && away_since.elapsed() < AWAY_MAX.min(wait) => {
-                    sleep(RETRY).await;
+                Ok(()) => {
+                    outage.over().iter().for_each(|news| self.tell(news));
+                    return Ok(&self.seen);
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) if self.patience.is_some_and(|most| begun.elapsed() > wait + most) => {
+                    return Err(failure);
+                }
+                Err(failure) => {
+                    let (pause, news) = outage.pause(failure)?;
+                    news.iter().for_each(|news| self.tell(news));
+                    sleep(pause).await;
+                }
             }
         }
     }
@@ -97,9 +124,4 @@ impl Follower {
     fn draw(&mut self) {
         self.canvas.draw(timeline::rows(&self.seen, terminal::now(), self.style));
     }
-}
-
-/// Whether nothing more will happen to it.
-pub(super) fn has_ended(operation: &OperationView) -> bool {
-    matches!(operation.status.as_str(), "completed" | "failed" | "cancelled")
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::connection::Connection;
 use super::exit::{Complaint, Exit};
-use super::output::{self, Output};
+use super::output::{self, Limit, Output};
 use super::table::Table;
 use crate::http::lanes::LaneView;
 
@@ -20,9 +20,8 @@ pub(super) enum LaneCommand {
 /// Which to list.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// At most so many
-    #[arg(long, default_value_t = 50)]
-    limit: usize,
+    #[command(flatten)]
+    limit: Limit<50>,
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
@@ -43,7 +42,7 @@ pub(super) struct OpenArgs {
 pub(super) async fn run(command: LaneCommand) -> Result<Exit, Complaint> {
     match command {
         LaneCommand::List(arguments) => {
-            let lanes = arguments.connection.client()?.lanes(arguments.limit).await?;
+            let lanes = arguments.connection.client()?.lanes(arguments.limit.most()).await?;
             arguments.output.list(&lanes, "parked lanes", table)
         }
         LaneCommand::Open(arguments) => {

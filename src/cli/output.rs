@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use serde::Serialize;
 
 use super::exit::{Complaint, Exit};
@@ -24,9 +24,23 @@ pub(super) enum Format {
 /// The flag for it.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Output {
-    /// How the data looks
+    /// Output format
     #[arg(short = 'o', long = "output", value_name = "FORMAT", value_enum, default_value = "table")]
     pub(super) format: Format,
+}
+
+/// The flag for the length of a list, with its default.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Limit<const DEFAULT: u32> {
+    /// Maximum number of results
+    #[arg(long, value_name = "N", default_value_t = DEFAULT, value_parser = value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+impl<const DEFAULT: u32> Limit<DEFAULT> {
+    pub(super) fn most(self) -> usize {
+        self.limit as usize
+    }
 }
 
 impl Output {

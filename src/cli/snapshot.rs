@@ -14,7 +14,7 @@ use super::event::verify::refused;
 use super::exit::{Complaint, Exit};
 use super::output::{self, Output};
 use super::table::Table;
-use super::terminal;
+use super::terminal::{self, counted};
 use crate::http::snapshots::SnapshotView;
 use crate::keeping::FOLDER;
 
@@ -53,7 +53,9 @@ pub(super) async fn run(command: SnapshotCommand) -> Result<Exit, Complaint> {
             let taken = arguments.connection.client()?.take_snapshot().await?;
             let (events, position, bytes) = (taken.events, &taken.position, taken.bytes);
             output::say(&format!(
-                "A snapshot of {events} events up to position {position} was taken, {bytes} bytes."
+                "A snapshot of {} up to position {position} was taken, {}.",
+                counted(events, "event"),
+                counted(bytes, "byte")
             ));
             arguments.output.for_programs(&taken)
         }

@@ -64,6 +64,12 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// "1 event", "2 events".
+pub(super) fn counted(count: impl Into<u64>, noun: &str) -> String {
+    let count = count.into();
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// "0.4 s", "2 min 5 s", "3 h 10 min".
 pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -113,6 +119,11 @@ mod tests {
     fn the_first_locale_that_is_set_decides_on_blocks() {
         assert!(style(false, &[("LANG", "en_US.UTF-8")]).blocks);
         assert!(!style(false, &[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]).blocks);
+    }
+
+    #[test]
+    fn one_of_a_kind_has_no_s() {
+        assert_eq!([0u64, 1, 2].map(|count| counted(count, "event")), ["0 events", "1 event", "2 events"]);
     }
 
     #[test]

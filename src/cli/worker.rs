@@ -1,7 +1,6 @@
 //! `photon worker run`: turns any command into an agent. Owns the life of the worker's process, from its
 //! registration to its last report; what it is told to do comes from the server and from signals.
 
-mod backoff;
 mod claiming;
 mod command;
 mod environment;

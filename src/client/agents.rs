@@ -59,7 +59,7 @@ impl Client {
     /// When it is refused or not answered.
     pub async fn select_agent(&self, wish: &SelectAgent) -> Result<SelectionView, ClientError> {
         let [api, version, agents] = AGENTS;
-        self.data(Call::post(&[api, version, agents, "select"], wish)?).await
+        self.data(Call::post(&[api, version, agents, "select"], wish)?.question()).await
     }
 
     /// Unregisters an agent.

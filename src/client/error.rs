@@ -11,13 +11,16 @@ use crate::exit::Exit;
 use crate::http::envelope::ApiResponse;
 use crate::http::error::Code;
 
+/// What is said of an answer that did not come in time.
+pub(super) const LATE: &str = "it did not answer in time";
+
 /// Why a call failed.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum ClientError {
     /// What was asked for cannot be sent.
     #[error("{0}")]
     Usage(String),
-    /// No answer: nothing listens there, or the connection broke.
+    /// Nothing listens there, or the connection of a question broke: nothing was changed.
     #[error(
         "Photon cannot be reached at {server} ({cause}). Start it with 'photon serve', or name another \
          server with --server."
@@ -28,11 +31,22 @@ pub enum ClientError {
         /// What the system said.
         cause: String,
     },
-    /// No answer in time.
+    /// No answer to a question in time.
     #[error("The server at {server} did not answer in time.")]
     TimedOut {
         /// Where.
         server: String,
+    },
+    /// No answer to a call that may have changed something.
+    #[error(
+        "The answer of {server} was lost ({cause}), and whether it did what was asked is unknown. Look at \
+         the present state before you repeat it."
+    )]
+    OutcomeUnknown {
+        /// Where.
+        server: String,
+        /// What the system said.
+        cause: String,
     },
     /// The server said no.
     #[error("{0}")]
@@ -60,6 +74,8 @@ pub struct Refusal {
     pub faults: Vec<String>,
     /// When it makes sense to try again.
     pub retry_after: Option<Duration>,
+    /// Whether something may have been changed all the same.
+    pub is_unknown: bool,
 }
 
 impl fmt::Display for Refusal {
@@ -81,6 +97,7 @@ impl Refusal {
                 sentence: strange(),
                 faults: Vec::new(),
                 retry_after,
+                is_unknown: false,
             };
         };
         let errors = envelope.problem.map(|problem| problem.errors).unwrap_or_default();
@@ -96,7 +113,14 @@ impl Refusal {
             // One fault is the sentence itself.
             faults: if faults.len() > 1 { faults } else { Vec::new() },
             retry_after,
+            is_unknown: false,
         }
+    }
+
+    /// The same, as the answer to a call that may have changed something before it failed.
+    pub(super) fn of_a_change(self) -> Self {
+        let is_unknown = matches!(self.status, 500 | 502 | 504);
+        Self { is_unknown, ..self }
     }
 }
 
@@ -108,13 +132,15 @@ impl ClientError {
             Self::Usage(_) => Exit::USAGE,
             Self::Unreachable { .. } => Exit::UNREACHABLE,
             Self::TimedOut { .. } => Exit::TIMED_OUT,
+            Self::OutcomeUnknown { .. } => Exit::UNKNOWN,
             Self::Unreadable { .. } => Exit::FAILED,
+            Self::Refused(refusal) if refusal.is_unknown => Exit::UNKNOWN,
             Self::Refused(refusal) => match refusal.status {
                 404 => Exit::NOT_FOUND,
                 401 | 403 => Exit::NOT_ALLOWED,
                 409 | 410 | 412 => Exit::CONFLICT,
-                408 | 504 => Exit::TIMED_OUT,
-                429 | 503 => Exit::REPEAT,
+                504 => Exit::TIMED_OUT,
+                408 | 429 | 503 => Exit::REPEAT,
                 _ => Exit::FAILED,
             },
         }
@@ -124,10 +150,32 @@ impl ClientError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::OutcomeUnknown { .. } => true,
             Self::Refused(refusal) => matches!(refusal.status, 408 | 429 | 500..),
             Self::Usage(_) | Self::Unreadable { .. } => false,
         }
+    }
+
+    /// What is the matter with a server that is away, restarts or has too much to do; none when this is no
+    /// such failure, and waiting would not help.
+    #[must_use]
+    pub fn outage(&self) -> Option<&str> {
+        match self {
+            Self::Unreachable { cause, .. } | Self::OutcomeUnknown { cause, .. } => Some(cause),
+            Self::TimedOut { .. } => Some(LATE),
+            Self::Refused(refusal) => match refusal.status {
+                _ if self.is(Code::Quarantined) || self.is(Code::ReadOnly) => None,
+                408 | 429 | 502..=504 => Some(refusal.sentence.trim_end_matches('.')),
+                _ => None,
+            },
+            Self::Usage(_) | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// Whether what was asked for may have been done all the same.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.exit() == Exit::UNKNOWN
     }
 
     /// Whether the server refused with this code.
@@ -173,6 +221,7 @@ mod tests {
             (401, 4),
             (403, 4),
             (404, 3),
+            (408, 75),
             (409, 5),
             (410, 5),
             (412, 5),
@@ -183,6 +232,33 @@ mod tests {
         ];
         for (status, exit) in table {
             assert_eq!(refusal(status, &json!(null)).exit(), Exit::of(exit), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_change_that_failed_within_the_server_has_an_unknown_outcome() {
+        for (status, exit) in [(500, 8), (502, 8), (503, 75), (504, 8), (507, 1), (409, 5)] {
+            let refusal = Refusal::of(status, None, b"null").of_a_change();
+            assert_eq!(ClientError::Refused(Box::new(refusal)).exit(), Exit::of(exit), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_outage_is_what_the_end_of_a_restart_cures() {
+        let (server, cause) = ("http://a".to_owned(), "connection refused".to_owned());
+        let away = ClientError::Unreachable { server, cause };
+        assert_eq!(away.outage(), Some("connection refused"));
+        for (status, code, outage) in [
+            (503, "draining", true),
+            (429, "rate_limited", true),
+            (503, "quarantined", false),
+            (503, "read_only", false),
+            (404, "not_found", false),
+            (500, "internal", false),
+        ] {
+            let body = json!({"success": false, "error": "No.", "code": code, "requestId": "r",
+                "timestamp": "t", "processingTime": 1.0});
+            assert_eq!(refusal(status, &body).outage().is_some(), outage, "{code}");
         }
     }
 

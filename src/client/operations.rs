@@ -36,7 +36,7 @@ impl Client {
     /// # Errors
     /// When it is refused or not answered.
     pub async fn plan_operation(&self, definition: &impl Serialize) -> Result<PlanView, ClientError> {
-        self.data(Call::post(&OPERATIONS, definition)?.query("dryRun", "true")).await
+        self.data(Call::post(&OPERATIONS, definition)?.query("dryRun", "true").question()).await
     }
 
     /// Operations, newest first.

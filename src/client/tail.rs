@@ -30,6 +30,8 @@ pub struct Tail {
     buffer: Vec<u8>,
     /// No frame ends before here.
     searched: usize,
+    /// How soon the server wants to be asked again once the stream has ended, when it said so.
+    retry: Option<Duration>,
 }
 
 impl Client {
@@ -53,13 +55,13 @@ impl Client {
             request = request.header("last-event-id", after);
         }
         let answer = tokio::time::timeout(call.within, request.send()).await;
-        let response = answer.map_err(|_| self.silent())?.map_err(|cause| self.transport(&cause))?;
+        let response = answer.map_err(|_| self.silent())?.map_err(|cause| self.transport(&cause, false))?;
         if !response.status().is_success() {
             let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
-            let bytes = self.read(response).await?;
+            let bytes = self.read(response, false).await?;
             return Err(ClientError::Refused(Box::new(Refusal::of(status, retry_after, &bytes))));
         }
-        Ok(Tail { client: self.clone(), response, buffer: Vec::new(), searched: 0 })
+        Ok(Tail { client: self.clone(), response, buffer: Vec::new(), searched: 0, retry: None })
     }
 
     fn silent(&self) -> ClientError {
@@ -68,6 +70,12 @@ impl Client {
 }
 
 impl Tail {
+    /// How soon the server wants to be asked again once the stream has ended, when it said so.
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
     /// The next frame; none once the server has ended the stream.
     ///
     /// # Errors
@@ -75,13 +83,15 @@ impl Tail {
     pub async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
         loop {
             while let Some(block) = self.block() {
-                if let Some(frame) = parsed(&String::from_utf8_lossy(&block)) {
+                let block = String::from_utf8_lossy(&block);
+                self.retry = retry(&block).or(self.retry);
+                if let Some(frame) = parsed(&block) {
                     return Ok(Some(frame));
                 }
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.response.chunk()).await;
             let chunk = chunk.map_err(|_| self.client.silent())?;
-            match chunk.map_err(|cause| self.client.transport(&cause))? {
+            match chunk.map_err(|cause| self.client.transport(&cause, false))? {
                 None => return Ok(None),
                 Some(chunk) if self.buffer.len() + chunk.len() > FRAME_BYTES_MAX => {
                     return Err(self.client.unreadable("an event is too large"));
@@ -118,6 +128,12 @@ fn parsed(block: &str) -> Option<Frame> {
     (!frame.data.is_empty()).then_some(frame)
 }
 
+/// How soon to come back, if a block of lines says it.
+fn retry(block: &str) -> Option<Duration> {
+    let milliseconds = block.lines().find_map(|line| line.strip_prefix("retry: "))?;
+    Some(Duration::from_millis(milliseconds.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +145,12 @@ mod tests {
         assert_eq!(frame.data, r#"{"a": "b: c"}"#);
         assert_eq!(parsed("event: agent.heartbeat\ndata: {}\n\n").unwrap().id, None);
         assert!(parsed(":\n\n").is_none() && parsed("retry: 2000\n\n").is_none());
+    }
+
+    #[test]
+    fn a_server_without_room_says_when_to_come_back() {
+        let full = "retry: 10000\n: 2 streams are open\n\n";
+        assert_eq!((retry(full), parsed(full)), (Some(Duration::from_secs(10)), None));
+        assert_eq!(retry("id: 7\ndata: retry: 5\n\n"), None);
     }
 }

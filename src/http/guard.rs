@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError, web};
 use domain::system::Offence;
 use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use super::context::RequestContext;
 use super::envelope::POSITION;
 use super::error::{self, ApiError, Code};
 
 pub mod offences;
+mod patient;
 mod phase;
 mod unread;
 
@@ -80,6 +83,8 @@ pub struct Guard {
     hosts: Hosts,
     deadline: Duration,
     exempt: fn(&str, &str) -> bool,
+    patient: fn(&str) -> bool,
+    patience: Duration,
     on_panic: Box<dyn Fn() + Send + Sync>,
     on_offence: OnOffence,
     position: Box<dyn Fn() -> Option<u64> + Send + Sync>,
@@ -94,6 +99,8 @@ impl Guard {
             hosts,
             deadline,
             exempt: |_, _| false,
+            patient: |_| false,
+            patience: Duration::ZERO,
             on_panic: Box::new(|| ()),
             on_offence: Box::new(|_, _, _| ()),
             position: Box::new(|| None),
@@ -104,6 +111,14 @@ impl Guard {
     #[must_use]
     pub fn exempt(mut self, exempt: fn(&str, &str) -> bool) -> Self {
         self.exempt = exempt;
+        self
+    }
+
+    /// Which paths are held for up to this long while the log is read, and answered while the process ends:
+    /// their clients never come back after any status but 200.
+    #[must_use]
+    pub fn patient(mut self, patient: fn(&str) -> bool, patience: Duration) -> Self {
+        (self.patient, self.patience) = (patient, patience);
         self
     }
 
@@ -148,10 +163,15 @@ impl Guard {
             Phase::Ready => Ok(()),
             Phase::ReadOnly if phase::only_reads(request.method(), path) => Ok(()),
             _ if ALWAYS_OPEN.iter().any(|open| is_below(path, open)) => Ok(()),
+            Phase::Draining if self.is_patient(request) => Ok(()),
             Phase::Recovering => Err(ApiError::of(Code::Recovering)),
             Phase::ReadOnly => Err(ApiError::of(Code::ReadOnly)),
             Phase::Draining => Err(ApiError::of(Code::Draining)),
         }
+    }
+
+    fn is_patient(&self, request: &ServiceRequest) -> bool {
+        request.method() == Method::GET && (self.patient)(request.path())
     }
 
     fn admit_caller(&self, request: &ServiceRequest) -> Result<(), ApiError> {
@@ -220,7 +240,15 @@ pub async fn protect(
     };
     let path = request.path().to_owned();
     let unread = Unread::share(&mut request);
-    if let Err(refusal) = guard.admit(&request) {
+    let mut admitted = guard.admit(&request);
+    if admitted.as_ref().is_err_and(|refusal| refusal.code == Code::Recovering) && guard.is_patient(&request)
+    {
+        if timeout(guard.patience, guard.state.recovered()).await.is_err() {
+            return Ok(request.into_response(patient::unanswered()));
+        }
+        admitted = guard.admit(&request);
+    }
+    if let Err(refusal) = admitted {
         let mut response = refusal.error_response();
         guard.finish(&mut response, &path, None);
         return Ok(request.into_response(unread::held(response, unread)));
@@ -230,7 +258,7 @@ pub async fn protect(
     // What happens while it is answered may be missing from the answer: who goes on from there must see it.
     let seen = if method.is_safe() { (guard.position)() } else { None };
     let handled = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind();
-    let failure = match tokio::time::timeout(deadline, handled).await {
+    let failure = match timeout(deadline, handled).await {
         Ok(Ok(Ok(response))) => {
             let (request, response) = response.map_into_boxed_body().into_parts();
             let mut response = error::normalized(response);

@@ -250,6 +250,12 @@ impl OperationView {
             blocked_on: names(&operation.run.causes()),
         }
     }
+
+    /// Whether nothing more will happen to it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.as_str(), "completed" | "failed" | "cancelled")
+    }
 }
 
 /// How much of an operation is asked for.

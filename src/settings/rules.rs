@@ -51,6 +51,7 @@ const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.views_wait_ms", 1, 60_000),
     ("limits.stall_timeout_ms", 1_000, 3_600_000),
     ("limits.max_streams", 0, 1_000_000),
+    ("limits.stream_hold_ms", 0, 60_000),
     ("limits.disk_low_water_bytes", 0, 1 << 40),
     ("limits.max_disk_bytes", 1 << 20, 1 << 50),
     ("websocket.ping_ms", 100, 3_600_000),

@@ -1,6 +1,6 @@
 //! The command line as a black box: what is printed where, and what each command ends with.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -44,6 +44,45 @@ fn a_server_that_is_away_is_exit_code_9_and_a_bad_address_2() {
     call(["op", "list", "--server", "https://localhost"]).ends_with(2);
 }
 
+/// A server that takes each request and closes the connection without an answer.
+fn silent() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_lost_answer_is_an_unknown_outcome_only_when_something_may_have_been_changed() {
+    let silent = silent();
+    let id = "op_00000000000000000000000000000000";
+    for arguments in [&["op", "cancel", id][..], &["op", "pause", id], &["agent", "rm", "a"]] {
+        let called = call([arguments, &["--server", &silent]].concat()).ends_with(8);
+        assert!(called.stderr.contains("unknown") && called.stdout.is_empty(), "{}", called.stderr);
+    }
+    for arguments in [&["op", "get", id][..], &["agent", "select", "--capability", "x"], &["healthcheck"]] {
+        call([arguments, &["--server", &silent]].concat()).ends_with(9);
+    }
+    let new = operation(&step(1, "go", &[], json!({})));
+    for wait in [&[][..], &["--wait", "200ms"]] {
+        let create = call([&["op", "create", "-", "--server", &silent], wait].concat()).input(&new);
+        let called = create.ends_with(8);
+        assert!(called.stderr.contains("With --idempotency-key"), "{}", called.stderr);
+    }
+}
+
+#[test]
+fn a_limit_of_nothing_is_a_usage_error() {
+    for list in [["op", "list"], ["agent", "list"], ["event", "list"], ["lane", "list"]] {
+        let called = call([&list[..], &["--limit", "0"]].concat()).ends_with(2);
+        assert!(called.stderr.contains("--limit"), "{}", called.stderr);
+    }
+}
+
 #[test]
 fn a_configuration_that_cannot_be_used_is_exit_code_64() {
     let folder = TempDir::new().unwrap();
@@ -65,7 +104,7 @@ fn config_show_says_where_each_value_came_from() {
     let called = call.with("PHOTON_SERVER", "x").ends_with(0);
     let values = called.json();
     let find = |key: &str| values.as_array().unwrap().iter().find(|one| one["key"] == key).unwrap().clone();
-    assert_eq!(find("server.port"), json!({"key": "server.port", "value": "81", "source": "--port"}));
+    assert_eq!(find("server.port"), json!({"key": "server.port", "value": 81, "source": "--port"}));
     assert_eq!(find("log.level")["source"], json!("PHOTON_LOG_LEVEL"));
     assert!(find("agents.lease_ms")["source"].as_str().unwrap().ends_with("config.toml:2"));
     assert_eq!(find("server.host")["source"], json!("default"));
@@ -157,6 +196,89 @@ async fn an_operation_that_fails_is_exit_code_6() {
     };
     let (called, ()) = tokio::join!(create, fail);
     assert!(called.stdout.contains("bad: It broke."), "{}", called.stdout);
+}
+
+#[tokio::test]
+async fn an_operation_is_named_by_a_part_of_its_id_or_as_the_last() {
+    let photon = Photon::start().await;
+    photon.call(["op", "get", "@last"]).ends_with(3);
+    let first = photon.operation(json!([step(1, "go", &[], json!({}))])).await;
+    let last = photon.operation(json!([step(1, "go", &[], json!({}))])).await;
+    let shown = |named: &str| {
+        let id = photon.call(["op", "get", named, "-o", "json"]).ends_with(0).json()["id"].clone();
+        id.as_str().unwrap().to_owned()
+    };
+    assert_eq!((shown("@last"), shown(&first[20..])), (last.clone(), first.clone()));
+    // Ids begin with the time: both were created within the same moments.
+    let several = photon.call(["op", "get", &first[..8]]).ends_with(2);
+    assert!(several.stderr.contains(&first) && several.stderr.contains(&last), "{}", several.stderr);
+    photon.call(["op", "get", "abc"]).ends_with(2);
+    photon.call(["op", "cancel", "@last"]).ends_with(0);
+    photon.agent("reviewer-1", &[]).await;
+    photon.call(["agent", "drain", "reviewer"]).ends_with(0);
+    assert_eq!(photon.call(["agent", "get", "er-1", "-o", "json"]).ends_with(0).json()["status"], "inactive");
+    photon.call(["agent", "get", "nobody"]).ends_with(3);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_by_several_statuses_a_time_and_metadata() {
+    let photon = Photon::start().await;
+    let new = json!({"name": "n", "metadata": {"team": "core"}, "workflow": [step(1, "go", &[], json!({}))]});
+    photon.call(["op", "create", "-"]).input(&new.to_string()).ends_with(0);
+    photon.call(["op", "cancel", "@last"]).ends_with(0);
+    let count = |arguments: &[&str]| {
+        let list = photon.call([&["op", "list", "-o", "json"], arguments].concat()).ends_with(0).json();
+        list.as_array().unwrap().len()
+    };
+    assert_eq!(count(&["--status", "failed,cancelled"]), 1);
+    assert_eq!(count(&["--status", "failed,completed"]), 0);
+    assert_eq!((count(&["--metadata", "team=core"]), count(&["--metadata", "team=other"])), (1, 0));
+    assert_eq!((count(&["--created-after", "1h"]), count(&["--created-before", "1h"])), (1, 0));
+    for wrong in [["--status", "runing"], ["--created-after", "yesterday"], ["--metadata", "team"]] {
+        photon.call([&["op", "list"], &wrong[..]].concat()).ends_with(2);
+    }
+    assert!(photon.call(["platform", "list"]).ends_with(0).stdout.contains("human"));
+}
+
+#[tokio::test]
+async fn an_operation_tells_its_attempts_notes_questions_and_results() {
+    let photon = Photon::start().await;
+    photon.agent("a", &[]).await;
+    let mut ask = step(2, "approve", &[1], json!({"text": "ship it?"}));
+    ask["platform"] = json!("human");
+    let mut go = step(1, "go", &[], json!({}));
+    go["retryPolicy"] = json!({"initialDelayMs": 10, "maxAttempts": 2});
+    photon.operation(json!([go, ask])).await;
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "fail", json!({"code": "bad", "message": "It broke."})).await.expect(200);
+    let lease = photon.claim("a").await;
+    photon.report(&lease, "progress", json!({"progress": 40, "note": "page 2"})).await.expect(200);
+    let result = json!({"result": {"pages": 3}});
+    photon.report(&lease, "complete", result).await.expect(200);
+    let shown = photon.call(["op", "get", "@last"]).ends_with(0).stdout;
+    for part in [
+        "failed for now: It broke. (bad)",
+        "last note at 40 %: page 2",
+        r#"result: {"pages":3}"#,
+        r#"asks: {"text":"ship it?"}"#,
+        "photon op approve op_",
+    ] {
+        assert!(shown.contains(part), "'{part}' is missing in {shown}");
+    }
+    let list = photon.call(["event", "list"]).ends_with(0).stdout;
+    assert!(list.contains("Agent a is registered.") && list.contains("Step 2 asks for approval"), "{list}");
+}
+
+#[tokio::test]
+async fn who_watches_hears_at_once_that_no_agent_fits() {
+    let photon = Photon::start().await;
+    let mut picky = step(1, "go", &[], json!({}));
+    picky["requires"] = json!({"capabilities": ["rare"]});
+    photon.operation(json!([picky])).await;
+    // Before it would be said of an agent that fits and does not ask for work.
+    let watched = photon.call(["op", "watch", "@last", "--wait", "1s"]).ends_with(7);
+    assert!(watched.stdout.contains("no registered agent fits"), "{}", watched.stdout);
+    assert!(watched.stderr.contains("has not ended within"), "{}", watched.stderr);
 }
 
 #[test]

@@ -16,3 +16,4 @@ mod snapshots;
 mod startup;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiting_clients;

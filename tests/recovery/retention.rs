@@ -160,7 +160,7 @@ async fn an_export_can_be_imported_into_an_empty_folder_with_the_same_digest() {
     assert!(refused.ends_with(65).stderr.contains("is of the future"));
     let tail =
         event(&photon, &["export", "--data-dir", "data", "--from", "10", "--to", "13", "-o", "tail.jsonl"]);
-    assert!(tail.ends_with(0).stderr.contains("4 events are exported"));
+    assert!(tail.ends_with(0).stderr.contains("Exported 4 events"));
     event(&photon, &["import", "tail.jsonl", "--data-dir", "broken"]).ends_with(65);
 
     fs::remove_dir_all(photon.folder().join("data")).unwrap();

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 use support::Photon;
+use support::streams::{Asked, Way};
 
 const AGENTS: u64 = 60_000;
 
@@ -42,6 +43,9 @@ async fn a_long_start_answers_from_its_beginning_and_says_how_far_it_is() {
     photon.kill();
     multiply(&photon.folder().join("data")).await;
     photon.begin_restart().await;
+    // Held, since an EventSource that gets a 503 never comes back.
+    let held = Asked::new(photon.port(), Way::Sse, "after=0&types=agent.registered");
+    let held = tokio::spawn(async move { held.open().await });
     let mut seen: Vec<(String, u64)> = Vec::new();
     loop {
         let answer = photon.get("/health/startup").await;
@@ -63,6 +67,9 @@ async fn a_long_start_answers_from_its_beginning_and_says_how_far_it_is() {
         }
     }
     photon.get("/health/ready").await.expect(200);
+    let mut stream = held.await.unwrap();
+    assert_eq!(stream.begun().await, 0);
+    assert!(stream.event().await.1.contains("agent/ada"));
     let order = ["verifying", "folding", "ok"].map(str::to_owned);
     let stage = |status: &String| order.iter().position(|known| known == status).unwrap();
     assert!(seen.is_sorted_by_key(|(status, progress)| (stage(status), *progress)), "{seen:?}");

@@ -64,7 +64,9 @@ impl Reader {
                     self.read_some(stream, patience).await;
                 }
                 // The server is just coming or going.
-                Ok(Err(refusal)) => assert_eq!(refusal.status, 503, "{refusal:?}"),
+                Ok(Err(refusal)) => {
+                    assert_eq!((self.way, refusal.status), (Way::Socket, 503), "{refusal:?}");
+                }
                 Err(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -36,7 +36,7 @@ pub enum Said {
     End(Option<u16>),
 }
 
-/// An answer that is no stream.
+/// An answer that is no stream; of server-sent events also one that only says when to come back.
 #[derive(Debug)]
 pub struct Refusal {
     pub status: u16,
@@ -110,6 +110,11 @@ impl Asked {
                     ("transfer-encoding", "chunked"),
                 ] {
                     assert_eq!(header(&head, name).as_deref(), Some(value), "{head}");
+                }
+                let body = stream.block().await?.unwrap_or_default();
+                if body != "retry: 2000" {
+                    assert_eq!(stream.block().await?, None, "nothing follows");
+                    return Ok(Err(Refusal { status, head, body }));
                 }
             }
             _ => {
@@ -256,16 +261,18 @@ impl Stream {
 
     /// One frame of server-sent events.
     async fn frame(&mut self) -> io::Result<Said> {
+        Ok(self.block().await?.map_or(Said::End(None), |block| framed(&block)))
+    }
+
+    /// The lines up to the next empty one; none at the end.
+    async fn block(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.text.windows(2).position(|two| two == b"\n\n") {
-                let frame: Vec<u8> = self.text.drain(..end + 2).take(end).collect();
-                let frame = String::from_utf8(frame).map_err(io::Error::other)?;
-                if frame != "retry: 2000" {
-                    return Ok(framed(&frame));
-                }
+                let block: Vec<u8> = self.text.drain(..end + 2).take(end).collect();
+                return String::from_utf8(block).map(Some).map_err(io::Error::other);
             } else if self.over {
                 assert!(self.text.is_empty(), "the stream ends within a frame");
-                return Ok(Said::End(None));
+                return Ok(None);
             } else if !self.unchunk() {
                 self.more().await?;
             }

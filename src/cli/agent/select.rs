@@ -17,8 +17,8 @@ pub(in super::super) struct SelectArgs {
     /// What the agent must be able to do; may be repeated
     #[arg(long = "capability", value_name = "NAME")]
     capabilities: Vec<String>,
-    /// Where it should be: local, cloud, edge, mobile or remote
-    #[arg(long, value_name = "PLACE", value_parser = super::location)]
+    /// Where it should be
+    #[arg(long, value_name = "PLACE", value_parser = super::locations())]
     location: Option<Location>,
     /// Which AI model it must be
     #[arg(long, value_name = "NAME")]

@@ -10,6 +10,7 @@ use super::super::event::folder::LogFolder;
 use super::super::exit::{Complaint, Exit};
 use super::super::output::{Output, say};
 use super::super::table::pairs;
+use super::super::terminal::counted;
 use super::{complaint, now};
 use crate::backup::Fault;
 use crate::backup::restore::{At, Done, Loss, Plan, Present};
@@ -78,7 +79,7 @@ pub(super) fn run(arguments: &RestoreArgs) -> Result<Exit, Complaint> {
 fn text(plan: &Plan) -> String {
     let Plan { position, time, events, state_hash, left_out, present, .. } = plan;
     let mut lines = vec![
-        ("restores", format!("{events} events up to position {position}, of {time}")),
+        ("restores", format!("{} up to position {position}, of {time}", counted(*events, "event"))),
         ("state's hash", state_hash.clone()),
         ("leaves out", format!("of the backup {}", lost(left_out))),
     ];
@@ -100,7 +101,8 @@ fn lost(loss: &Loss) -> String {
         return "nothing".into();
     }
     format!(
-        "{events} events; {operations_gone} operations are gone and {operations_back} fall back, \
-         {agents_gone} agents are gone and {agents_back} fall back"
+        "{}; operations: {operations_gone} are gone and {operations_back} fall back; \
+         agents: {agents_gone} are gone and {agents_back} fall back",
+        counted(*events, "event")
     )
 }

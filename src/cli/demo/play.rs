@@ -10,7 +10,7 @@ use super::plan;
 use super::team::{ROLES, Team, VICTIM_ACTION};
 use crate::cli::canvas::Canvas;
 use crate::cli::exit::{Complaint, Exit};
-use crate::cli::follow::{Follower, has_ended};
+use crate::cli::follow::Follower;
 use crate::cli::terminal::Style;
 use crate::client::Client;
 use crate::http::operation_view::{OperationView, StepView};
@@ -18,6 +18,8 @@ use crate::http::operation_view::{OperationView, StepView};
 /// The agents must have come by then.
 const GATHERED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
+/// The demo's own server may be away this long.
+const AWAY_MAX: Duration = Duration::from_secs(20);
 /// One long poll.
 const POLL: Duration = Duration::from_secs(20);
 /// So long the victim works before it is killed: long enough to be seen at work.
@@ -28,9 +30,10 @@ pub(super) async fn run(client: &Client, team: &mut Team, place: &Place) -> Resu
     gathered(client, team, place).await?;
     let operation = client.create_operation(&plan::operation(&place.folder), None).await?;
     let mut stage = Follower::new(client.clone(), operation, Canvas::stderr(), Style::of_stderr());
+    (stage.patience, stage.brief) = (Some(AWAY_MAX), true);
     stage.catch_up().await?;
     let mut deed = Deed::Waiting;
-    while !has_ended(&stage.seen) {
+    while !stage.seen.has_ended() {
         stage.next(deed.wait()).await?;
         deed = deed.next(&mut stage, team).await;
     }

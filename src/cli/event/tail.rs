@@ -1,5 +1,5 @@
 //! `photon event tail`: shows events as they happen. It comes back by itself when the server was away, and
-//! goes on behind the last event that it showed.
+//! goes on after the last event that it showed.
 
 use std::time::Duration;
 
@@ -11,12 +11,11 @@ use super::super::exit::{Complaint, Exit};
 use super::super::output::{Format, Output, say, show};
 use super::super::story::Story;
 use super::Wanted;
-use crate::client::{Client, ClientError, Frame};
+use crate::client::{Client, ClientError, Frame, Outage};
 use crate::http::event_view::EventView;
 
-/// The first wait before another try, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(250);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A stream that the server has ended is asked for again so soon.
+const RETRY: Duration = Duration::from_millis(250);
 
 const FAILED: &str = "The server cannot read its log; its own output says why.";
 
@@ -38,36 +37,36 @@ pub(in crate::cli) struct TailArgs {
 
 pub(super) async fn run(arguments: TailArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let filters = arguments.wanted.filters();
+    let filters = arguments.wanted.filters(&client).await?;
     let after = arguments.after.map(|after| after.to_string());
     let mut told = Told { after, epoch: None, connected: false };
-    let (mut wait, mut ever, mut away) = (RETRY_FIRST, false, false);
+    let (mut ever, mut outage) = (false, Outage::default());
     loop {
         let ended = told.follow(&client, &filters, arguments.output.format).await;
         if std::mem::take(&mut told.connected) {
-            (wait, ever, away) = (RETRY_FIRST, true, false);
+            (ever, outage) = (true, Outage::default());
         }
-        match ended {
+        let pause = match ended {
             Ok(Ended::NobodyReads) => return Ok(Exit::DONE),
-            Ok(Ended::ByServer) => {}
+            Ok(Ended::ByServer(retry)) => retry,
             Ok(Ended::Failed) => return Err(Complaint::new(Exit::FAILED, FAILED)),
             Err(Lost::Complaint(complaint)) => return Err(complaint),
             // A server that never was there is more likely misspelled than away.
-            Err(Lost::Call(failure)) if !failure.is_passing() || !ever => return Err(failure.into()),
-            Err(Lost::Call(failure)) if !away => {
-                say(&format!("{failure} Trying again; what happens meanwhile is shown then."));
-                away = true;
+            Err(Lost::Call(failure)) if !ever => return Err(failure.into()),
+            Err(Lost::Call(failure)) => {
+                let (pause, news) = outage.pause(failure)?;
+                news.iter().for_each(|news| say(news));
+                pause
             }
-            Err(Lost::Call(_)) => {}
-        }
-        sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
+        };
+        sleep(pause).await;
     }
 }
 
 /// How a stream ended.
 enum Ended {
-    ByServer,
+    /// To be asked for again after this.
+    ByServer(Duration),
     Failed,
     NobodyReads,
 }
@@ -80,7 +79,7 @@ enum Lost {
 
 /// How far the tail has come.
 struct Told {
-    /// The sequence behind which it goes on.
+    /// The sequence after which it goes on.
     after: Option<String>,
     /// The history that it is of, once the server has said it.
     epoch: Option<String>,
@@ -99,7 +98,9 @@ impl Told {
         let mut tail =
             client.tail(filters, self.after.as_deref(), self.epoch.as_deref()).await.map_err(Lost::Call)?;
         self.connected = true;
+        let mut heard = false;
         while let Some(frame) = tail.next().await.map_err(Lost::Call)? {
+            heard = true;
             if frame.name == "bye" && frame.data.contains(r#""failed""#) {
                 return Ok(Ended::Failed);
             }
@@ -119,7 +120,9 @@ impl Told {
             // Only now: what was not shown is asked for again.
             self.after = frame.id.or(self.after.take());
         }
-        Ok(Ended::ByServer)
+        // A stream that told nothing had no room.
+        let retry = tail.retry().filter(|_| !heard);
+        Ok(Ended::ByServer(retry.unwrap_or(RETRY)))
     }
 }
 
@@ -127,7 +130,7 @@ fn line(frame: &Frame, format: Format) -> String {
     let event = serde_json::from_str::<EventView>(&frame.data);
     match (format, event) {
         (Format::Table, Ok(event)) => {
-            let told = Story::default().line(&event).filter(|told| *told != event.kind).unwrap_or_default();
+            let told = Story::default().line(&event);
             let EventView { sequence, time, kind, subject, .. } = event;
             format!("{sequence:>8}  {time}  {kind:<24}  {subject}  {told}").trim_end().to_owned()
         }

@@ -12,6 +12,7 @@ use zstd::stream::{read::Decoder, write::Encoder};
 
 use super::super::exit::{Complaint, Exit};
 use super::super::output::say;
+use super::super::terminal::counted;
 use super::folder::LogFolder;
 use super::verify::{self, refused};
 use crate::archive::{End, LineReader, LineWriter};
@@ -67,7 +68,7 @@ pub(super) fn export(arguments: &ExportArgs) -> Result<Exit, Complaint> {
             written.inspect_err(|_| drop(std::fs::remove_file(path)))?
         }
     };
-    say(&format!("{} events are exported; their digest is {}.", end.events, end.digest));
+    say(&format!("Exported {} with the digest {}.", counted(end.events, "event"), end.digest));
     Ok(Exit::DONE)
 }
 
@@ -118,7 +119,7 @@ pub(super) fn import(arguments: &ImportArgs) -> Result<Exit, Complaint> {
     let mut events = LineReader::new(lines).map(|event| event.map_err(of_file).and_then(understood));
     match SledLog::restore(&folder, &mut events) {
         Ok(events) => {
-            say(&format!("{events} events are imported into {}.", folder.display()));
+            say(&format!("Imported {} into {}.", counted(events, "event"), folder.display()));
             Ok(Exit::DONE)
         }
         Err(OpenError::Io(fault)) if fault.kind() == io::ErrorKind::AlreadyExists => {
@@ -162,9 +163,10 @@ pub(super) fn compact(arguments: &CompactArgs) -> Result<Exit, Complaint> {
                 .into()
         }
         streams => format!(
-            "{streams} operations with {} events ({} bytes) went to {}.",
-            done.events,
-            done.bytes,
+            "Moved {} with {} ({}) to {}.",
+            counted(streams, "operation"),
+            counted(done.events, "event"),
+            counted(done.bytes, "byte"),
             archive.display()
         ),
     });

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::super::exit::{Complaint, Exit};
 use super::super::output::Output;
+use super::super::terminal::counted;
 use super::folder::LogFolder;
 use crate::archive::{Digest, hex};
 
@@ -99,11 +100,16 @@ fn text(audit: &Audit, digest: &str) -> String {
     let Audit { generations, events, streams, first, last, bytes, torn_bytes, head } = audit;
     let torn = match torn_bytes {
         0 => String::new(),
-        _ => format!("\nAt its end are {torn_bytes} bytes of an unfinished write, which nobody was told of."),
+        _ => format!(
+            "\nAt its end: {} of an unfinished write, which was never acknowledged.",
+            counted(*torn_bytes, "byte")
+        ),
     };
+    let (events, streams) = (counted(*events, "event"), counted(*streams, "stream"));
+    let (generations, bytes) = (counted(*generations, "generation"), counted(*bytes, "byte"));
     format!(
-        "The log is whole: {events} events of {streams} streams at positions {first} to {last}, in \
-         {generations} generations with {bytes} bytes.\n\
+        "The log is whole: {events} of {streams} at positions {first} to {last}, in {generations} with \
+         {bytes}.\n\
          The head of its hash chain is {}, the digest of its events {digest}.{torn}",
         hex(head)
     )

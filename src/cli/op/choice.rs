@@ -4,29 +4,8 @@
 use domain::agent::selection::{Excluded, Scored};
 use domain::operation::event::StepReserved;
 
-use crate::client::{Client, ClientError};
-use crate::http::event_view::EventView;
-use crate::http::lease_names::as_stored;
-use crate::http::operation_view::OperationView;
-
-/// Choices that are read; of an operation with more steps the first ones are explained.
-const CHOICES_MAX: usize = 1_000;
 /// Rivals that are named.
 const RIVALS_MAX: usize = 3;
-
-/// The recorded choices of an operation, oldest first.
-pub(super) async fn of_operation(
-    client: &Client,
-    operation: &OperationView,
-) -> Result<Vec<StepReserved>, ClientError> {
-    let filters = [("operation", operation.id.clone()), ("types", "step.reserved".to_owned())];
-    let events = client.events(&filters, CHOICES_MAX).await?;
-    let choice = |mut event: EventView| {
-        as_stored(&mut event.data);
-        serde_json::from_value(event.data).ok()
-    };
-    Ok(events.into_iter().filter_map(choice).collect())
-}
 
 /// "attempt 2: understudy, score 0.71 = capability 0.20 + performance … ; before editor 0.50; 3 lack …"
 pub(super) fn sentence(choice: &StepReserved) -> String {

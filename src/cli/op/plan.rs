@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::terminal::{plain, span};
+use super::super::terminal::{counted, plain, span};
 use super::choice;
 use crate::http::planning::PlanView;
 use crate::http::selection::SelectionView;
@@ -14,16 +14,16 @@ const NAMED_MAX: usize = 20;
 const LINES_MAX: usize = 50;
 
 pub(super) fn text(plan: &PlanView) -> String {
-    let steps = plan.steps.len();
+    let steps = counted(plan.steps.len() as u64, "step");
     let critical: Vec<String> = plan.critical_path.iter().take(NAMED_MAX).map(ToString::to_string).collect();
     let more = if plan.critical_path.len() > NAMED_MAX { " → …" } else { "" };
     let longest = span(Duration::from_millis(plan.critical_path_ms));
     let mut lines = vec![
-        format!("{steps} steps in {} levels, {} at once.", plan.order.len(), plan.width),
+        format!("{steps} in {}, {} at once.", counted(plan.order.len() as u64, "level"), plan.width),
         format!(
-            "Critical path: {}{more} ({} steps, timeouts of {longest})",
+            "Critical path: {}{more} ({}, timeouts of {longest})",
             critical.join(" → "),
-            plan.critical_path_steps
+            counted(plan.critical_path_steps as u64, "step")
         ),
     ];
     let levels = plan.order.iter().enumerate().take(LINES_MAX);

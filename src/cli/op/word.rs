@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use super::super::connection::Connection;
 use super::super::exit::{Complaint, Exit};
 use super::super::output::{self, Output};
+use super::super::pick;
 use super::OneArgs;
 use crate::http::interventions::{Reason, ResolveStep, ResolvedOutcome};
 use crate::http::operation_view::{OperationView, StepView};
@@ -13,7 +14,7 @@ use crate::http::operation_view::{OperationView, StepView};
 /// Which one, and why.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PauseArgs {
-    /// Id of the operation
+    #[arg(help = pick::OPERATION_HELP)]
     id: String,
     #[command(flatten)]
     why: Why,
@@ -26,7 +27,7 @@ pub(in crate::cli) struct PauseArgs {
 /// Which step, and why.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StepArgs {
-    /// Id of the operation
+    #[arg(help = pick::OPERATION_HELP)]
     id: String,
     /// Number of the step
     step: u32,
@@ -40,7 +41,7 @@ pub(in crate::cli) struct StepArgs {
 
 #[derive(Debug, Args)]
 struct Why {
-    /// A sentence, recorded with the event
+    /// Reason, recorded with the event
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
@@ -53,7 +54,7 @@ pub(in crate::cli) struct ResolveArgs {
     /// What became of it
     #[arg(long, value_enum)]
     outcome: Outcome,
-    /// What it yielded, as JSON; only when it has happened
+    /// Its result as JSON; only with --outcome completed
     #[arg(long, value_name = "JSON", value_parser = json)]
     result: Option<domain::Json>,
 }
@@ -62,7 +63,7 @@ pub(in crate::cli) struct ResolveArgs {
 enum Outcome {
     /// It has happened
     Completed,
-    /// It has not happened and shall not
+    /// It has not happened and will not
     Failed,
     /// Perform it again
     Retry,
@@ -74,14 +75,17 @@ fn json(text: &str) -> Result<domain::Json, String> {
 
 pub(super) async fn pause(arguments: &PauseArgs) -> Result<Exit, Complaint> {
     let reason = Reason { reason: arguments.why.reason.clone() };
-    let paused = arguments.connection.client()?.operation_word(&arguments.id, "pause", &reason).await?;
+    let client = arguments.connection.client()?;
+    let id = pick::operation(&client, &arguments.id).await?;
+    let paused = client.operation_word(&id, "pause", &reason).await?;
     output::say(&format!("Operation {} is paused.", paused.id));
     arguments.output.for_programs(&paused)
 }
 
 pub(super) async fn resume(arguments: &OneArgs) -> Result<Exit, Complaint> {
     let client = arguments.connection.client()?;
-    let resumed: OperationView = client.operation_word(&arguments.id, "resume", &Reason::default()).await?;
+    let id = pick::operation(&client, &arguments.id).await?;
+    let resumed: OperationView = client.operation_word(&id, "resume", &Reason::default()).await?;
     output::say(&format!("Operation {} goes on.", resumed.id));
     arguments.output.for_programs(&resumed)
 }
@@ -89,7 +93,8 @@ pub(super) async fn resume(arguments: &OneArgs) -> Result<Exit, Complaint> {
 pub(super) async fn about_step(arguments: &StepArgs, word: &str) -> Result<Exit, Complaint> {
     let reason = Reason { reason: arguments.why.reason.clone() };
     let client = arguments.connection.client()?;
-    said(arguments, &client.step_word(&arguments.id, arguments.step, word, &reason).await?)
+    let id = pick::operation(&client, &arguments.id).await?;
+    said(arguments, &client.step_word(&id, arguments.step, word, &reason).await?)
 }
 
 pub(super) async fn resolve(arguments: &ResolveArgs) -> Result<Exit, Complaint> {
@@ -101,7 +106,9 @@ pub(super) async fn resolve(arguments: &ResolveArgs) -> Result<Exit, Complaint> 
     };
     let (result, reason) = (arguments.result.clone(), about.why.reason.clone());
     let body = ResolveStep { outcome, result, reason };
-    said(about, &about.connection.client()?.step_word(&about.id, about.step, "resolve", &body).await?)
+    let client = about.connection.client()?;
+    let id = pick::operation(&client, &about.id).await?;
+    said(about, &client.step_word(&id, about.step, "resolve", &body).await?)
 }
 
 fn said(arguments: &StepArgs, step: &StepView) -> Result<Exit, Complaint> {

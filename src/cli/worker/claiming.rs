@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
 use super::performing::take_up;
 use super::pulse::say_refused;
 use super::session::Session;
+use crate::client::Backoff;
 use crate::http::agent_view::ClaimView;
 use crate::http::error::Code;
 

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
 use super::command::{self, Outcome};
 use super::session::{Order, Phase, Session};
+use crate::client::Backoff;
 use crate::client::ClientError;
 use crate::http::agent_view::LeaseGrant;
 use crate::http::settlements::{ClaimMore, CompleteLease, FailLease, LeaseFailedView, ReleaseLease};

@@ -11,9 +11,8 @@ use tokio::time::sleep;
 
 use super::super::exit::Exit;
 use super::super::output;
-use super::backoff::Backoff;
 use super::launch::Launch;
-use crate::client::{Client, ClientError};
+use crate::client::{Backoff, Client, ClientError};
 use crate::http::agent_request::{Heartbeat, HeartbeatLease, RegisterAgent};
 
 /// Whether the worker goes on.

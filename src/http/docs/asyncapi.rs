@@ -48,8 +48,9 @@ fn document() -> Value {
                 "address": "/api/v1/events/stream",
                 "title": "Server-sent events",
                 "description": "The same events, with the same query; `id` is the sequence, `event` the \
-                    type, and Last-Event-ID resumes. The data of frames named bookmark, gap and bye are \
-                    these messages without their `type`.",
+                    type, and Last-Event-ID resumes, or lastEventId in the query. Without room for another \
+                    stream the answer says when to come back (retry: 10000) and ends. The data of frames \
+                    named bookmark, gap and bye are these messages without their `type`.",
                 "messages": references("messages", &["event", "bookmark", "gap", "bye"], "#/components/"),
             },
         },

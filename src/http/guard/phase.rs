@@ -55,12 +55,21 @@ impl ServiceState {
 
     /// Waits until the process is about to end: what waits on purpose is then answered.
     pub async fn draining(&self) {
+        self.until(|phase| phase == Phase::Draining).await;
+    }
+
+    /// Waits until the log is read.
+    pub async fn recovered(&self) {
+        self.until(|phase| phase != Phase::Recovering).await;
+    }
+
+    async fn until(&self, reached: impl Fn(Phase) -> bool) {
         loop {
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             // Before the look, so that a change in between is not missed.
             changed.as_mut().enable();
-            if self.phase() == Phase::Draining {
+            if reached(self.phase()) {
                 return;
             }
             changed.await;

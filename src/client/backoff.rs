@@ -1,24 +1,25 @@
 //! Owns how long to wait before a server that is away is asked again.
+//! It must never know what is asked.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Waits that grow. Many workers that lost one server must not come back in step, so that they vary.
+/// Waits that grow. Many clients that lost one server must not come back in step, so that they vary.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Whether nothing failed yet.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.failures == 0
     }
 
     /// The next wait; not shorter than what the server asks for.
-    pub(super) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         let grown = FIRST.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         let share = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
