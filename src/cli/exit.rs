@@ -28,12 +28,13 @@ impl Complaint {
 }
 
 /// What the server advises to those who call its routes, and what that is on the command line.
-const COMMANDS: [(&str, &str); 6] = [
+const COMMANDS: [(&str, &str); 7] = [
     ("GET /api/v1/operations lists them", "'photon op list' lists them"),
     ("register it with POST /api/v1/agents", "'photon agent list' shows those that are registered"),
     ("GET /api/v1/platforms", "'photon platform list'"),
     ("GET /openapi.json lists every path", "the address may be another server's, or another version's"),
     ("GET /asyncapi.json lists them", "'photon event list' shows those that happened"),
+    ("GET /health/detailed says", "the server's output says"),
     ("see its /steps", "'photon op get' shows its steps"),
 ];
 
@@ -78,8 +79,8 @@ mod tests {
         }
         let mut found = Vec::new();
         files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http"), &mut found);
-        for file in found {
-            let text = std::fs::read_to_string(&file).unwrap();
+        for file in found.iter().filter(|file| !file.ends_with("tests.rs")) {
+            let text = std::fs::read_to_string(file).unwrap();
             let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
             let told = shipped.lines().filter(|line| !line.trim_start().starts_with("//"));
             for line in told.filter(|line| line.contains('"')) {
