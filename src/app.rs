@@ -207,7 +207,7 @@ impl Server {
             feed,
             lease_names: LeaseNames::of(log.marks().epoch),
             platforms: Registry::built(),
-            cursors: CursorKey::ephemeral(),
+            cursors: CursorKey::of_folder(&settings.storage.data_dir),
             turns: http::intent::Turns::default(),
             plans: Arc::new(tokio::sync::Semaphore::new(http::planning::PLANS_MAX)),
             long_reads: http::reading::LongReads::default(),

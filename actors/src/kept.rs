@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::keys::{Keys, Used};
 
 /// The form of every state in a snapshot. Other forms are not read: the log is folded instead.
-pub const FORM: u32 = 2;
+pub const FORM: u32 = 3;
 
 /// No piece is larger.
 const PIECE_MAX_BYTES: u64 = 64 << 20;

@@ -12,7 +12,8 @@ use domain::views::ended::block::Block;
 use domain::views::listing::Order;
 use domain::views::operation_board::Place;
 use domain::{AgentId, OperationId, Timestamp};
-use events::{EventLog, Position, ReadError, Recorded};
+use events::{EventLog, Position, ReadError, Recorded, Since, StreamId, Version};
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
@@ -38,7 +39,7 @@ const FOLDS_MAX: usize = 4;
 const KEPT: Duration = Duration::from_secs(60);
 
 /// Form of the state that hashes are of: rises when a field of it comes, goes or means something else.
-pub const STATE_FORM: u32 = 1;
+pub const STATE_FORM: u32 = 2;
 
 /// Where a look at the past ends; what lies there still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Seen<A> {
     pub revision: u64,
     /// Whatever happened to it up to there is in the state, and nothing that happened later.
     pub position: Position,
+    /// The moment that is looked at; of a position, when the last fact before it happened.
+    pub time: Timestamp,
 }
 
 /// Why there is no look at the past.
@@ -152,7 +155,8 @@ impl Core {
         };
         let Some(revision) = row else { return Ok(None) };
         let state = self.reader.at(id, revision).await?;
-        Ok(state.map(|state| Seen { state, revision, position }))
+        let time = self.around.clock.now();
+        Ok(state.map(|state| Seen { state, revision, position, time }))
     }
 
     /// One aggregate as it stood. None when it did not exist yet.
@@ -174,9 +178,23 @@ impl Core {
             Cut::Time(_) => recovered.position,
         };
         let revision = recovered.version.get();
+        let time = match cut {
+            Cut::Position(_) => self.time_of(&stream, revision).await?.unwrap_or_default(),
+            Cut::Time(time) => time.min(self.around.clock.now()),
+        };
         // The log may be further than the views.
         self.projected.raise_answered(recovered.position);
-        Ok(recovered.state.map(|state| Seen { state: Arc::new(state), revision, position }))
+        Ok(recovered.state.map(|state| Seen { state: Arc::new(state), revision, position, time }))
+    }
+
+    /// When the event of this version of a stream happened. None when there is none.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub async fn time_of(&self, stream: &StreamId, version: u64) -> Result<Option<Timestamp>, RecoveryError> {
+        let before = Since::Version(Version::new(version.saturating_sub(1)));
+        let event = self.around.log.read(stream, before).next().await.transpose()?;
+        Ok(event.map(|event| Timestamp::from_micros(event.time_us)))
     }
 
     /// The views as they stood, folded from the beginning of the log.

@@ -146,7 +146,7 @@ impl Ready {
             (entered.priority, entered.agents) = (row.priority, row.agents.clone());
         }
         let mut touched = self.refile_all(scene, (id, row, run), &mut entered, moved);
-        entered.room = scene.room(id, row, run);
+        entered.room = scene.room(id, run);
         if entered.room > 0 {
             let parked = std::mem::take(&mut entered.parked);
             self.fresh.extend(&parked);

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn keys_wake_in_the_order_of_their_moments_and_once() {
-        let at = Timestamp::from_micros;
+        let at = |ms| Timestamp::default().plus_ms(ms);
         let mut timers = Timers::default();
         timers.set("a", at(30));
         timers.set("b", at(20));
@@ -81,7 +81,7 @@ mod tests {
     }
     #[test]
     fn a_period_that_runs_is_not_begun_again_and_ends_even_late() {
-        let at = Timestamp::from_micros;
+        let at = |ms| Timestamp::default().plus_ms(ms);
         let mut timers = Timers::default();
         timers.set_no_later("offer", at(10));
         for later in 1..=50 {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use actors::kept::{keep_all, restore_part};
 use actors::past::{Cut, Past};
 use actors::standing::Standing;
-use domain::OperationId;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::shortened_id::ShortOperationId;
@@ -19,6 +18,7 @@ use domain::views::ended::block::Block;
 use domain::views::filter::Filter;
 use domain::views::listing::{Order, Search};
 use domain::views::operation_board::{OperationBoard, Place, Row};
+use domain::{OperationId, Timestamp};
 use events::dice::Dice;
 use events::{EventLog, MemoryLog, Position, Recorded};
 use support::author::Author;
@@ -53,14 +53,14 @@ async fn history(seed: u64, moves: usize) -> (MemoryLog, Vec<Arc<Recorded>>) {
     }
 }
 
-fn shown(id: &OperationId, row: &Row) -> String {
+fn shown(id: &OperationId, row: &Row, _: Timestamp) -> String {
     let open = row.open_run().map(|run| (run.status, run.ready.len(), run.held.len(), run.paused));
     format!("{id} {} {open:?}", serde_json::to_string(&Row { run: None, ..row.clone() }).unwrap())
 }
 
 /// Everything that can be seen of a board without a question.
 fn all(board: &OperationBoard, order: Order, after: Option<&Place>) -> Vec<String> {
-    board.rows(order, after).map(|(id, row)| shown(&id, &row)).collect()
+    board.rows(order, after).map(|(id, row)| shown(&id, &row, Timestamp::default())).collect()
 }
 
 fn must_be_equal(left: &Past, right: &Past, what: &str) {
@@ -76,7 +76,8 @@ fn must_be_equal(left: &Past, right: &Past, what: &str) {
         assert_eq!(all(a, order, None), all(b, order, None), "{what}");
     }
     for (id, row) in a.rows(Order::OldestFirst, None) {
-        assert_eq!(shown(&id, &b.find(&id).unwrap()), shown(&id, &row), "{what}");
+        let now = Timestamp::default();
+        assert_eq!(shown(&id, &b.find(&id).unwrap(), now), shown(&id, &row, now), "{what}");
         assert_eq!(b.get(&id).is_some(), a.get(&id).is_some(), "{what}");
     }
     assert!(b.find(&support::id(u32::MAX)).is_none());
@@ -215,7 +216,7 @@ async fn every_page_of_every_filter_is_what_a_look_at_every_row_finds() {
             if order == Order::NewestFirst {
                 expected.reverse();
             }
-            let expected: Vec<String> = expected.into_iter().map(|(id, row)| shown(id, row)).collect();
+            let expected: Vec<String> = expected.into_iter().map(|(id, row)| shown(id, row, now)).collect();
             let (limit, mut found, mut after) = (1 + dice.index(6), Vec::new(), None);
             loop {
                 let search = Search { filter: filter.clone(), order, after, limit, count: true };

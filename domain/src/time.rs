@@ -6,9 +6,10 @@ use std::num::NonZeroI64;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A moment: microseconds since 1970-01-01 UTC.
+/// A moment, to the millisecond: what is shown of two moments is equal exactly when they are.
 ///
-/// In binary forms it is the number; in text forms RFC 3339 in UTC with milliseconds.
+/// In binary forms it is the microseconds since 1970-01-01 UTC; in text forms RFC 3339 in UTC with
+/// milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(
     /// One more than the number, so that a moment that may be absent takes no more room.
@@ -19,7 +20,7 @@ pub struct Timestamp(
 const LAST_US: i64 = 253_402_300_799_999_999;
 
 impl Timestamp {
-    /// From microseconds since 1970, clamped to what RFC 3339 can write.
+    /// From microseconds since 1970, clamped to what RFC 3339 can write; a part of a millisecond is left out.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         let micros = if micros < 0 {
@@ -29,7 +30,7 @@ impl Timestamp {
         } else {
             micros
         };
-        match NonZeroI64::new(micros + 1) {
+        match NonZeroI64::new(micros - micros % 1_000 + 1) {
             Some(number) => Self(number),
             None => Self(NonZeroI64::MIN),
         }
@@ -112,6 +113,16 @@ mod tests {
     fn a_moment_is_written_in_utc_with_milliseconds() {
         let moment = Timestamp::parse("2026-11-23T03:00:00.5+02:00").unwrap();
         assert_eq!(moment.to_string(), "2026-11-23T01:00:00.500Z");
+    }
+
+    #[test]
+    fn two_moments_that_are_shown_alike_are_equal() {
+        let (one, other) = (Timestamp::from_micros(1_999), Timestamp::from_micros(1_000));
+        assert_eq!((one, one.to_string()), (other, other.to_string()));
+        assert_ne!(one, Timestamp::from_micros(2_000));
+        assert_eq!(Timestamp::parse(&one.to_string()), Some(one));
+        let finer = Timestamp::parse("1970-01-01T00:00:00.001999999Z").unwrap();
+        assert_eq!(finer, one);
     }
 
     #[test]

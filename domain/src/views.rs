@@ -5,6 +5,7 @@ pub mod attention;
 pub mod dashboard;
 pub mod ended;
 pub mod filter;
+pub mod gauges;
 pub mod lanes;
 pub mod leases;
 pub mod listing;
@@ -116,17 +117,16 @@ impl Views {
     }
 
     fn measure(&mut self, id: &OperationId, event: &operation::Event, at: Timestamp) {
-        let minute = self.dashboard.minute(at);
-        match event {
-            operation::Event::Created(_) => minute.created += 1,
-            operation::Event::Completed => minute.completed += 1,
-            operation::Event::Failed(_) => minute.failed += 1,
-            operation::Event::StepRetryScheduled(_) => minute.retries += 1,
-            operation::Event::StepCompleted(completed) => {
-                minute.steps += 1;
-                self.dashboard.steps.add(completed.duration_ms);
-            }
+        self.dashboard.count(at, |counts| match event {
+            operation::Event::Created(_) => counts.created += 1,
+            operation::Event::Completed => counts.completed += 1,
+            operation::Event::Failed(_) => counts.failed += 1,
+            operation::Event::StepRetryScheduled(_) => counts.retries += 1,
+            operation::Event::StepCompleted(_) => counts.steps += 1,
             _ => {}
+        });
+        if let operation::Event::StepCompleted(completed) = event {
+            self.dashboard.steps.add(completed.duration_ms);
         }
         let Some(row) = self.operations.get(id) else { return };
         if matches!(event, operation::Event::Completed | operation::Event::Failed(_))

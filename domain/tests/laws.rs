@@ -120,9 +120,10 @@ fn check_state(flow: &Flow) {
     assert_eq!(pending.len(), offered + run.held.len() + run.backing_off.len() + asked);
     let whole = operation.results.values().map(domain::Json::len).sum::<usize>();
     assert_eq!(operation.results_bytes, whole);
+    let now = flow.scenario.now;
     for (position, step) in run.steps.iter().enumerate() {
         let number = run.skeleton.steps[position].step;
-        let cause = run.blocked_on(position);
+        let cause = run.blocked_on(position, now);
         assert_eq!(cause.is_none(), step.status.is_settled(), "step {number} waits for nothing");
         if operation.status() == Status::InProgress {
             assert_ne!(cause, Some(BlockedOn::Start));
@@ -149,11 +150,8 @@ fn check_state(flow: &Flow) {
         let most = run.skeleton.steps[position].retry.max_attempts.max(1) as usize + asked_again.count();
         assert!(step.attempts as usize <= most);
         if let Some(cause) = &cause {
-            assert!(
-                run.waits_for(cause.cause(), Timestamp::default()),
-                "{cause:?} is not among {:?}",
-                run.causes()
-            );
+            let causes = run.causes(now);
+            assert!(causes.contains(&cause.cause()), "{cause:?} is not among {causes:?}");
         }
         let asks_a_person = run.skeleton.steps[position].asks_a_person();
         assert!(!(asks_a_person && step.status == StepStatus::Ready && !run.paused), "nobody was asked");

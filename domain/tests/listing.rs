@@ -44,7 +44,7 @@ fn board() -> OperationBoard {
 }
 
 fn page(board: &OperationBoard, filter: &Filter, order: Order, after: Option<Place>) -> Listing<String> {
-    let show = |_: &OperationId, row: &Row| row.name.clone();
+    let show = |_: &OperationId, row: &Row, _: Timestamp| row.name.clone();
     let search = Search { filter: filter.clone(), order, after, limit: 7, count: true };
     board.search(search, Timestamp::from_micros(0), show).finish()
 }

@@ -63,7 +63,7 @@ fn another_definition_under_the_same_id_is_refused_but_a_repetition_is_not_even_
 fn without_auto_start_it_waits_to_be_started_once() {
     let mut flow = Flow::of(Definition { auto_start: false, ..definition(vec![step(1, &[])]) });
     assert_eq!((flow.operation().status(), flow.status(1)), (Status::Pending, "pending"));
-    assert_eq!(flow.operation().run.blocked_on(0).unwrap().cause().name(), "start");
+    assert_eq!(flow.operation().run.blocked_on(0, flow.scenario.now).unwrap().cause().name(), "start");
     assert_eq!(names(&flow.put(&Command::Start).unwrap()), ["Started"]);
     assert_eq!(flow.put(&Command::Start), Err(Rejection::NotPending { status: "in_progress" }));
 }

@@ -28,7 +28,7 @@ fn a_diamond_runs_its_sides_at_once_and_joins_them() {
     flow.done(1, json!(1));
     assert_eq!(flow.statuses(), ["completed", "ready", "ready", "pending"]);
     flow.done(3, json!(3));
-    assert_eq!(flow.operation().run.blocked_on(3).unwrap().cause().name(), "dependencies");
+    assert_eq!(flow.operation().run.blocked_on(3, flow.scenario.now).unwrap().cause().name(), "dependencies");
     flow.done(2, json!(2));
     assert_eq!(flow.status(4), "ready");
     let events = flow.done(4, json!(4));

@@ -21,7 +21,7 @@ fn resume(flow: &mut Flow) -> Vec<Event> {
 }
 
 fn cause(flow: &Flow, step: u32) -> Option<BlockedOn> {
-    flow.operation().run.blocked_on(flow.position(step))
+    flow.operation().run.blocked_on(flow.position(step), flow.scenario.now)
 }
 
 /// A write that Ada had and whose lease was lost.

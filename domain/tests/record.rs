@@ -27,7 +27,7 @@ fn success_and_speed_are_averages_that_unperformed_work_does_not_touch() {
     let mut fleet = Fleet::of(1);
     let shown = |fleet: &Fleet| {
         let record = &fleet.row("ada").work.record;
-        ((record.success_rate() * 100.0).round(), record.response_ms().map(f64::round))
+        ((record.success_score() * 100.0).round(), record.response_ms().map(f64::round))
     };
     assert_eq!(shown(&fleet), (50.0, None));
     for (begins, end) in [

@@ -62,7 +62,11 @@ fn board(ages: &[(u32, i64)]) -> OperationBoard {
     let mut board = OperationBoard::default();
     for (number, at) in ages {
         let created = Event::Created(Box::new(definition(vec![step(1, &[])])));
-        board.apply(&id(*number), &created, stamp(1, Timestamp::from_micros(*at)));
+        board.apply(
+            &id(*number),
+            &created,
+            stamp(1, Timestamp::default().plus_ms(u64::try_from(*at).unwrap())),
+        );
     }
     board
 }
@@ -76,13 +80,13 @@ fn operations_are_listed_by_age_and_then_by_id_from_any_place_on() {
     let newest = |after| ids(board.rows(Order::NewestFirst, after).map(|(id, _)| id).collect());
     assert_eq!(oldest(None), ["4", "1", "2", "3"]);
     assert_eq!(newest(None), ["3", "2", "1", "4"]);
-    let place = (Timestamp::from_micros(20), id(2));
+    let place = (Timestamp::default().plus_ms(20), id(2));
     assert_eq!(
         (oldest(Some(&place)), newest(Some(&place))),
         (vec!["3".into()], vec!["1".into(), "4".into()])
     );
     // A place need not be taken: the operation may be one that nobody kept.
-    let between = (Timestamp::from_micros(12), id(9));
+    let between = (Timestamp::default().plus_ms(12), id(9));
     assert_eq!(oldest(Some(&between)), ["2", "3"]);
 }
 
@@ -90,9 +94,9 @@ fn operations_are_listed_by_age_and_then_by_id_from_any_place_on() {
 fn counts_follow_status_and_priority() {
     let mut board = board(&[(1, 1), (2, 2)]);
     assert_eq!(board.count(Status::Pending, Priority::Medium), 2);
-    board.apply(&id(1), &Event::Started, stamp(2, Timestamp::from_micros(3)));
+    board.apply(&id(1), &Event::Started, stamp(2, Timestamp::default().plus_ms(3)));
     let patch = domain::operation::event::Patch { priority: Some(Priority::High), ..Default::default() };
-    board.apply(&id(1), &Event::Updated(Box::new(patch)), stamp(3, Timestamp::from_micros(4)));
+    board.apply(&id(1), &Event::Updated(Box::new(patch)), stamp(3, Timestamp::default().plus_ms(4)));
     let counts = [Status::Pending, Status::InProgress]
         .map(|status| (board.count(status, Priority::Medium), board.count(status, Priority::High)));
     assert_eq!(counts, [(1, 0), (0, 1)]);

@@ -203,8 +203,7 @@ fn table(agents: &[AgentView]) -> Table {
 
 /// Nothing is to be read from the rate of one that has done nothing yet.
 fn success(metrics: &AgentMetrics) -> String {
-    let done = metrics.operations_completed + metrics.operations_failed;
-    if done == 0 { "-".to_owned() } else { format!("{:.0} %", metrics.success_rate) }
+    metrics.success_rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0} %"))
 }
 
 /// The last results in one line.

@@ -68,8 +68,10 @@ pub struct AgentMetrics {
     pub operations_failed: u64,
     /// Milliseconds from assignment to completion, newer ones weighing more; null before the first.
     pub average_response_time: Option<f64>,
-    /// Percent, newer ones weighing more; 50 before the first, since nothing is known then.
-    pub success_rate: f64,
+    /// Percent of all steps that completed; null before the first.
+    pub success_rate: Option<f64>,
+    /// What an agent is chosen by: like the rate, but newer steps weigh more, and before the first it is 50.
+    pub success_score: f64,
     /// The last results, at most fifty.
     pub recent: RecentResults,
     /// Leases lost in a row; the third is a quarantine.
@@ -326,7 +328,8 @@ impl AgentView {
                 operations_completed: record.completed,
                 operations_failed: record.failed,
                 average_response_time: record.response_ms(),
-                success_rate: record.success_rate() * 100.0,
+                success_rate: record.success_rate().map(|rate| rate * 100.0),
+                success_score: record.success_score() * 100.0,
                 recent: RecentResults::of(&record.window()),
                 lost_in_a_row: streaks.lost(),
                 untaken_in_a_row: streaks.untaken(),

@@ -68,7 +68,8 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<AgentView>> {
     let mut found: Vec<(&AgentId, &Row)> = rows.take(limit.saturating_add(1)).collect();
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor = found.last().filter(|_| more).map(|(id, _)| api.cursors.encode(&format!("agent/{id}")));
+    let cursor =
+        found.last().filter(|_| more).map(|(id, _)| paging.cursor(&api.cursors, &format!("agent/{id}")));
     let mut page = Page::new(paging.limit, cursor);
     if paging.count {
         page = page.total(views.agents.iter().filter(|(id, row)| admits(id, row)).count() as u64);

@@ -76,8 +76,8 @@ pub struct PercentilesView {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConcernView {
-    /// `needs_attention`, `approval_expiring`, `no_capable_agent`, `lease_lost_twice`, `deadline_at_risk` or
-    /// `retry_storm`.
+    /// `needs_attention`, `approval_expiring`, `approval_waiting`, `no_capable_agent`, `agents_unavailable`,
+    /// `lease_lost_twice`, `deadline_at_risk` or `retry_storm`.
     pub kind: String,
     /// Which operation; absent when it is about all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,10 +130,7 @@ impl DashboardView {
             alerts.insert(0, AlertView { kind: "performance".into(), subject: subject.into(), detail });
         }
         alerts.truncate(ALERTS_MAX);
-        let mut agents = BTreeMap::from(["active", "busy", "inactive", "error"].map(|name| (name.into(), 0)));
-        for (id, row) in views.agents.iter() {
-            *agents.entry(views.shown_status(id, &row.agent).to_owned()).or_default() += 1;
-        }
+        let agents = views.agent_counts().map(|(status, count)| (status.to_owned(), count)).into();
         let count = |status, priority| views.operations.count(status, priority);
         let by_status = Status::ALL.map(|status| {
             (
@@ -168,12 +165,11 @@ fn percentiles(durations: &Durations) -> PercentilesView {
 
 fn throughput(views: &Views, now: Timestamp) -> ThroughputView {
     let mut shown = ThroughputView::default();
-    // This minute has only begun: the one before it counts too.
-    for minute in views.dashboard.last_minutes(now, 2) {
-        shown.created_last_minute += minute.created;
-        shown.completed_last_minute += minute.completed;
-        shown.failed_last_minute += minute.failed;
-        shown.steps_last_minute += minute.steps;
+    for second in views.dashboard.last_minute(now) {
+        shown.created_last_minute += second.created;
+        shown.completed_last_minute += second.completed;
+        shown.failed_last_minute += second.failed;
+        shown.steps_last_minute += second.steps;
     }
     shown.completed_last_hour = views.dashboard.last_minutes(now, 60).map(|minute| minute.completed).sum();
     shown

@@ -164,12 +164,13 @@ async fn page(api: &Api, request: &HttpRequest) -> Answer<Vec<Listed>> {
         let start = from.map_or(after, Position::new);
         history::forwards(&api.feed, &filter, start, head, limit).await?
     };
-    Ok(reply(api, found, kind, paging.limit).position(head))
+    Ok(reply(api, found, kind, &paging).position(head))
 }
 
-fn reply(api: &Api, found: Found, kind: &str, limit: u64) -> Reply<Vec<Listed>> {
-    let cursor = found.resume.map(|at| api.cursors.encode(&format!("{kind}/{at}")));
-    let reply = Reply::ok(found.events.into_iter().map(Listed).collect()).page(Page::new(limit, cursor));
+fn reply(api: &Api, found: Found, kind: &str, paging: &Paging) -> Reply<Vec<Listed>> {
+    let cursor = found.resume.map(|at| paging.cursor(&api.cursors, &format!("{kind}/{at}")));
+    let reply =
+        Reply::ok(found.events.into_iter().map(Listed).collect()).page(Page::new(paging.limit, cursor));
     match api.feed.log.marks().epoch {
         Some(epoch) => reply.header(EPOCH, epoch),
         None => reply,
@@ -207,5 +208,5 @@ pub async fn of_operation(api: Reach, request: HttpRequest, id: web::Path<String
         found.events.push(Arc::new(Shown::of(&recorded, &api.lease_names)));
     }
     found.resume = (last < revision).then_some(last);
-    Ok(reply(&api, found, "version", paging.limit).etag(revision).position(seen))
+    Ok(reply(&api, found, "version", &paging).etag(revision).position(seen))
 }

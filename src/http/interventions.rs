@@ -5,7 +5,7 @@ use actors::gateway::Order;
 use domain::json::lossless_option;
 use domain::operation::{Command, Intervention, Operation};
 use domain::texts::NOTE_MAX;
-use domain::{Json, OperationId};
+use domain::{Json, OperationId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,9 +15,10 @@ use super::envelope::Reply;
 use super::error::ApiError;
 use super::front::Reach;
 use super::intent::Intent;
-use super::operation_view::StepView;
+use super::operation_view::{self, StepView};
 use super::operations::{Answer, refused, unknown};
 use super::query::Parameters;
+use super::reading;
 
 /// Why a person does something.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -149,13 +150,15 @@ async fn intervene(
     let id: OperationId = id.parse()?;
     let absent = || ApiError::not_found(format!("Operation {id} has no such step; see its /steps."));
     let step: u32 = step.parse().map_err(|_| absent())?;
-    let view = |operation: &Operation, revision: u64| -> Answer<StepView> {
+    let view = |operation: &Operation, revision: u64, at: Timestamp| -> Answer<StepView> {
         let position = operation.run.skeleton.position(step).ok_or_else(absent)?;
-        Ok(Reply::ok(StepView::of(operation, position)).etag(revision))
+        let tag = operation_view::tag(revision, &operation.run, at);
+        Ok(Reply::ok(StepView::of(operation, position, at)).etag(tag))
     };
     if let Some(used) = intent.used(api)? {
         let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
-        return Ok(view(&operation, used.version)?.replayed());
+        let then = reading::time_of(&api.core, &id, used.version).await?;
+        return Ok(view(&operation, used.version, then)?.replayed());
     }
     let by = intent.metadata.actor.clone();
     let command = Command::Intervene { step, by, reason, intervention };
@@ -163,6 +166,6 @@ async fn intervene(
     let done = api.core.gateway.execute::<Operation>(&id, order).await;
     let receipt = done.map_err(|fault| refused(fault, &id))?;
     let operation = receipt.state.ok_or_else(|| unknown(&id))?;
-    let reply = view(&operation, receipt.version.get())?;
+    let reply = view(&operation, receipt.version.get(), api.core.around.clock.now())?;
     Ok(reply.position(receipt.position))
 }

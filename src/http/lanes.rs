@@ -64,7 +64,7 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LaneView>> {
     let mut found: Vec<LaneView> = later.take(limit.saturating_add(1)).map(view).collect();
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor = found.last().filter(|_| more).map(|last| api.cursors.encode(&last.lane));
+    let cursor = found.last().filter(|_| more).map(|last| paging.cursor(&api.cursors, &last.lane));
     let page = Page::new(paging.limit, cursor);
     let page = if paging.count { page.total(views.lanes.parked(now).count() as u64) } else { page };
     Ok(Reply::ok(found).page(page).position(seen))

@@ -195,7 +195,8 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<LeaseView>> {
     let mut found: Vec<_> = rest.take(limit.saturating_add(1)).collect();
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor = found.last().filter(|_| more).map(|info| api.cursors.encode(&info.lease.to_string()));
+    let cursor =
+        found.last().filter(|_| more).map(|info| paging.cursor(&api.cursors, &info.lease.to_string()));
     let mut page = super::page::Page::new(paging.limit, cursor);
     if paging.count {
         page = page.total(total);

@@ -11,7 +11,7 @@ use actors::system::NOTES_LOST_TOTAL;
 use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use domain::system::{Metric, Offence};
-use domain::views::Views;
+use domain::views::gauges::StepCounts;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -90,7 +90,7 @@ impl Metrics {
             offences: IntCounterVec::new(Opts::new(OFFENCES_TOTAL, "Callers turned away."), &["kind"])?,
             operations: gauges("photon_operations", "Operations.", &["status", "priority"])?,
             agents: gauges("photon_agents", "Registered agents.", &["status"])?,
-            steps: gauges("photon_steps", "Steps of operations under way.", &["status"])?,
+            steps: gauges("photon_steps", "Steps by what they wait for: ready for an agent.", &["status"])?,
             actors: gauge("photon_actors", "Actors that live.")?,
             commands: gauge("photon_commands_under_way", "Commands under way.")?,
             claims: gauge("photon_claims_waiting", "Agents that wait for work.")?,
@@ -169,10 +169,10 @@ impl Metrics {
                 self.operations.with_label_values(&[status.name(), priority.name()]).set(whole(count));
             }
         }
-        for (status, count) in agents_by_status(&views) {
+        for (status, count) in views.agent_counts() {
             self.agents.with_label_values(&[status]).set(whole(count));
         }
-        let Steps { ready, held, backing_off } = steps_by_status(&views);
+        let StepCounts { ready, held, backing_off } = views.step_counts(api.core.around.clock.now());
         for (status, count) in [("ready", ready), ("held", held), ("backing_off", backing_off)] {
             self.steps.with_label_values(&[status]).set(whole(count));
         }
@@ -201,39 +201,6 @@ impl Metrics {
         self.streams.set(whole(api.feed.open()));
         self.told.inc_by(api.feed.told().saturating_sub(self.told.get()));
     }
-}
-
-/// How many agents have which status.
-#[must_use]
-pub fn agents_by_status(views: &Views) -> [(&'static str, usize); 4] {
-    let mut agents = [("active", 0), ("busy", 0), ("inactive", 0), ("error", 0)];
-    for (id, row) in views.agents.iter() {
-        let shown = views.shown_status(id, &row.agent);
-        agents.iter_mut().filter(|(status, _)| *status == shown).for_each(|(_, count)| *count += 1);
-    }
-    agents
-}
-
-/// Steps of operations under way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Steps {
-    /// They wait for an agent.
-    pub ready: usize,
-    /// They are in an agent's hands.
-    pub held: usize,
-    /// They wait for their next attempt.
-    pub backing_off: usize,
-}
-
-/// How many steps of operations under way stand where.
-#[must_use]
-pub fn steps_by_status(views: &Views) -> Steps {
-    let runs = views.operations.open().iter().filter_map(|id| views.operations.get(id)?.run.as_ref());
-    runs.fold(Steps::default(), |steps, run| Steps {
-        ready: steps.ready + run.ready.len(),
-        held: steps.held + run.held.len(),
-        backing_off: steps.backing_off + run.backing_off.len(),
-    })
 }
 
 fn whole(count: usize) -> i64 {

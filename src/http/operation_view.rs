@@ -6,11 +6,13 @@ use domain::operation::Operation;
 use domain::operation::definition::{EffectClass, FailurePolicy, Priority, Requirements};
 use domain::operation::pending::{BlockedOn, Cause};
 use domain::operation::retry::RetryPolicy;
-use domain::operation::step::StepStatus;
+use domain::operation::step::{Run, StepStatus};
 use domain::views::operation_board::Row;
 use domain::{Json, OperationId, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::envelope::Tag;
 
 /// An operation in full: the specification's `Operation`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -164,7 +166,7 @@ pub struct BlockedOnView {
     /// The agent, when it waits for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The moment, when it waits for one; when it has passed, an agent is what it waits for.
+    /// The moment, when it waits for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
@@ -220,9 +222,9 @@ pub struct OperationSummary {
 }
 
 impl OperationView {
-    /// Shows an operation at a revision.
+    /// Shows an operation at a revision and a moment.
     #[must_use]
-    pub fn of(id: &OperationId, operation: &Operation, revision: u64) -> Self {
+    pub fn of(id: &OperationId, operation: &Operation, revision: u64, now: Timestamp) -> Self {
         let definition = &operation.definition;
         let all_steps = 0..operation.run.steps.len();
         Self {
@@ -234,7 +236,7 @@ impl OperationView {
             status_reason: operation.status_reason.clone(),
             agents: definition.agents.iter().map(ToString::to_string).collect(),
             platforms: definition.platforms.iter().map(ToString::to_string).collect(),
-            workflow: all_steps.map(|at| StepView::of(operation, at)).collect(),
+            workflow: all_steps.map(|at| StepView::of(operation, at, now)).collect(),
             created_at: operation.created_at,
             started_at: operation.started_at,
             completed_at: operation.completed_at,
@@ -247,7 +249,7 @@ impl OperationView {
             failure_policy: definition.failure_policy,
             max_parallel: definition.max_parallel,
             paused: operation.run.paused,
-            blocked_on: names(&operation.run.causes()),
+            blocked_on: names(&operation.run.causes(now)),
         }
     }
 }
@@ -297,9 +299,9 @@ impl OperationView {
 }
 
 impl StepView {
-    /// Shows the step at a position.
+    /// Shows the step at a position, at a moment.
     #[must_use]
-    pub fn of(operation: &Operation, position: usize) -> Self {
+    pub fn of(operation: &Operation, position: usize, now: Timestamp) -> Self {
         let (step, run) = (&operation.run.skeleton.steps[position], &operation.run.steps[position]);
         Self {
             step: step.step,
@@ -319,7 +321,7 @@ impl StepView {
             status: run.status.name().into(),
             attempt: run.attempts,
             assigned_agent: run.agent.as_ref().map(ToString::to_string),
-            blocked_on: operation.run.blocked_on(position).map(BlockedOnView::from),
+            blocked_on: operation.run.blocked_on(position, now).map(BlockedOnView::from),
             progress: run.progress,
             result: operation.results.get(&step.step).cloned(),
             error: run.error.as_ref().map(|error| error.message.clone()),
@@ -331,6 +333,16 @@ impl StepView {
             started_at: run.started_at,
             completed_at: run.completed_at,
         }
+    }
+}
+
+/// The entity tag of an operation, or a step of it, at a moment. Once a moment that it waited for has passed,
+/// something else is shown at the same revision: then it is `"revision.milliseconds"`.
+#[must_use]
+pub fn tag(revision: u64, run: &Run, now: Timestamp) -> Tag {
+    match run.last_passed(now) {
+        Some(at) => Tag::shown_since(revision, at.as_micros().unsigned_abs() / 1_000),
+        None => revision.into(),
     }
 }
 
@@ -359,9 +371,9 @@ impl From<BlockedOn> for BlockedOnView {
 }
 
 impl OperationSummary {
-    /// Shows a row.
+    /// Shows a row at a moment.
     #[must_use]
-    pub fn of(id: &OperationId, row: &Row) -> Self {
+    pub fn of(id: &OperationId, row: &Row, now: Timestamp) -> Self {
         Self {
             id: id.to_string(),
             name: row.name.clone(),
@@ -378,7 +390,7 @@ impl OperationSummary {
             completed_at: row.completed_at,
             deadline: row.deadline,
             paused: row.open_run().is_some_and(|run| run.paused),
-            blocked_on: names(&row.causes()),
+            blocked_on: names(&row.causes(now)),
             revision: row.revision,
         }
     }

@@ -8,6 +8,7 @@ use actors::gateway::{Order, stream_of};
 use actors::keys::is_remembered;
 use actors::past::Seen;
 use actors::projections::Watch;
+use chrono::TimeDelta;
 use domain::operation::definition::{Definition, Priority};
 use domain::operation::pending::Cause;
 use domain::operation::step::Status;
@@ -15,7 +16,7 @@ use domain::operation::{Command, Operation, Rejection};
 use domain::shortened_id::ShortOperationId;
 use domain::views::filter::Filter;
 use domain::views::listing::{Begun, Listing, Order as Sorted, Search};
-use domain::views::operation_board::Place;
+use domain::views::operation_board::{METADATA_TEXT_MAX, Place};
 use domain::{OperationId, Timestamp};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -28,11 +29,11 @@ use super::front::{Reach, ReachAtOnce};
 use super::intent::{ANONYMOUS, Intent, first_half, metadata, same_body};
 use super::interventions::Reason;
 use super::operation_request::{CreateOperation, UpdateOperation, not_passed};
-use super::operation_view::{Detail, OperationSummary, OperationView};
+use super::operation_view::{self, Detail, OperationSummary, OperationView};
 use super::page::Page;
 use super::past;
 use super::planning::{self, PlanView};
-use super::query::Parameters;
+use super::query::{self, Parameters};
 use super::reading::{self, Nothing};
 
 /// Packed operations that a request reads on its own thread.
@@ -59,7 +60,8 @@ pub type Answer<T> = Result<Reply<T>, ApiError>;
         ("createdAfter" = Option<String>, Query), ("createdBefore" = Option<String>, Query),
         ("deadlineBefore" = Option<String>, Query),
         ("blockedOn" = Option<String>, Query, description = "a cause that a step of it waits for"),
-        ("metadata.KEY" = Option<String>, Query, description = "value of a metadata entry"),
+        ("metadata.KEY" = Option<String>, Query, 
+            description = "the text, number or truth of a metadata entry, at most 256 bytes"),
         ("sort" = Option<String>, Query, description = "-createdAt (default) or createdAt"),
         ("limit" = Option<u64>, Query), ("cursor" = Option<String>, Query),
         ("count" = Option<bool>, Query,
@@ -106,7 +108,8 @@ pub async fn list(api: Reach, request: HttpRequest) -> Answer<Vec<OperationSumma
     // What is packed never changes: from here on nobody waits.
     drop(views);
     let listing = finish(&api, begun).await?;
-    let cursor = listing.next.map(|(at, id)| api.cursors.encode(&format!("{}/{id}", at.as_micros())));
+    let cursor =
+        listing.next.map(|(at, id)| paging.cursor(&api.cursors, &format!("{}/{id}", at.as_micros())));
     let mut page = Page::new(paging.limit, cursor);
     page.total = listing.total;
     Ok(Reply::ok(listing.shown).page(page).position(position))
@@ -137,11 +140,24 @@ fn filter(parameters: &Parameters) -> Result<Filter, ApiError> {
     let wanted = parameters.get_choices("status", &statuses)?;
     let cause = parameters.get_choice("blockedOn", &causes)?;
     let priority = parameters.get_choice("priority", &priorities)?;
-    let time = |name: &str| -> Result<Option<Timestamp>, ApiError> {
-        let time = parameters.get_time(name)?;
+    let after = |name: &str| -> Result<Option<Timestamp>, ApiError> {
+        Ok(parameters.get_time(name)?.map(|time| Timestamp::from_micros(time.timestamp_micros())))
+    };
+    // What happened in the millisecond that the time lies in happened before it.
+    let before = |name: &str| -> Result<Option<Timestamp>, ApiError> {
+        let time = parameters.get_time(name)?.map(|time| time + TimeDelta::nanoseconds(999_999));
         Ok(time.map(|time| Timestamp::from_micros(time.timestamp_micros())))
     };
-    let entries = parameters.family("metadata.");
+    let entries: Vec<(&str, &str)> = parameters.family("metadata.").collect();
+    for (key, value) in &entries {
+        if key.len() > METADATA_TEXT_MAX || value.len() > METADATA_TEXT_MAX {
+            let detail = format!(
+                "Keys and values of metadata can be looked for when they have at most {METADATA_TEXT_MAX} \
+                 bytes; this parameter has more."
+            );
+            return Err(ApiError::invalid_parameter(&shown_name(key), detail));
+        }
+    }
     let id = parameters.get("id").map(ShortOperationId::parse).transpose();
     Ok(Filter {
         id: id.map_err(|fault| reading::bad_shortened_id(&fault))?,
@@ -150,12 +166,17 @@ fn filter(parameters: &Parameters) -> Result<Filter, ApiError> {
         agent: parameters.get("agent").map(str::to_owned),
         platform: parameters.get("platform").map(str::to_owned),
         text: parameters.get("q").map(str::to_lowercase),
-        created_after: time("createdAfter")?,
-        created_before: time("createdBefore")?,
-        deadline_before: time("deadlineBefore")?,
+        created_after: after("createdAfter")?,
+        created_before: before("createdBefore")?,
+        deadline_before: before("deadlineBefore")?,
         blocked_on: Cause::ALL.into_iter().find(|known| Some(known.name()) == cause),
-        metadata: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        metadata: entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     })
+}
+
+/// A parameter of metadata as a message may show it.
+fn shown_name(key: &str) -> String {
+    format!("metadata.{}", query::shown(key))
 }
 
 /// Accepts a new operation; with `dryRun` only says how it would run.
@@ -203,7 +224,8 @@ async fn create_new(
     let receipt = api.core.gateway.execute::<Operation>(&id, order).await?;
     let operation = receipt.state.ok_or_else(|| ApiError::internal("a receipt without its state"))?;
     let revision = receipt.version.get();
-    let reply = Reply::created(OperationView::of(&id, &operation, revision), location(&id)).etag(revision);
+    let view = OperationView::of(&id, &operation, revision, api.core.around.clock.now());
+    let reply = Reply::created(view, location(&id)).etag(revision);
     Ok(reply.position(receipt.position))
 }
 
@@ -247,7 +269,8 @@ async fn first_answer(
         same_body(key.body, written.first.body)?;
         let revision = written.revision;
         let operation = api.core.reader.at(&id, revision).await?.ok_or_else(|| unknown(&id))?;
-        let view = OperationView::of(&id, &operation, revision);
+        // Nothing of a new operation waits for a moment.
+        let view = OperationView::of(&id, &operation, revision, operation.created_at);
         return Ok(Some(Reply::created(view, location(&id)).etag(revision).replayed()));
     }
     Ok(None)
@@ -297,9 +320,9 @@ pub async fn get(api: Reach, request: HttpRequest, id: web::Path<String>) -> Ans
             () = api.state.draining() => {}
         }
     }
-    let Seen { state, revision, position } = past::operation(&api, &parameters, &id).await?;
-    let view = OperationView::of(&id, &state, revision).with(detail);
-    Ok(Reply::ok(view).etag(revision).position(position))
+    let Seen { state, revision, position, time } = past::operation(&api, &parameters, &id).await?;
+    let view = OperationView::of(&id, &state, revision, time).with(detail);
+    Ok(Reply::ok(view).etag(operation_view::tag(revision, &state.run, time)).position(position))
 }
 
 /// Waits until the operation has ended or reached a revision, or until the deadline.
@@ -366,8 +389,9 @@ async fn shown(api: &Api, id: &OperationId, order: Order<Operation>) -> Answer<O
     let operation = receipt.state.ok_or_else(|| unknown(id))?;
     let revision = receipt.version.get();
     api.core.reader.remember(id, revision, &operation);
-    let reply = Reply::ok(OperationView::of(id, &operation, revision)).etag(revision);
-    Ok(reply.position(receipt.position))
+    let now = api.core.around.clock.now();
+    let view = OperationView::of(id, &operation, revision, now);
+    Ok(Reply::ok(view).etag(operation_view::tag(revision, &operation.run, now)).position(receipt.position))
 }
 
 /// Starts an operation that was created with `autoStart: false`.
@@ -426,8 +450,11 @@ async fn act(api: Reach, id: OperationId, command: Command, intent: Intent) -> A
     let acting = |intent: Intent| async move {
         if let Some(used) = intent.used(&api)? {
             let operation = api.core.reader.at(&id, used.version).await?.ok_or_else(|| unknown(&id))?;
-            let view = OperationView::of(&id, &operation, used.version);
-            return Ok(Reply::ok(view).etag(used.version).replayed());
+            let then = reading::time_of(&api.core, &id, used.version).await?;
+            let view = OperationView::of(&id, &operation, used.version, then);
+            return Ok(Reply::ok(view)
+                .etag(operation_view::tag(used.version, &operation.run, then))
+                .replayed());
         }
         shown(&api, &id, Order::<Operation>::of(command, intent.metadata.clone()).with_state()).await
     };

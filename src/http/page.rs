@@ -1,6 +1,11 @@
 //! Owns how a list is cut into pages: the page object, signed cursors, the link to the next page.
 //! It must never know what is listed.
 
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use actix_web::HttpRequest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,6 +13,9 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 
 const MAC_BYTES: usize = 16;
+/// Name of the file in the data folder.
+const KEY_FILE: &str = "cursor.key";
+const SECRET_BYTES: usize = 32;
 /// A cursor holds a sort key and an id; whatever is longer was not made here.
 const CURSOR_MAX: usize = 2048;
 
@@ -52,11 +60,22 @@ impl CursorKey {
         Self(blake3::derive_key("photon 2026 list cursor", secret))
     }
 
-    /// A key that lives as long as the process: cursors end with it.
+    /// The key of a data folder, in its file `cursor.key`, so that cursors outlive the process. Where it can
+    /// neither be read nor written, a key that lives as long as the process.
     #[must_use]
-    pub fn ephemeral() -> Self {
-        // Two v4 ids are 244 bits of the operating system's generator.
-        let secret = [uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat();
+    pub fn of_folder(folder: &Path) -> Self {
+        let path = folder.join(KEY_FILE);
+        let kept = match fs::read(&path) {
+            Ok(secret) if secret.len() == SECRET_BYTES => return Self::from_secret(&secret),
+            Ok(_) => fs::remove_file(&path),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(fault) => Err(fault),
+        };
+        let secret = random();
+        if let Err(fault) = kept.and_then(|()| store(&path, &secret)) {
+            let path = path.display().to_string();
+            tracing::warn!(path, %fault, "the key of cursors is not kept: they end with this process");
+        }
         Self::from_secret(&secret)
     }
 
@@ -71,7 +90,7 @@ impl CursorKey {
     /// The text of a cursor that this key signed.
     ///
     /// # Errors
-    /// 400 `invalid_parameter` for a cursor that is forged, damaged or from before a restart.
+    /// 400 `invalid_parameter` for a cursor that is forged, damaged or of another data folder.
     pub fn decode(&self, cursor: &str) -> Result<String, ApiError> {
         self.open(cursor).ok_or_else(|| {
             let detail = "The cursor is not one that this server gave out; begin again without a cursor.";
@@ -106,6 +125,19 @@ pub fn next_link(request: &HttpRequest, cursor: &str) -> String {
     format!("<{}?{query}>; rel=\"next\"", request.path().replace('<', "%3C").replace('>', "%3E"))
 }
 
+fn random() -> Vec<u8> {
+    // Two v4 ids are 244 bits of the operating system's generator.
+    [uuid::Uuid::new_v4().into_bytes(), uuid::Uuid::new_v4().into_bytes()].concat()
+}
+
+/// Writes a key that only its owner can read. A file that is cut off by a crash is of another length, and is
+/// written anew.
+fn store(path: &Path, secret: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret)?;
+    file.sync_all()
+}
+
 fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
@@ -127,6 +159,7 @@ mod tests {
     use super::*;
     use crate::http::error::Code;
     use actix_web::test::TestRequest;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_cursor_gives_back_what_it_holds() {
@@ -140,13 +173,28 @@ mod tests {
     fn a_forged_cursor_is_refused() {
         let key = CursorKey::from_secret(b"k");
         let good = key.encode("op_1");
-        let foreign = CursorKey::ephemeral().encode("op_1");
+        let foreign = CursorKey::from_secret(b"other").encode("op_1");
         let swapped = good.replace("6f705f31", "6f705f32");
         let upper = good.to_uppercase();
         let long = "0".repeat(CURSOR_MAX + 2);
         for bad in ["", "x", "00", &good[1..], &good[..20], &foreign, &swapped, &upper, &long, "ü"] {
             assert_eq!(key.decode(bad).unwrap_err().code, Code::InvalidParameter, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_key_is_kept_in_its_folder_for_its_owner_alone() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        let cursor = CursorKey::of_folder(folder.path()).encode("op_1");
+        assert_eq!(CursorKey::of_folder(folder.path()).decode(&cursor).unwrap(), "op_1");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, b"cut").unwrap();
+        let anew = CursorKey::of_folder(folder.path());
+        assert!(anew.decode(&cursor).is_err());
+        assert_eq!(fs::read(&path).unwrap().len(), SECRET_BYTES);
+        let nowhere = folder.path().join("absent");
+        assert!(CursorKey::of_folder(&nowhere).decode(&cursor).is_err());
     }
 
     #[test]

@@ -45,9 +45,7 @@ pub fn cut(api: &Api, parameters: &Parameters, name: &str) -> Result<Option<Cut>
     }
     let detail = format!("{name} must be a position of the log or a time such as 2026-11-23T01:40:00Z");
     let time = Timestamp::parse(text).ok_or_else(|| ApiError::invalid_parameter(name, detail))?;
-    // Times are shown in milliseconds: the whole of that one counts.
-    let shown = time.as_micros().div_euclid(1_000) * 1_000;
-    Ok(Some(Cut::Time(Timestamp::from_micros(shown.saturating_add(999)))))
+    Ok(Some(Cut::Time(time)))
 }
 
 /// Refuses a look at a time of which streams were removed as a whole.
@@ -55,7 +53,7 @@ fn check_floor(api: &Api, cut: Cut) -> Result<(), ApiError> {
     let floor = api.core.around.log.marks().floor;
     let below = match cut {
         Cut::Position(position) => position < floor.position,
-        Cut::Time(time) => time.as_micros() < floor.time_us,
+        Cut::Time(time) => time < Timestamp::from_micros(floor.time_us),
     };
     if !below {
         return Ok(());
@@ -72,8 +70,8 @@ fn check_floor(api: &Api, cut: Cut) -> Result<(), ApiError> {
 pub enum Look<'v> {
     /// As they are, at this position.
     Now(RwLockReadGuard<'v, Views>, Position),
-    /// As they were.
-    Then(Arc<Past>),
+    /// As they were at this moment.
+    Then(Arc<Past>, Timestamp),
 }
 
 impl Deref for Look<'_> {
@@ -82,7 +80,7 @@ impl Deref for Look<'_> {
     fn deref(&self) -> &Views {
         match self {
             Self::Now(views, _) => views,
-            Self::Then(past) => &past.views,
+            Self::Then(past, _) => &past.views,
         }
     }
 }
@@ -93,14 +91,14 @@ impl Look<'_> {
     pub fn time(&self, api: &Api) -> Timestamp {
         match self {
             Self::Now(..) => api.core.around.clock.now(),
-            Self::Then(past) => past.time,
+            Self::Then(_, time) => *time,
         }
     }
 
     /// Whether it is the past: presence and other memory of this moment say nothing about it.
     #[must_use]
     pub fn is_past(&self) -> bool {
-        matches!(self, Self::Then(_))
+        matches!(self, Self::Then(..))
     }
 
     /// The position that it reflects.
@@ -108,7 +106,7 @@ impl Look<'_> {
     pub fn position(&self) -> Position {
         match self {
             Self::Now(_, position) => *position,
-            Self::Then(past) => past.position,
+            Self::Then(past, _) => past.position,
         }
     }
 
@@ -134,7 +132,12 @@ pub async fn look<'v>(api: &'v Api, parameters: &Parameters) -> Result<Look<'v>,
         }
         Some(cut) => {
             check_floor(api, cut)?;
-            Ok(Look::Then(api.core.past(cut).await?))
+            let past = api.core.past(cut).await?;
+            let time = match cut {
+                Cut::Position(_) => past.time,
+                Cut::Time(time) => time.min(api.core.around.clock.now()),
+            };
+            Ok(Look::Then(past, time))
         }
     }
 }
@@ -313,7 +316,7 @@ pub async fn transitions(
     }
     let more = player.found.len() > limit;
     player.found.truncate(limit);
-    let cursor = more.then(|| api.cursors.encode(&format!("transitions/{}", skipped + limit)));
+    let cursor = more.then(|| paging.cursor(&api.cursors, &format!("transitions/{}", skipped + limit)));
     Ok(Reply::ok(player.found).page(Page::new(paging.limit, cursor)).position(seen))
 }
 

@@ -10,9 +10,13 @@ use chrono::{DateTime, Utc};
 
 use super::error::{ApiError, Code, FieldError};
 
+/// Parameters that say which part of a list is asked for, and when.
+const OF_PAGE: [&str; 5] = ["cursor", "limit", "count", "minPosition", "at"];
+
 /// The parameters of one request, decoded, each known and given once.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
+    path: String,
     values: BTreeMap<String, String>,
 }
 
@@ -22,7 +26,8 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::parse`].
     pub fn of(request: &HttpRequest, names: &[&str], prefixes: &[&str]) -> Result<Self, ApiError> {
-        Self::parse(request.query_string(), names, prefixes)
+        let path = request.path().to_owned();
+        Ok(Self { path, ..Self::parse(request.query_string(), names, prefixes)? })
     }
 
     /// Reads a query string. `names` are the parameters known here, `prefixes` open families (`metadata.`).
@@ -45,7 +50,21 @@ impl Parameters {
                 return Err(ApiError::invalid_parameter(&name, detail));
             }
         }
-        Ok(Self { values })
+        Ok(Self { path: String::new(), values })
+    }
+
+    /// Which list is asked for, and in which order: of the path and every parameter but those that say which
+    /// part of it. Equal for the same list.
+    #[must_use]
+    pub fn list(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let of_list = self.values.iter().filter(|(name, _)| !OF_PAGE.contains(&name.as_str()));
+        let parts = of_list.flat_map(|(name, value)| [name, value]);
+        for part in std::iter::once(&self.path).chain(parts) {
+            // The length keeps two neighbours from being read as other two.
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        hasher.finalize().to_hex()[..16].to_owned()
     }
 
     /// The value as it was sent.
@@ -307,6 +326,17 @@ mod tests {
         assert!(error.message.contains("Did you mean 'running'?"), "{error}");
         assert!(read("").get_choices("status", &["running"]).unwrap().is_empty());
         assert!(read("status=").get_choices("status", &["running"]).is_err());
+    }
+
+    #[test]
+    fn a_list_is_told_by_its_path_filters_and_order() {
+        let list = |query: &str| read(query).list();
+        assert_eq!(list("status=a&limit=5"), list("limit=7&count&cursor=c&status=a"));
+        assert_ne!(list("status=a"), list("status=b"));
+        assert_ne!(list("status=a"), list(""));
+        assert_ne!(list("metadata.a=b"), list("metadata.ab="));
+        let other = Parameters { path: "/other".into(), ..read("status=a") };
+        assert_ne!(other.list(), list("status=a"));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use actors::Core;
 use actors::codec::{KeyUse, Metadata};
-use domain::{AgentId, Timestamp};
+use actors::gateway::stream_of;
+use domain::operation::Operation;
+use domain::{AgentId, OperationId, Timestamp};
 use events::{Position, Since, StreamId};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -43,6 +45,8 @@ pub struct Paging {
     pub after: Option<String>,
     /// Whether the total is asked for.
     pub count: bool,
+    /// Which list it is of; see [`Parameters::list`].
+    list: String,
 }
 
 impl Paging {
@@ -51,11 +55,19 @@ impl Paging {
     /// # Errors
     /// 400 for a bad value.
     pub fn of(parameters: &Parameters, cursors: &CursorKey) -> Result<Self, ApiError> {
+        let list = parameters.list();
         Ok(Self {
             limit: parameters.get_u64("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
-            after: parameters.get("cursor").map(|cursor| cursors.decode(cursor)).transpose()?,
+            after: parameters.get("cursor").map(|cursor| after(cursors, cursor, &list)).transpose()?,
             count: parameters.get_bool("count")?.unwrap_or(false),
+            list,
         })
+    }
+
+    /// The cursor of a place in this list, which is of no use in another one.
+    #[must_use]
+    pub fn cursor(&self, cursors: &CursorKey, place: &str) -> String {
+        cursors.encode(&format!("{} {place}", self.list))
     }
 
     /// With the fewer rows that a page has when the request names the beginning or the end of an id.
@@ -75,6 +87,16 @@ impl Paging {
         let number = number.and_then(|(_, number)| number.parse().ok());
         number.ok_or_else(|| ApiError::invalid_parameter("cursor", "the cursor belongs to another list"))
     }
+}
+
+/// The place that a cursor of this list names.
+fn after(cursors: &CursorKey, cursor: &str, list: &str) -> Result<String, ApiError> {
+    let text = cursors.decode(cursor)?;
+    let place = text.split_once(' ').filter(|(of, _)| *of == list).map(|(_, place)| place.to_owned());
+    place.ok_or_else(|| {
+        let detail = "The cursor belongs to another list, filter or order; begin again without a cursor.";
+        ApiError::invalid_parameter("cursor", detail)
+    })
 }
 
 /// Refuses what is no beginning and no end of an id.
@@ -157,6 +179,14 @@ pub async fn written_with(
         core.projected.raise_answered(recorded.position);
     }
     Ok(found)
+}
+
+/// When a fact of an operation happened: what was answered then is shown as of that moment.
+///
+/// # Errors
+/// 503 when its stream cannot be read.
+pub async fn time_of(core: &Core, id: &OperationId, revision: u64) -> Result<Timestamp, ApiError> {
+    Ok(core.time_of(&stream_of::<Operation>(id), revision).await?.unwrap_or_default())
 }
 
 /// Refuses agents that are not registered.

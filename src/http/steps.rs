@@ -18,7 +18,7 @@ use super::Api;
 use super::envelope::Reply;
 use super::error::ApiError;
 use super::front::Reach;
-use super::operation_view::StepView;
+use super::operation_view::{self, StepView};
 use super::operations::Answer;
 use super::page::Page;
 use super::past;
@@ -86,15 +86,16 @@ pub async fn list(api: Reach, request: HttpRequest, id: web::Path<String>) -> An
     let parameters = Parameters::of(&request, &["limit", "cursor", "count", "minPosition", "at"], &[])?;
     let paging = Paging::of(&parameters, &api.cursors)?;
     let id: OperationId = id.parse()?;
-    let Seen { state: operation, revision, position } = past::operation(&api, &parameters, &id).await?;
+    let Seen { state: operation, revision, position, time } = past::operation(&api, &parameters, &id).await?;
     let first = paging.after_number("steps")?;
     let total = operation.run.steps.len();
     let end = total.min(first.saturating_add(usize::try_from(paging.limit).unwrap_or(usize::MAX)));
-    let cursor = (end < total).then(|| api.cursors.encode(&format!("steps/{end}")));
-    let shown = (first.min(end)..end).map(|position| StepView::of(&operation, position)).collect();
+    let cursor = (end < total).then(|| paging.cursor(&api.cursors, &format!("steps/{end}")));
+    let shown = (first.min(end)..end).map(|position| StepView::of(&operation, position, time)).collect();
     let page = Page::new(paging.limit, cursor);
     let page = if paging.count { page.total(total as u64) } else { page };
-    Ok(Reply::ok(shown).etag(revision).position(position).page(page))
+    let tag = operation_view::tag(revision, &operation.run, time);
+    Ok(Reply::ok(shown).etag(tag).position(position).page(page))
 }
 
 /// Shows a step with every attempt.
@@ -108,14 +109,16 @@ pub async fn get(api: Reach, request: HttpRequest, path: web::Path<(String, Stri
     let parameters = Parameters::of(&request, &["minPosition", "at"], &[])?;
     let (id, number) = path.into_inner();
     let id: OperationId = id.parse()?;
-    let Seen { state: operation, revision, position: seen } = past::operation(&api, &parameters, &id).await?;
+    let seen = past::operation(&api, &parameters, &id).await?;
+    let Seen { state: operation, revision, time, .. } = seen;
     let position = number.parse().ok().and_then(|number| operation.run.skeleton.position(number));
     let position = position
         .ok_or_else(|| ApiError::not_found(format!("Operation {id} has no such step; see its /steps.")))?;
     let step = operation.run.skeleton.steps[position].step;
     let attempts = attempts(&api, &id, step, revision).await?;
-    let detail = StepDetail { step: StepView::of(&operation, position), attempts };
-    Ok(Reply::ok(detail).etag(revision).position(seen))
+    let detail = StepDetail { step: StepView::of(&operation, position, time), attempts };
+    let tag = operation_view::tag(revision, &operation.run, time);
+    Ok(Reply::ok(detail).etag(tag).position(seen.position))
 }
 
 /// Folds the attempts of one step from the operation's history.

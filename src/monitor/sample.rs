@@ -7,11 +7,11 @@ use domain::operation::definition::Priority;
 use domain::operation::step::Status;
 use serde_json::{Map, Value, json};
 
-use crate::http::{Api, metrics};
+use crate::http::Api;
 
 /// One sample.
 pub struct Sample {
-    /// Steps that are ready and wait for an agent.
+    /// Steps that an agent could take now.
     pub ready_steps: usize,
     /// See [`crate::http::latencies::Answered::p95_us`].
     pub p95_us: Option<u64>,
@@ -30,11 +30,11 @@ impl Sample {
         let views = api.core.projected.views.read();
         let of_status = |status| Priority::ALL.into_iter().map(|p| views.operations.count(status, p)).sum();
         Self {
-            ready_steps: metrics::steps_by_status(&views).ready,
+            ready_steps: views.step_counts(api.core.around.clock.now()).ready,
             p95_us: answered.p95_us,
             requests_per_second: answered.count as f64 / since.as_secs_f64().max(1e-3),
             operations: Status::ALL.into_iter().map(|status| (status.name(), of_status(status))).collect(),
-            agents: metrics::agents_by_status(&views).into(),
+            agents: views.agent_counts().into(),
             position: api.core.projected.position().get(),
             resident_bytes: resident_bytes(),
         }

@@ -10,7 +10,6 @@ use domain::agent::event::{Profile, Status};
 use domain::agent::record::Record;
 use domain::agent::selection::meets;
 use domain::operation::definition::{Requirements, StepDefinition};
-use domain::operation::step::{Run, Status as RunStatus, StepStatus};
 use domain::pool::Seen;
 use domain::views::Views;
 use domain::views::agent_directory::Row as AgentRow;
@@ -70,25 +69,19 @@ pub(super) async fn queues(views: &RwLock<Views>, asking: &[Asking], now: Timest
 
 /// Counts the steps of one operation; no more than it may have under way at once.
 fn count(row: &Row, asking: &[Asking], now: Timestamp, queues: &mut [Queue]) {
-    let Some(run) = row.run.as_ref().filter(|run| run.status == RunStatus::InProgress && !run.paused) else {
-        return;
-    };
-    let is_due = |position: &&usize| match run.steps[**position].status {
-        StepStatus::BackingOff { at, .. } => at <= now,
-        _ => false,
-    };
-    let due = run.ready.iter().chain(run.backing_off.iter().filter(is_due));
-    let room = row.max_parallel.map_or(usize::MAX, |most| (most as usize).saturating_sub(run.held.len()));
+    let Some(run) = row.open_run() else { return };
+    let steps = |position: usize| &run.skeleton.steps[position];
+    let waiting = run.awaiting_agents(now).filter(|position| is_for_workers(steps(*position)));
     // Most steps of an operation require the same, which is then looked at once.
     let mut met: Option<(&Requirements, Vec<bool>)> = None;
-    for position in due.filter(|position| is_for_workers(&run.skeleton.steps[**position])).take(room) {
-        let step = &run.skeleton.steps[*position];
+    for position in waiting.take(run.room()) {
+        let step = steps(position);
         if met.as_ref().is_none_or(|(requires, _)| **requires != step.requires) {
             let meeting = asking.iter().map(|asking| meets(&asking.profile, &step.requires));
             met = Some((&step.requires, meeting.collect()));
         }
         let Some((_, meeting)) = &met else { continue };
-        let wait_ms = ready_since(run, *position).map_or(0, |since| now.ms_since(since));
+        let wait_ms = run.due_since(position, now).map_or(0, |since| now.ms_since(since));
         let asked = asking.iter().zip(meeting).zip(queues.iter_mut());
         for ((asking, meets), queue) in asked {
             if *meets && !asking.parked && may_be_asked(&asking.crew, row, step) {
@@ -106,15 +99,6 @@ fn is_for_workers(step: &StepDefinition) -> bool {
 fn may_be_asked(crew: &[AgentId], row: &Row, step: &StepDefinition) -> bool {
     let is_there = |agent: &AgentId| crew.contains(agent);
     step.agent.as_ref().is_none_or(is_there) && (row.agents.is_empty() || row.agents.iter().any(is_there))
-}
-
-/// Since when a step can be taken.
-fn ready_since(run: &Run, position: usize) -> Option<Timestamp> {
-    let step = &run.steps[position];
-    match step.status {
-        StepStatus::BackingOff { at, .. } => Some(at),
-        _ => step.ready_at,
-    }
 }
 
 /// Mean time that a step takes, over the agents of a pool, each weighing as many steps as it completed.

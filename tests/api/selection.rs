@@ -112,7 +112,8 @@ async fn how_an_agent_did_is_measured_and_survives_a_restart() {
     let mut photon = Photon::start().await;
     photon.agent("a", &[]).await;
     let fresh = photon.get("/api/v1/agents/a").await.expect(200).data()["metrics"].clone();
-    assert_eq!((&fresh["successRate"], &fresh["averageResponseTime"]), (&json!(50.0), &Value::Null));
+    assert_eq!((&fresh["successRate"], &fresh["averageResponseTime"]), (&Value::Null, &Value::Null));
+    assert_eq!(fresh["successScore"], json!(50.0));
     assert_eq!(fresh["recent"]["since"], Value::Null);
     photon.operation(json!([step(1, "x", &[], json!({})), step(2, "x", &[1], json!({}))])).await;
     for _ in 0..2 {
@@ -126,8 +127,8 @@ async fn how_an_agent_did_is_measured_and_survives_a_restart() {
     let done = |agent: &Value| agent["metrics"]["operationsFailed"] == json!(1);
     let before = photon.until("/api/v1/agents/a", done).await["metrics"].clone();
     assert_eq!(before["operationsCompleted"], json!(2));
-    let rate = before["successRate"].as_f64().unwrap();
-    assert!((rate - 54.4).abs() < 1e-6, "{rate}");
+    let (rate, score) = (before["successRate"].as_f64().unwrap(), before["successScore"].as_f64().unwrap());
+    assert!((rate - 200.0 / 3.0).abs() < 1e-6 && (score - 54.4).abs() < 1e-6, "{rate} {score}");
     let recent = &before["recent"];
     assert_eq!((&recent["completed"], &recent["failed"], &recent["lost"]), (&json!(2), &json!(1), &json!(0)));
     assert!(recent["responseTimeP50"].as_u64() <= recent["responseTimeP95"].as_u64());

@@ -76,7 +76,8 @@ async fn of(reader: &Reader, log: &dyn EventLog, standing: &mut Standing) -> Res
             return Ok(judged(flaw));
         }
         standing.fold_up_to(log, Position::new(stamp.position), &|| true).await?;
-        let counted = standing.past.events == stamp.events && standing.past.time.as_micros() == stamp.time_us;
+        let ends_then = standing.past.time == domain::Timestamp::from_micros(stamp.time_us);
+        let counted = standing.past.events == stamp.events && ends_then;
         return Ok(compared(hash_of_all(standing), reader.state(), counted));
     };
     let Ok(stream) = StreamId::parse(name) else { return Ok(Verdict::Wrong("it is of no stream".into())) };

@@ -75,12 +75,11 @@ impl<'s> Scene<'s> {
     }
 
     /// How many more of its steps may be under way at once.
-    pub(crate) fn room(&self, id: &OperationId, row: &Row, run: &Run) -> usize {
-        if run.paused {
-            return 0;
+    pub(crate) fn room(&self, id: &OperationId, run: &Run) -> usize {
+        match run.room() {
+            room @ (0 | usize::MAX) => room,
+            room => room.saturating_sub(self.in_flight.under_way(id, run) - run.held.len()),
         }
-        let Some(most) = row.max_parallel else { return usize::MAX };
-        (most as usize).saturating_sub(self.in_flight.under_way(id, run))
     }
 
     /// Where a step stands now, if it can be offered.
@@ -91,11 +90,7 @@ impl<'s> Scene<'s> {
         asking: &impl BuildHasher,
     ) -> Option<Filed> {
         let (step, stands) = (&run.skeleton.steps[position], &run.steps[position]);
-        let since = match &stands.status {
-            StepStatus::Ready => stands.ready_at.unwrap_or_default(),
-            StepStatus::BackingOff { at, .. } if *at <= self.now => *at,
-            _ => return None,
-        };
+        let since = run.due_since(position, self.now)?;
         let next = LeaseId { operation: id.clone(), step: step.step, grant: stands.grant + 1 };
         if step.platform.as_str() != WORKER || self.in_flight.contains(&next) {
             return None;

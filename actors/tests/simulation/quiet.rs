@@ -11,7 +11,6 @@ use actors::matching::Appetite;
 use domain::agent::event::{Patch, Status};
 use domain::agent::{Agent, Command as AgentCommand};
 use domain::operation::{Command, Intervention, Operation, StepWish};
-use domain::views::operation_board::Row;
 use domain::{Json, OperationId, Timestamp};
 use tokio::time::sleep;
 
@@ -70,7 +69,8 @@ fn is_over(world: &World) -> bool {
 
 fn left(world: &World, core: &Core) -> String {
     let views = core.projected.views.read();
-    let causes = |id: &OperationId| views.operations.get(id).map(Row::causes);
+    let now = core.around.clock.now();
+    let causes = |id: &OperationId| views.operations.get(id).map(|row| row.causes(now));
     let open: Vec<_> = world.open().into_iter().map(|id| format!("{id} {:?}", causes(&id))).collect();
     let taken: Vec<_> = world.ledger.courses.values().flat_map(Course::slots).collect();
     format!("operations {open:?}, slots {taken:?}, readers at {:?}", world.seen)

@@ -119,9 +119,17 @@ impl Record {
         self.response_ms.beginning_with(prior_ms)
     }
 
-    /// Share of the steps that succeeded, 0 to 1, newer ones weighing more; one half before the first.
+    /// Share of the steps that completed, 0 to 1; none before the first.
     #[must_use]
-    pub fn success_rate(&self) -> f64 {
+    pub fn success_rate(&self) -> Option<f64> {
+        let all = self.completed + self.failed;
+        (all > 0).then(|| self.completed as f64 / all as f64)
+    }
+
+    /// How well it is expected to succeed, 0 to 1: newer steps weigh more, and before the first it is one
+    /// half.
+    #[must_use]
+    pub fn success_score(&self) -> f64 {
         self.success.beginning_with(NEUTRAL_SUCCESS)
     }
 

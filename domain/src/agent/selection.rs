@@ -261,7 +261,7 @@ fn distinct(words: &[String]) -> usize {
 }
 
 fn performance(record: &Record, reported: ReportedMetrics, median_ms: Option<f64>) -> f64 {
-    let success = record.success_rate();
+    let success = record.success_score();
     let speed = median_ms.map_or(0.5, |median| speed(record.response_ms_from(median), median));
     let load = [reported.cpu_usage, reported.memory_usage].into_iter().flatten().reduce(f64::max);
     let ease = load.map_or(0.5, |percent| 1.0 - (percent / 100.0).clamp(0.0, 1.0));

@@ -94,19 +94,11 @@ impl About<'_> {
             return Ok(Vec::new());
         }
         let definition = self.definition();
-        let due = match &self.run.status {
-            StepStatus::Ready => true,
-            StepStatus::BackingOff { at, .. } => *at <= now,
-            _ => false,
-        };
+        let run = &self.operation.run;
+        let due = run.due_since(self.position, now).is_some();
         let kept = self.run.held_from.iter().any(|(other, until)| other == agent && *until > now);
-        let full = self
-            .operation
-            .definition
-            .max_parallel
-            .is_some_and(|most| self.operation.run.held.len() >= most as usize);
-        let closed = self.operation.run.paused || definition.asks_a_person();
-        if !due || kept || full || closed || self.grant != self.run.grant + 1 {
+        let closed = run.room() == 0 || definition.asks_a_person();
+        if !due || kept || closed || self.grant != self.run.grant + 1 {
             return Err(Rejection::NotReady { step: self.step, status: self.run.status.name() });
         }
         let max = self.given.world.limits.max_result_bytes;

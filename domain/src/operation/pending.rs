@@ -199,37 +199,39 @@ impl Run {
         }
     }
 
-    /// What the step at `position` waits for by the last fact; none when it is settled. A moment that it
-    /// names may have passed since: then it waits for an agent.
+    /// What the step at `position` waits for at this moment; none when it is settled. Whatever shows, counts
+    /// or filters by what a step waits for asks here.
     #[must_use]
-    pub fn blocked_on(&self, position: usize) -> Option<BlockedOn> {
+    pub fn blocked_on(&self, position: usize, now: Timestamp) -> Option<BlockedOn> {
         let run = &self.steps[position];
         Some(match &run.status {
             StepStatus::Pending if self.status == Status::Pending && run.unsatisfied == 0 => BlockedOn::Start,
             StepStatus::Pending => BlockedOn::Dependencies(self.open_dependencies(position)),
-            StepStatus::Ready if self.paused => BlockedOn::Resume,
-            StepStatus::Ready if self.is_full() => BlockedOn::Room,
-            StepStatus::Ready => self.window(position).map_or(BlockedOn::Agent, BlockedOn::Window),
+            StepStatus::BackingOff { at, .. } if *at > now => BlockedOn::Retry(*at),
+            StepStatus::Ready | StepStatus::BackingOff { .. } if self.paused => BlockedOn::Resume,
+            StepStatus::Ready | StepStatus::BackingOff { .. } if self.room() == 0 => BlockedOn::Room,
+            StepStatus::Ready | StepStatus::BackingOff { .. } => {
+                let window = self.window(position).filter(|until| *until > now);
+                window.map_or(BlockedOn::Agent, BlockedOn::Window)
+            }
             StepStatus::Reserved(holder) => BlockedOn::Acknowledgement(holder.agent.clone()),
             StepStatus::Running(holder) => BlockedOn::Report(holder.agent.clone()),
-            StepStatus::BackingOff { at, .. } => BlockedOn::Retry(*at),
             StepStatus::AwaitingApproval { until, .. } => BlockedOn::Approval(*until),
             StepStatus::NeedsAttention => BlockedOn::Attention,
             _ => return None,
         })
     }
 
-    /// The kinds of what its steps wait for by the last fact, each once.
+    /// The kinds of what its steps wait for now, each once.
     #[must_use]
-    pub fn causes(&self) -> BTreeSet<Cause> {
-        // Whatever moment a step waits for lies after the beginning of time.
-        Cause::ALL.into_iter().filter(|cause| self.waits_for(*cause, Timestamp::default())).collect()
+    pub fn causes(&self, now: Timestamp) -> BTreeSet<Cause> {
+        Cause::ALL.into_iter().filter(|cause| self.waits_for(*cause, now)).collect()
     }
 
     /// Whether a step waits for this now.
     #[must_use]
     pub fn waits_for(&self, cause: Cause, now: Timestamp) -> bool {
-        let of = |positions: &Positions| positions.iter().any(|at| self.cause(*at, now) == Some(cause));
+        let of = |positions: &Positions| positions.iter().any(|at| self.is_blocked_on(cause, *at, now));
         match cause {
             Cause::Start => self.status == Status::Pending,
             Cause::Dependencies => {
@@ -240,32 +242,53 @@ impl Run {
                     _ => open > 0,
                 }
             }
-            Cause::Resume | Cause::Agent | Cause::Room => of(&self.ready) || of(&self.backing_off),
-            Cause::Window => of(&self.ready),
+            Cause::Resume | Cause::Agent | Cause::Room | Cause::Window => {
+                of(&self.ready) || of(&self.backing_off)
+            }
             Cause::Retry => of(&self.backing_off),
             Cause::Acknowledgement | Cause::Report => of(&self.held),
             Cause::Approval | Cause::Attention => of(&self.with_people),
         }
     }
 
-    /// The kind of what a step waits for now: a moment that has passed is no cause any more.
-    fn cause(&self, position: usize, now: Timestamp) -> Option<Cause> {
-        let blocked = self.blocked_on(position)?;
-        let over = match blocked {
-            BlockedOn::Retry(at) | BlockedOn::Window(at) => at <= now,
-            _ => false,
-        };
-        Some(match over {
-            true if self.paused => Cause::Resume,
-            true if self.is_full() => Cause::Room,
-            true => Cause::Agent,
-            false => blocked.cause(),
-        })
+    /// Positions of the steps that wait for an agent now. There may be more of them than there is
+    /// [`Run::room`] for.
+    pub fn awaiting_agents(&self, now: Timestamp) -> impl Iterator<Item = usize> {
+        let all = self.ready.iter().chain(&self.backing_off).copied();
+        all.filter(move |position| self.is_blocked_on(Cause::Agent, *position, now))
     }
 
-    /// Whether as many steps are under way as may be.
-    fn is_full(&self) -> bool {
-        self.max_parallel.is_some_and(|most| self.held.len() >= most as usize)
+    /// Since when the step at `position` can be reserved, if it can: it is ready, or its next attempt is due.
+    /// Whether any step of the operation can be is told by [`Run::room`].
+    #[must_use]
+    pub fn due_since(&self, position: usize, now: Timestamp) -> Option<Timestamp> {
+        let step = &self.steps[position];
+        match &step.status {
+            StepStatus::Ready => Some(step.ready_at.unwrap_or_default()),
+            StepStatus::BackingOff { at, .. } => Some(*at).filter(|at| *at <= now),
+            _ => None,
+        }
+    }
+
+    /// How many more steps may be under way at once.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let most = self.max_parallel.map_or(usize::MAX, |most| most as usize);
+        if self.paused { 0 } else { most.saturating_sub(self.held.len()) }
+    }
+
+    /// The last moment that a step waited for and that has passed. What is shown of the operation changed
+    /// then, though nothing happened to it.
+    #[must_use]
+    pub fn last_passed(&self, now: Timestamp) -> Option<Timestamp> {
+        let retries = self.backing_off.iter().filter_map(|position| self.due_since(*position, now));
+        let offered = self.ready.iter().chain(&self.backing_off);
+        let windows = offered.filter_map(|position| self.window(*position));
+        retries.chain(windows.filter(|until| *until <= now)).max()
+    }
+
+    pub(crate) fn is_blocked_on(&self, cause: Cause, position: usize, now: Timestamp) -> bool {
+        self.blocked_on(position, now).is_some_and(|blocked| blocked.cause() == cause)
     }
 
     /// Until when the one agent that the step asks for cannot have it.

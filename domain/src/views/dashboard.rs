@@ -11,13 +11,16 @@ use crate::agent::record::percentile;
 const SAMPLES_MAX: usize = 1_024;
 /// Minutes that are remembered.
 const MINUTES_MAX: usize = 60;
-const MINUTE_US: i64 = 60_000_000;
+/// Seconds that are remembered.
+const SECONDS_MAX: usize = 60;
+const SECOND_US: i64 = 1_000_000;
+const MINUTE_US: i64 = 60 * SECOND_US;
 
-/// What happened in one minute.
+/// What happened in a span of time: a second or a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Minute {
-    /// Minutes since 1970.
-    pub minute: i64,
+pub struct Counts {
+    /// Spans of this length since 1970.
+    pub span: i64,
     /// Operations created.
     pub created: u64,
     /// Operations completed.
@@ -56,7 +59,8 @@ impl Durations {
 /// Figures over time, by the times of the events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dashboard {
-    minutes: VecDeque<Minute>,
+    seconds: VecDeque<Counts>,
+    minutes: VecDeque<Counts>,
     /// From an operation's creation to its end.
     pub operations: Durations,
     /// From an attempt's start to its success.
@@ -64,25 +68,35 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// The minute that `at` lies in, to be counted up.
-    pub fn minute(&mut self, at: Timestamp) -> &mut Minute {
-        let minute = at.as_micros() / MINUTE_US;
-        let newest = self.minutes.back().map(|last| last.minute);
-        if newest.is_none_or(|newest| newest < minute) {
-            if self.minutes.len() == MINUTES_MAX {
-                self.minutes.pop_front();
-            }
-            self.minutes.push_back(Minute { minute, ..Minute::default() });
-        }
-        let last = self.minutes.len() - 1;
-        &mut self.minutes[last]
+    /// Counts what happened at this moment.
+    pub fn count(&mut self, at: Timestamp, add: impl Fn(&mut Counts)) {
+        add(newest(&mut self.seconds, at.as_micros() / SECOND_US, SECONDS_MAX));
+        add(newest(&mut self.minutes, at.as_micros() / MINUTE_US, MINUTES_MAX));
+    }
+
+    /// What happened in the sixty seconds up to and including that of `now`, oldest first.
+    pub fn last_minute(&self, now: Timestamp) -> impl Iterator<Item = &Counts> {
+        let first = now.as_micros() / SECOND_US - SECONDS_MAX as i64 + 1;
+        self.seconds.iter().filter(move |second| second.span >= first)
     }
 
     /// What happened in the `count` minutes up to and including that of `now`, oldest first.
-    pub fn last_minutes(&self, now: Timestamp, count: i64) -> impl Iterator<Item = &Minute> {
+    pub fn last_minutes(&self, now: Timestamp, count: i64) -> impl Iterator<Item = &Counts> {
         let first = now.as_micros() / MINUTE_US - count + 1;
-        self.minutes.iter().filter(move |minute| minute.minute >= first)
+        self.minutes.iter().filter(move |minute| minute.span >= first)
     }
+}
+
+/// The span that is counted up now, after those of before.
+fn newest(spans: &mut VecDeque<Counts>, span: i64, max: usize) -> &mut Counts {
+    if spans.back().is_none_or(|last| last.span < span) {
+        if spans.len() == max {
+            spans.pop_front();
+        }
+        spans.push_back(Counts { span, ..Counts::default() });
+    }
+    let last = spans.len() - 1;
+    &mut spans[last]
 }
 
 #[cfg(test)]
@@ -98,10 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_minute_has_sixty_seconds_wherever_it_begins() {
+        let mut dashboard = Dashboard::default();
+        let at = |second: i64| Timestamp::from_micros(second * SECOND_US + 400_000);
+        for second in 0..200 {
+            dashboard.count(at(second), |counts| counts.created += 1);
+            let counted: u64 = dashboard.last_minute(at(second)).map(|counts| counts.created).sum();
+            assert_eq!(counted, 60.min(second as u64 + 1));
+        }
+        assert_eq!(dashboard.last_minute(at(258)).count(), 1);
+        assert_eq!(dashboard.last_minute(at(259)).count(), 0);
+    }
+
+    #[test]
     fn only_an_hour_is_remembered() {
         let mut dashboard = Dashboard::default();
         for minute in 0..100 {
-            dashboard.minute(Timestamp::from_micros(minute * MINUTE_US)).created += 1;
+            dashboard.count(Timestamp::from_micros(minute * MINUTE_US), |counts| counts.created += 1);
         }
         let now = Timestamp::from_micros(99 * MINUTE_US);
         assert_eq!(dashboard.last_minutes(now, 1_000).count(), MINUTES_MAX);

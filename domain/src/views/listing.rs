@@ -38,10 +38,14 @@ pub struct Listing<T> {
     pub total: Option<u64>,
 }
 
+/// Shows a row at a moment.
+pub type Show<T> = fn(&OperationId, &Row, Timestamp) -> T;
+
 /// A page of which the ended rows that are packed have not been read yet.
 pub struct Begun<T> {
     search: Search,
-    show: fn(&OperationId, &Row) -> T,
+    now: Timestamp,
+    show: Show<T>,
     /// One more than the page holds, if there are so many.
     found: Vec<(Place, T)>,
     counted: u64,
@@ -51,15 +55,15 @@ pub struct Begun<T> {
 impl OperationBoard {
     /// Reads the rows that are not packed.
     #[must_use]
-    pub fn search<T>(&self, search: Search, now: Timestamp, show: fn(&OperationId, &Row) -> T) -> Begun<T> {
+    pub fn search<T>(&self, search: Search, now: Timestamp, show: Show<T>) -> Begun<T> {
         let admitted = |after| {
             let rows = self.unpacked(search.order, after);
             rows.filter(|(id, row)| search.filter.admits(id, row, now))
         };
         let shown = admitted(search.after.as_ref()).take(search.limit.saturating_add(1));
-        let found = shown.map(|(id, row)| ((row.created_at, id.clone()), show(id, row))).collect();
+        let found = shown.map(|(id, row)| ((row.created_at, id.clone()), show(id, row, now))).collect();
         let counted = if search.count { admitted(None).count() as u64 } else { 0 };
-        Begun { show, found, counted, blocks: self.blocks().to_vec(), search }
+        Begun { now, show, found, counted, blocks: self.blocks().to_vec(), search }
     }
 }
 
@@ -99,7 +103,7 @@ impl<T> Begun<T> {
 
     /// Adds packed rows until the page is full. Says where it stopped, when that was for having read enough.
     fn read(&mut self, left: &mut usize) -> Option<Place> {
-        let Self { search, show, found, blocks, .. } = self;
+        let Self { search, now, show, found, blocks, .. } = self;
         let filter = &search.filter;
         let wanted: Vec<_> = blocks.iter().map(|block| block.wanted(filter)).collect();
         let admits = |block: usize, row: usize| {
@@ -120,7 +124,7 @@ impl<T> Begun<T> {
                 }
             }
             if let Some((id, row)) = block.row(row) {
-                found.push(((row.created_at, id.clone()), show(&id, &row)));
+                found.push(((row.created_at, id.clone()), show(&id, &row, *now)));
                 added += 1;
             }
             if added > search.limit {

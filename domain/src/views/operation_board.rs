@@ -19,9 +19,10 @@ use crate::views::ended::{BLOCK_ROWS, Ended, Order, Walk};
 use crate::views::skeletons::Skeletons;
 use crate::{AgentId, Json, OperationId, PlatformName, Timestamp};
 
-/// Entries of an operation's metadata that can be filtered by; longer ones are left out.
-const METADATA_KEYS_MAX: usize = 16;
-const METADATA_VALUE_MAX: usize = 256;
+/// Bytes of a key or a value of metadata that can be filtered by; longer ones are left out of rows.
+pub const METADATA_TEXT_MAX: usize = 256;
+/// Bytes of texts after which a block is packed, though it has few rows.
+const BLOCK_BYTES: usize = 8 << 20;
 
 /// One operation, as lists show it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,6 +77,8 @@ pub struct OperationBoard {
     open: BTreeSet<OperationId>,
     /// Those that are over and wait until a block is full of them.
     over: Vec<OperationId>,
+    /// Bytes of their texts.
+    over_bytes: usize,
     ended: Ended,
     block_rows: usize,
     skeletons: Skeletons,
@@ -97,6 +100,7 @@ impl OperationBoard {
             by_age: BTreeSet::new(),
             open: BTreeSet::new(),
             over: Vec::new(),
+            over_bytes: 0,
             ended: Ended::default(),
             block_rows: rows.clamp(1, ROWS_MAX),
             skeletons: Skeletons::default(),
@@ -201,6 +205,7 @@ impl OperationBoard {
             && row.run.as_ref().is_some_and(Run::is_over)
         {
             row.run = None;
+            self.over_bytes += row.text_bytes();
             self.over.push(id.clone());
             self.pack();
         }
@@ -208,9 +213,10 @@ impl OperationBoard {
 
     /// Packs what is over, once there is enough for a block.
     fn pack(&mut self) {
-        if self.over.len() < self.block_rows {
+        if self.over.len() < self.block_rows && self.over_bytes < BLOCK_BYTES {
             return;
         }
+        self.over_bytes = 0;
         let going: Vec<(OperationId, Box<Row>)> =
             self.over.drain(..).filter_map(|id| self.rows.remove_entry(&id)).collect();
         for (id, row) in &going {
@@ -257,6 +263,7 @@ impl OperationBoard {
             self.open.insert(id.clone());
         }
         if row.is_over() {
+            self.over_bytes += row.text_bytes();
             self.over.push(id.clone());
         }
         self.rows.insert(id, Box::new(row));
@@ -325,6 +332,10 @@ impl Row {
         }
     }
 
+    fn text_bytes(&self) -> usize {
+        self.name.len() + self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    }
+
     /// Whether it never changes again: it has ended, and no agent has a slot taken for it.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -337,10 +348,10 @@ impl Row {
         self.open_run().is_some_and(|run| run.waits_for(cause, now))
     }
 
-    /// What its steps wait for, each kind once.
+    /// What its steps wait for now, each kind once.
     #[must_use]
-    pub fn causes(&self) -> BTreeSet<Cause> {
-        self.open_run().map(Run::causes).unwrap_or_default()
+    pub fn causes(&self, now: Timestamp) -> BTreeSet<Cause> {
+        self.open_run().map(|run| run.causes(now)).unwrap_or_default()
     }
 
     /// Its run while it has not ended.
@@ -389,7 +400,7 @@ fn filterable(metadata: &Json) -> Box<[(String, String)]> {
             Value::Bool(_) | Value::Number(_) => value.to_string(),
             Value::Null | Value::Array(_) | Value::Object(_) => return None,
         };
-        (key.len() <= METADATA_VALUE_MAX && text.len() <= METADATA_VALUE_MAX).then_some((key, text))
+        (key.len() <= METADATA_TEXT_MAX && text.len() <= METADATA_TEXT_MAX).then_some((key, text))
     });
-    texts.take(METADATA_KEYS_MAX).collect()
+    texts.collect()
 }

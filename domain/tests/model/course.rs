@@ -54,19 +54,19 @@ impl Course {
         self.max_parallel.is_some_and(|most| held >= most as usize)
     }
 
-    /// What an open step waits for.
-    pub(crate) fn cause(&self, at: usize) -> Option<&'static str> {
+    /// What an open step waits for now.
+    pub(crate) fn cause(&self, at: usize, now: Timestamp) -> Option<&'static str> {
         let step = &self.steps[at];
         Some(match step.state {
             State::Pending if self.status == "pending" && step.before.is_empty() => "start",
             State::Pending => "dependencies",
-            State::Ready if self.paused => "resume",
-            State::Ready if self.is_full() => "room",
-            State::Ready if step.is_kept_from_the_wanted() => "window",
-            State::Ready => "agent",
+            State::Waiting { until } if until > now => "retry",
+            State::Ready | State::Waiting { .. } if self.paused => "resume",
+            State::Ready | State::Waiting { .. } if self.is_full() => "room",
+            State::Ready | State::Waiting { .. } if step.is_kept_from_the_wanted(now) => "window",
+            State::Ready | State::Waiting { .. } => "agent",
             State::Offered { .. } => "acknowledgement",
             State::Running { .. } => "report",
-            State::Waiting { .. } => "retry",
             State::Asked { .. } => "approval",
             State::Attention => "attention",
             _ => return None,

@@ -21,6 +21,7 @@ impl Stage {
         let operation = self.flow.operation();
         assert_eq!(operation.status().name(), self.course.status, "{:?}", self.course);
         assert_eq!(operation.run.paused, self.course.paused);
+        let now = self.flow.scenario.now;
         for (at, (is, wanted)) in operation.run.steps.iter().zip(&self.course.steps).enumerate() {
             let what = || format!("step {}: {is:?}, not {wanted:?}", number(at));
             assert_eq!(is.status.name(), wanted.state.name(), "{}", what());
@@ -31,8 +32,8 @@ impl Stage {
             assert_eq!(moment(&is.status), moment_of(wanted.state), "{}", what());
             assert_eq!(is.started_at, wanted.began, "{}", what());
             assert_eq!(operation.run.closing.contains(at), wanted.closing, "{}", what());
-            let cause = operation.run.blocked_on(at).map(|blocked| blocked.cause().name());
-            assert_eq!(cause, self.course.cause(at), "{}", what());
+            let cause = operation.run.blocked_on(at, now).map(|blocked| blocked.cause().name());
+            assert_eq!(cause, self.course.cause(at, now), "{}", what());
         }
         assert_eq!(operation.run.progress(), self.course.progress());
         self.told.must_be_whole();

@@ -106,8 +106,8 @@ pub(crate) struct Step {
     /// The grant that it was of.
     error_grant: u64,
     kept_from: Vec<(usize, Timestamp)>,
-    /// Its agent's provider took no calls when it was last given back.
-    limited: bool,
+    /// Until when its agent's provider takes no calls, as it said when it was last given back.
+    limited: Option<Timestamp>,
 }
 
 impl Step {
@@ -133,7 +133,7 @@ impl Step {
             error: None,
             error_grant: 0,
             kept_from: Vec::new(),
-            limited: false,
+            limited: None,
         }
     }
 
@@ -150,9 +150,9 @@ impl Step {
     }
 
     /// Whether the agent that it asks for gave it back or is limited, and nobody has undone that.
-    pub(crate) fn is_kept_from_the_wanted(&self) -> bool {
-        let kept = self.kept_from.iter().any(|(agent, _)| Some(*agent) == self.wanted);
-        kept || (self.limited && self.wanted.is_some())
+    pub(crate) fn is_kept_from_the_wanted(&self, now: Timestamp) -> bool {
+        let kept = self.kept_from.iter().any(|(agent, until)| Some(*agent) == self.wanted && *until > now);
+        kept || (self.limited.is_some_and(|until| until > now) && self.wanted.is_some())
     }
 
     /// The newest grant is over in this way, unless it was before.
@@ -188,7 +188,7 @@ impl Step {
             Wish::Complete(result) => self.complete(*result, now),
             Wish::Fail(failure) => self.fail(*failure, now),
             Wish::Release { reset_ms: None } => self.release(now.plus_ms(hold_ms), now),
-            Wish::Release { reset_ms: Some(_) } => self.limit(),
+            Wish::Release { reset_ms: Some(ms) } => self.limit(now.plus_ms(*ms)),
             Wish::Lose(why) => self.lose(*why, now),
             Wish::ExpireOffer(why) => self.expire_offer(*why, now),
             Wish::Close => self.close(),
@@ -305,7 +305,7 @@ impl Step {
             return self.end_attempt("released", true, true, now);
         }
         let (agent, limited) = (self.state.holder(), self.limited);
-        let answer = self.limit();
+        let answer = self.limit(until);
         if answer == Answer::Changes {
             self.limited = limited;
             self.kept_from.extend(agent.map(|agent| (agent, until)));
@@ -314,14 +314,14 @@ impl Step {
     }
 
     /// Given back because of its agent's provider: it is kept from nobody by that.
-    fn limit(&mut self) -> Answer {
+    fn limit(&mut self, until: Timestamp) -> Answer {
         match self.state {
             State::Ready => return Answer::Nothing,
             State::Offered { .. } => {}
             State::Running { .. } => self.spent -= 1,
             _ => return Answer::Refused,
         }
-        (self.limited, self.untaken, self.unspent) = (true, 0, true);
+        (self.limited, self.untaken, self.unspent) = (Some(until), 0, true);
         self.ends(End::Nothing);
         self.state = State::Ready;
         Answer::Changes
@@ -379,7 +379,7 @@ impl Step {
             Word::Fail => failed_with("declared_failed"),
             Word::Skip => self.state == State::SkippedByWord,
             Word::Complete(result) => self.state == State::Completed { result },
-            Word::Retry => self.state == State::Ready && self.kept_from.is_empty() && !self.limited,
+            Word::Retry => self.state == State::Ready && self.kept_from.is_empty() && self.limited.is_none(),
         };
         if stands {
             return Answer::Nothing;
@@ -392,7 +392,7 @@ impl Step {
             (Word::Retry, State::Attention | State::Waiting { .. } | State::Ready) => {
                 self.retried += 1;
                 self.kept_from.clear();
-                self.limited = false;
+                self.limited = None;
                 self.state = State::Ready;
             }
             (Word::Skip, state) if open && !state.is_settled() && state.holder().is_none() => {

@@ -21,7 +21,7 @@ pub(super) async fn serve() -> Result<(), Fault> {
     let now = Timestamp::from_micros(Utc::now().timestamp_micros());
     let id = sample::operation_id()?;
     let (operation, events) = sample::created(&id, now)?;
-    let sample = web::Data::new(OperationView::of(&id, &operation, events.len() as u64));
+    let sample = web::Data::new(OperationView::of(&id, &operation, events.len() as u64, now));
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     let server = HttpServer::new(move || {
         App::new().app_data(sample.clone()).route("/api/v1/operations", web::post().to(create))
