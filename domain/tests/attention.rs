@@ -5,7 +5,7 @@ mod support;
 
 use domain::Timestamp;
 use domain::agent;
-use domain::agent::event::{Status, StatusChanged, StatusReason, TimedOut};
+use domain::agent::event::{Status, StatusChanged, StatusReason};
 use domain::operation::definition::Definition;
 use domain::operation::event::LeaseEnd;
 use domain::operation::pending::{BlockedOn, Cause};
@@ -61,7 +61,7 @@ fn a_step_that_only_agents_out_of_work_could_take_concerns_people() {
     let changed =
         |to, reason| agent::Event::StatusChanged(StatusChanged { from: Status::Active, to, reason });
     for gone in [
-        agent::Event::TimedOut(TimedOut { silent_ms: 30_000 }),
+        changed(Status::Inactive, StatusReason::Timeout),
         changed(Status::Inactive, StatusReason::Drained),
         changed(Status::Error, StatusReason::QuarantinedFailures),
     ] {
