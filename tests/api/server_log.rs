@@ -7,7 +7,7 @@ use std::fs::File;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ impl Server {
     async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Option<(u16, String)> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.client.request(method, format!("http://127.0.0.1:{}{path}", self.port));
-        let request = body.iter().fold(request, |request, body| request.json(body));
+        let request = body.iter().fold(request, RequestBuilder::json);
         let answer = request.timeout(PATIENCE).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
