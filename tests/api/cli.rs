@@ -1,4 +1,5 @@
 //! The command line as a black box: what is printed where, and what each command ends with.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
