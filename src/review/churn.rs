@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -115,6 +115,7 @@ fn read_history(folder: &Path, timeout: Duration) -> Result<String, String> {
     command.args(["-z", "--format=%x01", "--name-only", "--no-merges", "--no-renames", "--relative"]);
     command.arg(format!("--max-count={COMMITS_MAX}")).args(["--", "."]);
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let begun = Instant::now();
     let mut child = command.spawn().map_err(|error| format!("git cannot be run: {error}"))?;
     let Some(stdout) = child.stdout.take() else { return Err("git has no output".to_owned()) };
     let (sender, receiver) = mpsc::sync_channel(1);
@@ -124,19 +125,20 @@ fn read_history(folder: &Path, timeout: Duration) -> Result<String, String> {
         // Nobody listens after the deadline, and then there is nothing left to do.
         let _ = sender.send(read.map(|_| output));
     });
-    let output = receiver.recv_timeout(timeout);
-    let is_cut = matches!(&output, Ok(Ok(bytes)) if bytes.len() as u64 == OUTPUT_BYTES_MAX);
-    if output.is_err() || is_cut {
+    // What comes too late does not count, whoever of the two threads is faster.
+    let output = receiver.recv_timeout(timeout).ok().filter(|_| begun.elapsed() <= timeout);
+    let is_cut = matches!(&output, Some(Ok(bytes)) if bytes.len() as u64 == OUTPUT_BYTES_MAX);
+    if output.is_none() || is_cut {
         let _ = child.kill();
     }
     let status = child.wait().map_err(|error| format!("git did not end: {error}"))?;
     match output {
-        Err(_) => Err(format!("git log took longer than {} s", timeout.as_secs())),
-        Ok(Err(error)) => Err(format!("git's output cannot be read: {error}")),
-        Ok(Ok(_)) if !status.success() && !is_cut => Err(format!(
+        None => Err(format!("git log took longer than {} s", timeout.as_secs())),
+        Some(Err(error)) => Err(format!("git's output cannot be read: {error}")),
+        Some(Ok(_)) if !status.success() && !is_cut => Err(format!(
             "git log ended with {status}: no commit yet, or the checkout belongs to someone else"
         )),
-        Ok(Ok(output)) => Ok(String::from_utf8_lossy(&output).into_owned()),
+        Some(Ok(output)) => Ok(String::from_utf8_lossy(&output).into_owned()),
     }
 }
 

@@ -258,7 +258,7 @@ async fn an_operation_tells_its_attempts_notes_questions_and_results() {
     photon.report(&lease, "complete", result).await.expect(200);
     let shown = photon.call(["op", "get", "@last"]).ends_with(0).stdout;
     for part in [
-        "failed for now: It broke. (bad)",
+        "failed for now: It broke (bad)",
         "last note at 40 %: page 2",
         r#"result: {"pages":3}"#,
         r#"asks: {"text":"ship it?"}"#,
