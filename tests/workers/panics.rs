@@ -136,7 +136,9 @@ async fn a_lease_whose_operation_is_out_of_service_costs_the_agent_no_other() {
     // Longer than two lease periods.
     let begun = std::time::Instant::now();
     while begun.elapsed() < std::time::Duration::from_millis(2_200) {
-        beat().await.refused(503, "quarantined");
+        let pulse = beat().await.expect(200);
+        assert_eq!(pulse.data()["rejected"][0]["leaseId"], bad["leaseId"]);
+        assert_eq!(pulse.data()["rejected"][0]["code"], json!("quarantined"));
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(photon.shown(&kept).await["workflow"][0]["status"], json!("running"));
