@@ -40,7 +40,7 @@ pub enum TelemetryError {
 }
 
 /// Sends log lines to standard error from now on, and panics with them. A line that cannot be written is
-/// counted and nothing else: see [`stderr`].
+/// counted and nothing else: see `src/stderr.rs`.
 ///
 /// # Errors
 /// When the level cannot be read, when it was called before, or when no thread can be started.
