@@ -83,6 +83,17 @@ impl Model {
             self.turns.insert(id, self.last);
             picks.push((agent, pick));
         }
+        // What is being granted is offered no more, until it is refused: then it waits for its turn anew.
+        let granted: HashSet<&LeaseId> = picks.iter().map(|(_, pick)| &pick.lease).collect();
+        for id in granted.iter().map(|lease| &lease.operation) {
+            let Some((_, run)) = running(scene, id) else { continue };
+            let offered = |at: usize| {
+                offered_since(scene, id, run, at).is_some() && !granted.contains(&next_lease(id, run, at))
+            };
+            if !(0..run.steps.len()).any(offered) {
+                self.turns.remove(id);
+            }
+        }
         picks
     }
 

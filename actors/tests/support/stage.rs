@@ -180,6 +180,8 @@ impl Stage {
         let parked = lane::Parked { until: self.now.plus_ms(ms), wait_ms: ms, lease_id };
         let lane = LaneId::of_worker(agent);
         self.views.lanes.apply(&lane, &lane::Event::Parked(parked), self.now);
+        // Whoever is held back is preferred to nobody.
+        self.ready.refresh_avoided();
         self.enable(|changed| *changed == lane);
     }
 
